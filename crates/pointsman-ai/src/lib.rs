@@ -1,1 +1,42 @@
-//! Placeholder.
+//! What an LLM message says: protocols, providers, streams and token usage. Bytes in, bytes out.
+//!
+//! Nothing here opens a connection or waits for anything. A request body is walked once, over its
+//! top level, and never turned into a tree; what the gateway changes is spliced into the client's
+//! own bytes. Responses are looked at in passing, for their usage and little else.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use pointsman_ai::{Protocol, Provider, RequestBody, Shaper, Shaping, detect};
+//!
+//! let body = RequestBody::parse(Bytes::from_static(b"{ \"model\": \"a\", \"messages\": [] }"))?;
+//! assert_eq!(detect("/v1/chat/completions", &body), Some(Protocol::OpenaiChat));
+//! let mut shaping = Shaping::default();
+//! shaping.options.insert("model".to_owned(), "b".into());
+//! let shaped = Shaper::compile(Provider::Openai, &shaping).shape(&body, Protocol::OpenaiChat, false);
+//! assert_eq!(shaped.to_vec(), b"{ \"model\": \"b\", \"messages\": [] }");
+//! # Ok::<(), pointsman_ai::BodyError>(())
+//! ```
+
+mod body;
+mod endpoint;
+mod error;
+mod json;
+mod protocol;
+mod provider;
+mod response;
+mod shape;
+mod stream;
+mod usage;
+
+pub use body::{BodyError, RequestBody};
+pub use endpoint::{Endpoint, EndpointError};
+pub use error::error_body;
+pub use protocol::{Protocol, detect, is_streaming};
+pub use provider::{Binding, PathChoice, Provider, Unsupported, bind};
+pub use response::{Capture, ResponseFacts, read_response};
+pub use shape::{Shaped, Shaper, Shaping};
+pub use stream::{
+    meter::{StreamFacts, StreamMeter},
+    sse,
+};
+pub use usage::Usage;

@@ -1,1 +1,28 @@
-//! Placeholder.
+//! What should happen to a request: routing, plugins, the attempt loop, configuration, observation.
+//!
+//! Async, but this crate opens no socket, spawns no task and knows no HTTP server: the program
+//! hands it requests and [`ports`]. Start reading at [`gateway`]: `serve` is the whole life of a
+//! request, phase by phase.
+
+pub mod body;
+pub mod exchange;
+pub mod failure;
+pub mod gateway;
+
+pub mod router;
+pub mod template;
+mod variables;
+pub mod vars;
+
+pub mod plugin;
+pub mod plugins;
+
+pub mod forward;
+pub mod upstream;
+
+pub mod admin;
+pub mod config;
+pub mod observe;
+
+pub mod clock;
+pub mod ports;

@@ -1,2 +1,37 @@
-//! Placeholder.
-fn main() {}
+//! `pointsman`: an AI gateway that takes Apache APISIX's configuration.
+//!
+//! This crate is everything that touches the outside world: sockets, files, signals, DNS, TLS and
+//! the HTTP library. What should happen to a request is decided in `pointsman-gateway`.
+
+mod check;
+mod cli;
+mod demo;
+mod run;
+
+mod guarded_io;
+mod http_server;
+mod listener;
+mod tls;
+
+mod dns;
+mod http_client;
+mod probe;
+
+mod config_source;
+mod publisher;
+mod side_servers;
+mod sinks;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match cli.command {
+        cli::Command::Run(options) => run::main(&options),
+        cli::Command::Check(options) => check::main(&options),
+        cli::Command::Demo(options) => demo::main(&options),
+        cli::Command::Completions { shell } => cli::completions(shell),
+    }
+}

@@ -1,0 +1,251 @@
+//! A client's request body: checked, looked at, never rebuilt.
+
+use std::{borrow::Cow, ops::Range};
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::{
+    Protocol,
+    json::{self, Kind, Member},
+};
+
+/// A request body that is valid JSON.
+#[derive(Clone, Debug)]
+pub struct RequestBody {
+    bytes: Bytes,
+    kind: Kind,
+    members: Vec<Member>,
+    end: usize,
+}
+
+/// A body that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BodyError {
+    /// There is none.
+    Empty,
+    /// It is not JSON.
+    Malformed {
+        /// What is wrong.
+        message: &'static str,
+        /// Byte offset of it.
+        offset: usize,
+    },
+    /// A key that must be unambiguous appears twice: what is authorised and what is served could
+    /// differ.
+    Repeated(&'static str),
+}
+
+impl std::fmt::Display for BodyError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Empty => f.write_str("the request body is empty"),
+            Self::Malformed { message, offset } => write!(f, "{message} at byte {offset}"),
+            Self::Repeated(key) => {
+                write!(
+                    f,
+                    "could not parse JSON request body: the key `{key}` appears twice"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for BodyError {}
+
+impl RequestBody {
+    /// Checks `bytes` and notes the members of the outermost object.
+    pub fn parse(bytes: Bytes) -> Result<Self, BodyError> {
+        if bytes.is_empty() {
+            return Err(BodyError::Empty);
+        }
+        let outline = json::outline(&bytes).map_err(|e| BodyError::Malformed {
+            message: e.what,
+            offset: e.offset,
+        })?;
+        if outline.kind == Kind::Other && bytes.trim_ascii() == b"false" {
+            // APISIX 3.18 takes a bare `false` for a failed parse.
+            return Err(BodyError::Malformed {
+                message: "the body is `false`",
+                offset: 0,
+            });
+        }
+        let body = Self {
+            bytes,
+            kind: outline.kind,
+            members: outline.members,
+            end: outline.end,
+        };
+        if body.places("model").count() > 1 {
+            return Err(BodyError::Repeated("model"));
+        }
+        Ok(body)
+    }
+
+    /// The client's own bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The value of a member, as it stands. The last one counts, as parsers have it.
+    pub fn member(&self, name: &str) -> Option<&[u8]> {
+        self.places(name)
+            .last()
+            .map(|member| &self.bytes[member.value.clone()])
+    }
+
+    /// `model`, if it says something: a non-empty text, or a number as text.
+    pub fn model(&self) -> Option<Cow<'_, str>> {
+        let value = self.member("model")?;
+        match value.first()? {
+            b'"' => {
+                let inside = &value[1..value.len() - 1];
+                if inside.is_empty() {
+                    return None;
+                }
+                if inside.contains(&b'\\') {
+                    return json::unescape(inside).map(Cow::Owned);
+                }
+                std::str::from_utf8(inside).ok().map(Cow::Borrowed)
+            }
+            b'-' | b'0'..=b'9' => std::str::from_utf8(value).ok().map(Cow::Borrowed),
+            b'{' | b'[' => Some(Cow::Borrowed("<non-scalar>")),
+            _ => None,
+        }
+    }
+
+    /// `stream` is literally `true`.
+    pub fn stream(&self) -> bool {
+        self.member("stream") == Some(b"true")
+    }
+
+    /// How many `tools` the request declares.
+    pub fn tool_count(&self) -> usize {
+        self.member("tools")
+            .map_or(0, |tools| json::items(tools).len())
+    }
+
+    /// Who the request says it is for: `safety_identifier` or `user`, or Anthropic's
+    /// `metadata.user_id`.
+    pub fn end_user_id(&self, protocol: Protocol) -> Option<String> {
+        let text = |value: &[u8]| serde_json::from_slice::<String>(value).ok();
+        match protocol {
+            Protocol::AnthropicMessages => {
+                let metadata: Value = serde_json::from_slice(self.member("metadata")?).ok()?;
+                metadata.get("user_id")?.as_str().map(str::to_owned)
+            }
+            _ => self
+                .member("safety_identifier")
+                .and_then(text)
+                .or_else(|| self.member("user").and_then(text)),
+        }
+    }
+
+    /// What a payload log shows of the request: messages or input, as they stand.
+    pub fn raw_messages(&self, protocol: Protocol) -> Option<&[u8]> {
+        match protocol {
+            Protocol::OpenaiChat | Protocol::AnthropicMessages | Protocol::BedrockConverse => {
+                self.member("messages")
+            }
+            Protocol::OpenaiResponses | Protocol::OpenaiEmbeddings => self.member("input"),
+            Protocol::Passthrough => None,
+        }
+    }
+
+    /// The body is an object or array with something in it.
+    pub(crate) fn is_filled(&self) -> bool {
+        match self.kind {
+            Kind::Object => !self.members.is_empty(),
+            Kind::Array { empty } => !empty,
+            Kind::Other => false,
+        }
+    }
+
+    pub(crate) fn is_container(&self) -> bool {
+        self.kind != Kind::Other
+    }
+
+    pub(crate) fn is_object(&self) -> bool {
+        self.kind == Kind::Object
+    }
+
+    pub(crate) fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Offset of the closing brace.
+    pub(crate) fn end(&self) -> usize {
+        self.end
+    }
+
+    pub(crate) fn key(&self, member: &Member) -> &[u8] {
+        &self.bytes[member.key.clone()]
+    }
+
+    pub(crate) fn slice(&self, range: Range<usize>) -> Bytes {
+        self.bytes.slice(range)
+    }
+
+    fn places<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Member> {
+        self.members
+            .iter()
+            .filter(move |member| json::is_key(self.key(member), name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<RequestBody, BodyError> {
+        RequestBody::parse(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    #[test]
+    fn members_are_read_without_a_tree() {
+        let body = parse(
+            r#"{"model":"gpt","stream":true,"tools":[{},{"a":[1,2]}],"user":"alice","messages":[{"role":"user"}]}"#,
+        )
+        .expect("valid");
+        assert_eq!(body.model().as_deref(), Some("gpt"));
+        assert!(body.stream());
+        assert_eq!(body.tool_count(), 2);
+        assert_eq!(
+            body.end_user_id(Protocol::OpenaiChat).as_deref(),
+            Some("alice")
+        );
+        assert_eq!(
+            body.raw_messages(Protocol::OpenaiChat),
+            Some(&br#"[{"role":"user"}]"#[..])
+        );
+    }
+
+    #[test]
+    fn models_are_texts() {
+        let model = |text: &str| parse(text).expect("valid").model().map(Cow::into_owned);
+        assert_eq!(model(r#"{"model":"a\"b"}"#).as_deref(), Some("a\"b"));
+        assert_eq!(model(r#"{"model":5}"#).as_deref(), Some("5"));
+        assert_eq!(model(r#"{"model":""}"#), None);
+        assert_eq!(model(r#"{"model":null}"#), None);
+        assert_eq!(model(r#"{"model":[1]}"#).as_deref(), Some("<non-scalar>"));
+        assert_eq!(model(r#"{"mod\u0065l":"x"}"#).as_deref(), Some("x"));
+    }
+
+    /// P-003, P-004
+    #[test]
+    fn bad_bodies_are_refused() {
+        assert_eq!(parse("").expect_err("empty"), BodyError::Empty);
+        assert!(matches!(
+            parse("{}\"messages\": ["),
+            Err(BodyError::Malformed { offset: 2, .. })
+        ));
+        assert!(matches!(parse("false"), Err(BodyError::Malformed { .. })));
+        assert_eq!(
+            parse(r#"{"model":"a","x":1,"mod\u0065l":"b"}"#).expect_err("twice"),
+            BodyError::Repeated("model")
+        );
+        // A `model` inside something else is somebody else's.
+        assert!(parse(r#"{"model":"a","x":{"model":"b","model":"c"}}"#).is_ok());
+        assert!(parse("null").is_ok());
+    }
+}

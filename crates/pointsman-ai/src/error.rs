@@ -1,0 +1,71 @@
+//! Errors that the gateway makes itself, in the client's protocol.
+
+use bytes::Bytes;
+use serde_json::json;
+
+use crate::Protocol;
+
+/// An error object in `protocol`, or APISIX's own shape when the client speaks none.
+pub fn error_body(protocol: Option<Protocol>, status: u16, message: &str) -> Bytes {
+    let value = match protocol {
+        Some(Protocol::OpenaiChat | Protocol::OpenaiResponses | Protocol::OpenaiEmbeddings) => {
+            json!({
+                "error": {"message": message, "type": openai_type(status), "param": null, "code": null}
+            })
+        }
+        Some(Protocol::AnthropicMessages) => json!({
+            "type": "error", "error": {"type": anthropic_type(status), "message": message}
+        }),
+        Some(Protocol::BedrockConverse) => json!({ "message": message }),
+        Some(Protocol::Passthrough) | None => json!({ "error_msg": message }),
+    };
+    Bytes::from(value.to_string())
+}
+
+fn openai_type(status: u16) -> &'static str {
+    match status {
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        429 => "rate_limit_error",
+        400..=499 => "invalid_request_error",
+        _ => "server_error",
+    }
+}
+
+fn anthropic_type(status: u16) -> &'static str {
+    match status {
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        400..=499 => "invalid_request_error",
+        504 => "timeout_error",
+        503 | 529 => "overloaded_error",
+        _ => "api_error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_speak_the_clients_protocol() {
+        let check = |protocol, status, expected: &str| {
+            assert_eq!(error_body(protocol, status, "no \"x\""), expected);
+        };
+        check(
+            Some(Protocol::OpenaiChat),
+            500,
+            r#"{"error":{"message":"no \"x\"","type":"server_error","param":null,"code":null}}"#,
+        );
+        check(
+            Some(Protocol::AnthropicMessages),
+            504,
+            r#"{"type":"error","error":{"type":"timeout_error","message":"no \"x\""}}"#,
+        );
+        check(None, 502, r#"{"error_msg":"no \"x\""}"#);
+    }
+}

@@ -1,0 +1,420 @@
+//! A walk over JSON text that checks everything and builds nothing.
+//!
+//! Prompts are long strings in a shallow structure, so the walk is mostly a search for the next
+//! quote. It accepts exactly RFC 8259; the members of the outermost object are noted by their
+//! place in the text.
+
+use std::ops::Range;
+
+use memchr::{memchr2, memmem};
+
+/// Text that is not JSON, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Invalid {
+    /// What is wrong.
+    pub(crate) what: &'static str,
+    /// Byte offset.
+    pub(crate) offset: usize,
+}
+
+/// A member of an object: places in the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Member {
+    /// The key between its quotes, escapes as they are.
+    pub(crate) key: Range<usize>,
+    /// The value, without white space around it.
+    pub(crate) value: Range<usize>,
+}
+
+/// What the outermost value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// An object, and whether it has members.
+    Object,
+    /// An array, and whether it is empty.
+    Array {
+        /// It has no items.
+        empty: bool,
+    },
+    /// Anything else.
+    Other,
+}
+
+/// The outermost value of a text.
+#[derive(Clone, Debug)]
+pub(crate) struct Outline {
+    /// What it is.
+    pub(crate) kind: Kind,
+    /// Members, if it is an object.
+    pub(crate) members: Vec<Member>,
+    /// Offset of the closing brace, if it is an object.
+    pub(crate) end: usize,
+}
+
+/// Checks all of `text` and notes the outermost members.
+pub(crate) fn outline(text: &[u8]) -> Result<Outline, Invalid> {
+    if let Err(error) = simdutf8::compat::from_utf8(text) {
+        return Err(Invalid {
+            what: "not UTF-8",
+            offset: error.valid_up_to(),
+        });
+    }
+    let mut walk = Walk { text, at: 0 };
+    walk.space();
+    let start = walk.at;
+    let mut members = Vec::new();
+    let kind = match walk.peek() {
+        Some(b'{') => {
+            walk.object(0, |key, value| members.push(Member { key, value }))?;
+            Kind::Object
+        }
+        Some(b'[') => {
+            walk.value(0)?;
+            let inside = text[start + 1..walk.at - 1].trim_ascii();
+            Kind::Array {
+                empty: inside.is_empty(),
+            }
+        }
+        Some(_) => {
+            walk.value(0)?;
+            Kind::Other
+        }
+        None => return Err(walk.invalid("the text is empty")),
+    };
+    let end = walk.at.saturating_sub(1);
+    walk.space();
+    if walk.at < text.len() {
+        return Err(walk.invalid("something follows the value"));
+    }
+    Ok(Outline { kind, members, end })
+}
+
+/// The items of an array, as places in `text`.
+pub(crate) fn items(text: &[u8]) -> Vec<Range<usize>> {
+    let mut items = Vec::new();
+    let mut walk = Walk { text, at: 0 };
+    walk.space();
+    if walk.peek() == Some(b'[') {
+        // The text was checked before; an error only ends the list.
+        let _ = walk.array(0, |item| items.push(item));
+    }
+    items
+}
+
+/// Whether `key`, as it stands in a text, is `name`.
+pub(crate) fn is_key(key: &[u8], name: &str) -> bool {
+    if key == name.as_bytes() {
+        return true;
+    }
+    key.contains(&b'\\') && unescape(key).is_some_and(|key| key == name)
+}
+
+/// The text that stands between quotes.
+pub(crate) fn unescape(inside: &[u8]) -> Option<String> {
+    if !inside.contains(&b'\\') {
+        return std::str::from_utf8(inside).ok().map(str::to_owned);
+    }
+    let mut quoted = Vec::with_capacity(inside.len() + 2);
+    quoted.push(b'"');
+    quoted.extend_from_slice(inside);
+    quoted.push(b'"');
+    serde_json::from_slice(&quoted).ok()
+}
+
+struct Walk<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl Walk<'_> {
+    fn peek(&self) -> Option<u8> {
+        self.text.get(self.at).copied()
+    }
+
+    fn invalid(&self, what: &'static str) -> Invalid {
+        Invalid {
+            what,
+            offset: self.at,
+        }
+    }
+
+    fn space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+            self.at += 1;
+        }
+    }
+
+    fn value(&mut self, depth: usize) -> Result<(), Invalid> {
+        if depth > DEPTH_MAX {
+            return Err(self.invalid("nested too deeply"));
+        }
+        match self.peek() {
+            Some(b'{') => self.object(depth, |_, _| {}),
+            Some(b'[') => self.array(depth, |_| {}),
+            Some(b'"') => self.string().map(drop),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            Some(b't') => self.word(b"true"),
+            Some(b'f') => self.word(b"false"),
+            Some(b'n') => self.word(b"null"),
+            Some(_) => Err(self.invalid("expected a value")),
+            None => Err(self.invalid("the text ends too early")),
+        }
+    }
+
+    fn object(
+        &mut self,
+        depth: usize,
+        mut member: impl FnMut(Range<usize>, Range<usize>),
+    ) -> Result<(), Invalid> {
+        self.at += 1;
+        self.space();
+        if self.peek() == Some(b'}') {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            if self.peek() != Some(b'"') {
+                return Err(self.invalid("expected a key"));
+            }
+            let key = self.string()?;
+            self.space();
+            self.expect(b':', "expected `:`")?;
+            self.space();
+            let start = self.at;
+            self.value(depth + 1)?;
+            member(key, start..self.at);
+            self.space();
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b'}') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                _ => return Err(self.invalid("expected `,` or `}`")),
+            }
+            self.space();
+        }
+    }
+
+    fn array(&mut self, depth: usize, mut item: impl FnMut(Range<usize>)) -> Result<(), Invalid> {
+        self.at += 1;
+        self.space();
+        if self.peek() == Some(b']') {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            let start = self.at;
+            self.value(depth + 1)?;
+            item(start..self.at);
+            self.space();
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b']') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                _ => return Err(self.invalid("expected `,` or `]`")),
+            }
+            self.space();
+        }
+    }
+
+    /// The place between the quotes.
+    fn string(&mut self) -> Result<Range<usize>, Invalid> {
+        self.at += 1;
+        let start = self.at;
+        loop {
+            let rest = &self.text[self.at..];
+            let Some(next) = memchr2(b'"', b'\\', rest) else {
+                self.at = self.text.len();
+                return Err(self.invalid("a string does not end"));
+            };
+            // One pass the compiler turns into vector code; strings are where the bytes are.
+            if rest[..next]
+                .iter()
+                .fold(false, |bad, byte| bad | (*byte < 0x20))
+            {
+                return Err(self.invalid("a control character in a string"));
+            }
+            self.at += next;
+            if self.text[self.at] == b'"' {
+                let end = self.at;
+                self.at += 1;
+                return Ok(start..end);
+            }
+            self.escape()?;
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), Invalid> {
+        match self.text.get(self.at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
+            Some(b'u') => {
+                let digits = self.text.get(self.at + 2..self.at + 6);
+                if !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
+                    return Err(self.invalid("a bad \\u escape"));
+                }
+                self.at += 6;
+            }
+            _ => return Err(self.invalid("a bad escape")),
+        }
+        Ok(())
+    }
+
+    fn number(&mut self) -> Result<(), Invalid> {
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        match self.peek() {
+            Some(b'0') => self.at += 1,
+            Some(b'1'..=b'9') => self.digits()?,
+            _ => return Err(self.invalid("a bad number")),
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if matches!(self.peek(), Some(b'e' | b'E')) {
+            self.at += 1;
+            if matches!(self.peek(), Some(b'+' | b'-')) {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        Ok(())
+    }
+
+    fn digits(&mut self) -> Result<(), Invalid> {
+        if !matches!(self.peek(), Some(b'0'..=b'9')) {
+            return Err(self.invalid("a bad number"));
+        }
+        while matches!(self.peek(), Some(b'0'..=b'9')) {
+            self.at += 1;
+        }
+        Ok(())
+    }
+
+    fn word(&mut self, word: &'static [u8]) -> Result<(), Invalid> {
+        if self.text[self.at..].starts_with(word) {
+            self.at += word.len();
+            return Ok(());
+        }
+        Err(self.invalid("expected a value"))
+    }
+
+    fn expect(&mut self, byte: u8, what: &'static str) -> Result<(), Invalid> {
+        if self.peek() == Some(byte) {
+            self.at += 1;
+            return Ok(());
+        }
+        Err(self.invalid(what))
+    }
+}
+
+/// Whether `needle` stands anywhere in `text`.
+pub(crate) fn mentions(text: &[u8], needle: &str) -> bool {
+    memmem::find(text, needle.as_bytes()).is_some()
+}
+
+/// Levels of nesting; beyond them a text is refused rather than recursed into.
+const DEPTH_MAX: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(text: &str) {
+        let ours = outline(text.as_bytes()).is_ok();
+        let theirs = serde_json::from_str::<serde_json::Value>(text).is_ok();
+        // The library refuses lone surrogates; for us a body is text that we pass on.
+        let surrogate = text.to_ascii_lowercase().contains("\\ud");
+        assert!(
+            ours == theirs || surrogate,
+            "{text:?}: ours {ours}, serde_json {theirs}"
+        );
+    }
+
+    #[test]
+    fn valid_and_invalid_texts() {
+        for text in [
+            "",
+            " ",
+            "{}",
+            "[]",
+            "[1,2]",
+            "[1,]",
+            "{\"a\":1}",
+            "{\"a\":1,}",
+            "{a:1}",
+            "{\"a\" 1}",
+            "null",
+            "nul",
+            "true false",
+            "01",
+            "-",
+            "-0",
+            "1.",
+            "1.5e",
+            "1e5",
+            "\"\\x\"",
+            "\"\\u12\"",
+            "\"\\u1234\"",
+            "\"a",
+            "\"\u{1}\"",
+            "{\"a\":{\"b\":[{},[]]}} ",
+            "[[[[",
+            "{\"messages\": [",
+            "{}\"messages\": [",
+            "\"é\"",
+            "{\"a\":\"\\\"}\"}",
+        ] {
+            check(text);
+        }
+        assert!(outline(b"\"\xff\"").is_err());
+        let deep = "[".repeat(1000) + &"]".repeat(1000);
+        assert_eq!(
+            outline(deep.as_bytes()).map_err(|e| e.what).err(),
+            Some("nested too deeply")
+        );
+    }
+
+    #[test]
+    fn members_are_found_by_place() {
+        let text = br#" { "a" : 1 , "b\u0062":{"c":[ ]} } "#;
+        let outline = outline(text).expect("valid");
+        let members: Vec<_> = outline
+            .members
+            .iter()
+            .map(|m| {
+                (
+                    unescape(&text[m.key.clone()]).expect("a key"),
+                    &text[m.value.clone()],
+                )
+            })
+            .collect();
+        assert_eq!(
+            members,
+            [
+                ("a".to_owned(), &b"1"[..]),
+                ("bb".to_owned(), &br#"{"c":[ ]}"#[..])
+            ]
+        );
+        assert_eq!(text[outline.end], b'}');
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_parser(text in "[\\[\\]{}:,\"\\\\a1.eE+\\-ntrufalsx \n]{0,24}") {
+            check(&text);
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = outline(&bytes);
+            let _ = items(&bytes);
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! What an instance changes in a request body, spliced into the client's own bytes.
+//!
+//! Every edit replaces, removes or adds a member and leaves all other bytes alone: unknown
+//! fields, the spelling of numbers, the order of keys. The order of edits is APISIX 3.18's, each
+//! seeing what the earlier ones did: stream options, `options`, token limit, `request_body`,
+//! removal of the model. Values are serialised once, when the configuration is compiled.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use crate::{
+    Protocol, Provider, RequestBody,
+    json::{self, Kind},
+};
+
+/// What is configured.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Shaping {
+    /// `options`: members that always replace.
+    pub options: Map<String, Value>,
+    /// `override.llm_options.max_tokens`.
+    pub llm_max_tokens: Option<u64>,
+    /// `override.request_body`, by target protocol.
+    pub request_body: BTreeMap<Protocol, Map<String, Value>>,
+    /// `override.request_body_force_override`.
+    pub force: bool,
+}
+
+/// What is configured, ready to apply.
+#[derive(Clone, Debug)]
+pub struct Shaper {
+    provider: Provider,
+    options: Vec<(String, Bytes)>,
+    max_tokens: Option<Bytes>,
+    request_body: BTreeMap<Protocol, Map<String, Value>>,
+    force: bool,
+}
+
+/// A body as it goes out: pieces in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shaped {
+    parts: Vec<Bytes>,
+    verbatim: bool,
+}
+
+impl Shaped {
+    /// The pieces.
+    pub fn into_parts(self) -> Vec<Bytes> {
+        self.parts
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        self.parts.iter().map(Bytes::len).sum()
+    }
+
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The client's bytes, exactly.
+    pub fn is_verbatim(&self) -> bool {
+        self.verbatim
+    }
+
+    /// All pieces joined.
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.parts.concat()
+    }
+}
+
+impl Shaper {
+    /// Prepares `shaping` for `provider`.
+    pub fn compile(provider: Provider, shaping: &Shaping) -> Self {
+        let options = shaping
+            .options
+            .iter()
+            .map(|(key, value)| (key.clone(), encode(value)))
+            .collect();
+        Self {
+            provider,
+            options,
+            max_tokens: shaping
+                .llm_max_tokens
+                .map(|tokens| Bytes::from(tokens.to_string())),
+            request_body: shaping.request_body.clone(),
+            force: shaping.force,
+        }
+    }
+
+    /// `body` as this instance wants it in protocol `target`.
+    pub fn shape(&self, body: &RequestBody, target: Protocol, streaming: bool) -> Shaped {
+        let mut edits = Edits {
+            body,
+            changes: Vec::new(),
+        };
+        if body.is_object() {
+            if target == Protocol::OpenaiChat && streaming {
+                edits.include_usage();
+            }
+            for (key, value) in &self.options {
+                edits.set(key, value.clone());
+            }
+            if let Some(tokens) = &self.max_tokens
+                && let Some((name, rivals)) = self.provider.limit_names(target)
+            {
+                edits.set(name, tokens.clone());
+                for rival in rivals {
+                    edits.remove(rival);
+                }
+            }
+            if let Some(patch) = self.request_body.get(&target) {
+                for (key, value) in patch {
+                    edits.merge(key, value, self.force);
+                }
+            }
+            if self.provider.removes_model() {
+                edits.remove("model");
+            }
+        }
+        edits.apply()
+    }
+}
+
+/// Changes to the outermost members, not applied yet.
+struct Edits<'a> {
+    body: &'a RequestBody,
+    changes: Vec<Change>,
+}
+
+struct Change {
+    key: String,
+    /// `None` removes.
+    value: Option<Bytes>,
+}
+
+impl Edits<'_> {
+    fn set(&mut self, key: &str, value: Bytes) {
+        self.change(key, Some(value));
+    }
+
+    fn remove(&mut self, key: &str) {
+        if self.current(key).is_some() {
+            self.change(key, None);
+        }
+    }
+
+    fn change(&mut self, key: &str, value: Option<Bytes>) {
+        match self.changes.iter_mut().find(|change| change.key == key) {
+            Some(change) => change.value = value,
+            None => self.changes.push(Change {
+                key: key.to_owned(),
+                value,
+            }),
+        }
+    }
+
+    /// The value that `key` has by now.
+    fn current(&self, key: &str) -> Option<&[u8]> {
+        match self.changes.iter().find(|change| change.key == key) {
+            Some(change) => change.value.as_deref(),
+            None => self.body.member(key),
+        }
+    }
+
+    /// Asks for usage in the stream, beside whatever else the client asked of it.
+    fn include_usage(&mut self) {
+        let value = match self.current("stream_options") {
+            Some(options) if options.starts_with(b"{") => {
+                with_member(options, "include_usage", b"true")
+            }
+            _ => br#"{"include_usage":true}"#.to_vec(),
+        };
+        self.set("stream_options", Bytes::from(value));
+    }
+
+    fn merge(&mut self, key: &str, patch: &Value, force: bool) {
+        match self.current(key) {
+            None => self.set(key, encode(patch)),
+            Some(current) => {
+                if let Some(merged) = merged(current, patch, force) {
+                    self.set(key, Bytes::from(merged));
+                }
+            }
+        }
+    }
+
+    fn apply(self) -> Shaped {
+        let body = self.body;
+        if self.changes.is_empty() {
+            return Shaped {
+                parts: vec![body.bytes().clone()],
+                verbatim: true,
+            };
+        }
+        let mut parts = Vec::with_capacity(2 * self.changes.len() + 2);
+        // What has been copied so far, and whether a member stands before the current place.
+        let (mut copied, mut kept) = (0usize, 0usize);
+        let members = body.members();
+        for (index, member) in members.iter().enumerate() {
+            let key = body.key(member);
+            let change = self
+                .changes
+                .iter()
+                .find(|change| json::is_key(key, &change.key));
+            match change.map(|change| &change.value) {
+                None => kept += 1,
+                Some(Some(value)) => {
+                    parts.push(body.slice(copied..member.value.start));
+                    parts.push(value.clone());
+                    copied = member.value.end;
+                    kept += 1;
+                }
+                Some(None) => {
+                    // With the comma that follows or, when nothing follows, the one before.
+                    let from = match index.checked_sub(1) {
+                        Some(before) if kept > 0 => members[before].value.end.max(copied),
+                        _ => member.key.start - 1,
+                    };
+                    parts.push(body.slice(copied..from));
+                    copied = match members.get(index + 1) {
+                        Some(next) if kept == 0 => next.key.start - 1,
+                        _ => member.value.end,
+                    };
+                }
+            }
+        }
+        let added = self.changes.iter().filter_map(|change| {
+            let is_new = !members
+                .iter()
+                .any(|m| json::is_key(body.key(m), &change.key));
+            Some((&change.key, change.value.as_ref().filter(|_| is_new)?))
+        });
+        let end = members
+            .last()
+            .map_or(body.end(), |last| last.value.end.max(copied));
+        parts.push(body.slice(copied..end));
+        for (key, value) in added {
+            let comma = if kept > 0 { "," } else { "" };
+            parts.push(Bytes::from(format!(
+                "{comma}{}:",
+                Value::from(key.as_str())
+            )));
+            parts.push(value.clone());
+            kept += 1;
+        }
+        parts.push(body.slice(end..body.bytes().len()));
+        parts.retain(|part| !part.is_empty());
+        Shaped {
+            parts,
+            verbatim: false,
+        }
+    }
+}
+
+/// `current` with `patch` merged in, or `None` when nothing changes. Object onto object merges
+/// member by member; anything else replaces, and only when forced.
+fn merged(current: &[u8], patch: &Value, force: bool) -> Option<Vec<u8>> {
+    let outline = json::outline(current).ok()?;
+    match patch {
+        Value::Object(patch) if outline.kind == Kind::Object => {
+            let mut text = current.to_vec();
+            let mut changed = false;
+            for (key, value) in patch {
+                let place = json::outline(&text).ok()?;
+                let found = place
+                    .members
+                    .iter()
+                    .rfind(|m| json::is_key(&text[m.key.clone()], key));
+                let new = match found {
+                    None => Some(with_member(&text, key, &encode(value))),
+                    Some(member) => merged(&text[member.value.clone()], value, force).map(|new| {
+                        [&text[..member.value.start], &new, &text[member.value.end..]].concat()
+                    }),
+                };
+                if let Some(new) = new {
+                    text = new;
+                    changed = true;
+                }
+            }
+            changed.then_some(text)
+        }
+        _ if force => Some(encode(patch).to_vec()),
+        _ => None,
+    }
+}
+
+/// The object `text` with `key` set to `value`.
+fn with_member(text: &[u8], key: &str, value: &[u8]) -> Vec<u8> {
+    let Ok(outline) = json::outline(text) else {
+        return text.to_vec();
+    };
+    let found = outline
+        .members
+        .iter()
+        .rfind(|member| json::is_key(&text[member.key.clone()], key));
+    if let Some(member) = found {
+        return [
+            &text[..member.value.start],
+            value,
+            &text[member.value.end..],
+        ]
+        .concat();
+    }
+    let comma: &[u8] = if outline.members.is_empty() {
+        b""
+    } else {
+        b","
+    };
+    let end = outline
+        .members
+        .last()
+        .map_or(outline.end, |last| last.value.end);
+    let key = Value::from(key).to_string();
+    [
+        &text[..end],
+        comma,
+        key.as_bytes(),
+        b":",
+        value,
+        &text[end..],
+    ]
+    .concat()
+}
+
+fn encode(value: &Value) -> Bytes {
+    Bytes::from(value.to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,4 @@
+//! Streams: cut into events, looked at in passing.
+
+pub(crate) mod meter;
+pub mod sse;

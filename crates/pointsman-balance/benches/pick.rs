@@ -1,0 +1,170 @@
+//! What one pick costs, in nanoseconds. Prints figures and judges nothing: `cargo bench` on a quiet
+//! machine, and compare with the run before.
+
+#![expect(clippy::print_stdout, reason = "the figures are the output")]
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use pointsman_balance::{
+    Algorithm, Ask, Availability, MemberSpec, Monitor, Policy, Pool, ProbeOutcome, TargetId, Tried,
+    Wanted,
+};
+
+fn main() {
+    let round_robin = Algorithm::RoundRobin;
+    let chash = Algorithm::Chash;
+    let ring_weights = |member| 1 + member % 7;
+    measure(
+        "round robin, 100 equal, all up",
+        round_robin,
+        |_| 1,
+        |_| true,
+    );
+    measure(
+        "round robin, 100 in weights 1..=100, all up",
+        round_robin,
+        |m| 1 + m,
+        |_| true,
+    );
+    measure(
+        "round robin, 100 in weights 1..=100, every other up",
+        round_robin,
+        |m| 1 + m,
+        |m| m % 2 == 0,
+    );
+    measure(
+        "round robin, 100 in weights 1..=100, lightest up",
+        round_robin,
+        |m| 100 - m,
+        |m| m == 99,
+    );
+    measure(
+        "round robin, 100 equal, none up",
+        round_robin,
+        |_| 1,
+        |_| false,
+    );
+    measure(
+        "chash, 100 in weights 1..=7, all up",
+        chash,
+        ring_weights,
+        |_| true,
+    );
+    measure(
+        "chash, 100 in weights 1..=7, every other up",
+        chash,
+        ring_weights,
+        |m| m % 2 == 0,
+    );
+    measure(
+        "chash, 100 in weights 1..=7, one up",
+        chash,
+        ring_weights,
+        |m| m == 50,
+    );
+    contended();
+}
+
+/// A hundred members in three priorities.
+fn measure(what: &str, algorithm: Algorithm, weight: fn(u32) -> u32, up: fn(u32) -> bool) {
+    let (pool, availability) = hundred(algorithm, weight, up);
+    let tried = Tried::new();
+    let keys: Vec<String> = (0..1024)
+        .map(|number| format!("session-{number}"))
+        .collect();
+    let mut best = f64::INFINITY;
+    for _ in 0..ROUNDS {
+        let start = now();
+        for number in 0..PICKS {
+            let key = keys[number % keys.len()].as_bytes();
+            let ask = Ask {
+                key: Some(black_box(key)),
+                tried: &tried,
+            };
+            let _ = black_box(pool.pick(&ask, black_box(&availability)));
+        }
+        best = best.min(start.elapsed().as_secs_f64() * 1e9 / PICKS as f64);
+    }
+    println!("{best:8.1} ns  {what}");
+}
+
+fn contended() {
+    let (pool, availability) = hundred(Algorithm::RoundRobin, |member| 1 + member, |_| true);
+    let threads = 2;
+    let start = now();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let tried = Tried::new();
+                for _ in 0..PICKS {
+                    let _ = black_box(pool.pick(
+                        &Ask {
+                            key: None,
+                            tried: &tried,
+                        },
+                        &availability,
+                    ));
+                }
+            });
+        }
+    });
+    let each = start.elapsed().as_secs_f64() * 1e9 / PICKS as f64;
+    println!(
+        "{each:8.1} ns  round robin, 100 in weights 1..=100, all up, {threads} threads at once"
+    );
+}
+
+fn hundred(
+    algorithm: Algorithm,
+    weight: fn(u32) -> u32,
+    up: fn(u32) -> bool,
+) -> (Pool, Availability) {
+    let (ids, availability) = verdicts(100, up);
+    let members = (0..100_u32).map(|member| MemberSpec {
+        name: format!("instance-{member}"),
+        weight: weight(member),
+        // Nine in ten on top, then two small fallbacks.
+        priority: match member {
+            0..5 => 0,
+            5..10 => 1,
+            _ => 2,
+        },
+        targets: vec![ids[member as usize]],
+    });
+    let pool = Pool::new(members.collect(), algorithm, 12_345).expect("a valid pool");
+    (pool, availability)
+}
+
+fn verdicts(count: u32, up: fn(u32) -> bool) -> (Vec<TargetId>, Availability) {
+    let now = now();
+    let mut monitor = Monitor::new();
+    let wanted = |probe: u32| Wanted {
+        probe,
+        policy: Policy {
+            tcp_failures: 1,
+            concurrency: count,
+            ..Policy::default()
+        },
+        lineage: probe.to_string(),
+        checker: String::new(),
+    };
+    let ids = monitor.reconcile((0..count).map(wanted).collect(), now);
+    while let Some(probe) = monitor.poll_probe(now) {
+        let outcome = if up(probe.probe) {
+            ProbeOutcome::TcpOk
+        } else {
+            ProbeOutcome::TcpFailure
+        };
+        monitor.on_probe(probe.ticket, outcome, now);
+    }
+    (ids, monitor.availability().as_ref().clone())
+}
+
+#[expect(clippy::disallowed_methods, reason = "a stopwatch reads the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+const ROUNDS: usize = 9;
+const PICKS: usize = 200_000;

@@ -1,0 +1,121 @@
+//! The verdicts of one moment, as a pick reads them.
+//!
+//! One bit per target ever issued, so a look-up is an index and a shift. The bit of a target that has
+//! left the configuration stays as it last was: a request that began under the old configuration must
+//! not see a dead target come to life because it was removed. (A million replaced targets cost
+//! 128 KiB.)
+
+use crate::TargetId;
+
+/// Which targets may be picked: an immutable snapshot, shared behind an `Arc`.
+#[derive(Debug, Clone)]
+pub struct Availability {
+    epoch: u64,
+    /// Ids below this were issued before the snapshot.
+    issued: usize,
+    /// A set bit is a target that may *not* be picked, so that what is not stored is usable.
+    unusable: Vec<u64>,
+}
+
+impl Availability {
+    /// Knows no target: for pools without checks.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self {
+            epoch: 0,
+            issued: 0,
+            unusable: Vec::new(),
+        }
+    }
+
+    /// Every target may be picked, whatever its id: health checks switched off.
+    #[must_use]
+    pub const fn all_usable() -> Self {
+        Self {
+            epoch: 0,
+            issued: usize::MAX,
+            unusable: Vec::new(),
+        }
+    }
+
+    /// Grows whenever a verdict flips or a target comes or goes, and never otherwise.
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Whether the target may be picked.
+    ///
+    /// The target must have been issued before this snapshot was taken, which holds if a pool is
+    /// published no earlier than the snapshot that knows its targets. In test builds a violation
+    /// panics; otherwise such a target counts as usable.
+    #[must_use]
+    #[inline]
+    pub fn usable(&self, target: TargetId) -> bool {
+        debug_assert!(
+            target.index() < self.issued,
+            "{target:?} is newer than this snapshot"
+        );
+        let (word, bit) = place(target);
+        self.unusable.get(word).is_none_or(|bits| bits & bit == 0)
+    }
+
+    /// Turns this into the snapshot that follows it.
+    pub(super) fn advance(
+        &mut self,
+        issued: usize,
+        verdicts: impl IntoIterator<Item = (TargetId, bool)>,
+    ) {
+        self.epoch += 1;
+        self.issued = issued;
+        for (target, usable) in verdicts {
+            let (word, bit) = place(target);
+            match (self.unusable.get_mut(word), usable) {
+                (Some(bits), true) => *bits &= !bit,
+                (Some(bits), false) => *bits |= bit,
+                (None, true) => {}
+                (None, false) => {
+                    self.unusable.resize(word + 1, 0);
+                    self.unusable[word] = bit;
+                }
+            }
+        }
+    }
+}
+
+#[inline]
+const fn place(target: TargetId) -> (usize, u64) {
+    (target.index() / 64, 1 << (target.index() % 64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advancing_sets_and_clears_single_bits() {
+        let mut availability = Availability::empty();
+        let id = TargetId::new;
+        availability.advance(200, [(id(0), false), (id(130), false), (id(63), true)]);
+        let down = |availability: &Availability| {
+            (0..200)
+                .filter(|&index| !availability.usable(id(index)))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(down(&availability), [0, 130]);
+        availability.advance(200, [(id(0), true), (id(1), false), (id(131), false)]);
+        assert_eq!(down(&availability), [1, 130, 131]);
+        assert_eq!(availability.epoch(), 2);
+    }
+
+    #[test]
+    #[should_panic(expected = "newer than this snapshot")]
+    fn a_target_from_the_future_is_a_bug() {
+        let _ = Availability::empty().usable(TargetId::new(0));
+    }
+
+    #[test]
+    fn without_checks_everything_is_usable() {
+        assert!(Availability::all_usable().usable(TargetId::new(7)));
+    }
+}

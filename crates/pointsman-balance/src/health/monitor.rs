@@ -1,0 +1,383 @@
+//! The owner of all health: outcomes in, probes and verdicts out.
+//!
+//! Whoever runs the monitor loops over three calls: [`poll_probe`](Monitor::poll_probe) until it has
+//! nothing due, sleep until [`next_deadline`](Monitor::next_deadline), [`on_probe`](Monitor::on_probe)
+//! for each answer; and publishes [`availability`](Monitor::availability) whenever its epoch grew. A
+//! configuration change is one call of [`reconcile`](Monitor::reconcile), whose availability must be
+//! published before the pools that use its ids.
+//!
+//! A target is *what is probed and how*, not who asked for it. Users of equal definitions share one
+//! target and one verdict; places in a list identify nothing.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Availability;
+use super::policy::{Policy, ProbeOutcome};
+use super::schedule::{Schedule, Seat};
+use super::state::{Counters, State, Status};
+use crate::TargetId;
+
+/// Watches the targets of a whole process; make one per process, since ids and epochs are its own.
+///
+/// `P` says what to probe (address, host, path, credentials...) and means nothing here but identity.
+#[derive(Debug)]
+pub struct Monitor<P> {
+    targets: HashMap<TargetId, Target<P>>,
+    by_definition: HashMap<Arc<Definition<P>>, TargetId>,
+    by_lineage: HashMap<String, TargetId>,
+    schedule: Schedule,
+    availability: Arc<Availability>,
+    issued: u32,
+}
+
+/// One user's wish to have something checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted<P> {
+    /// What to probe.
+    pub probe: P,
+    /// How to.
+    pub policy: Policy,
+    /// Who wants it and where it is: owner, name and address. If `probe` or `policy` change under the
+    /// same lineage, the verdict is kept and the counters start at zero.
+    pub lineage: String,
+    /// The group whose probes share one limit of [`Policy::concurrency`]; where its policies differ,
+    /// the smallest counts. A target shared by several groups belongs to the first in order.
+    pub checker: String,
+}
+
+/// A probe to perform now.
+#[derive(Debug)]
+#[must_use = "a probe that is not answered keeps its slot until `answer_within` has passed"]
+pub struct Probe<P> {
+    /// To be given back with the outcome.
+    pub ticket: Ticket,
+    /// What to probe.
+    pub probe: P,
+    /// For each socket operation.
+    pub timeout: Duration,
+    /// For the whole probe: three timeouts and one interval. An answer that comes later has no effect,
+    /// so give up before and report [`ProbeOutcome::Timeout`].
+    pub answer_within: Duration,
+}
+
+/// The right to report one outcome. It lapses if its target is dropped or redefined meanwhile, or if
+/// the answer takes too long.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ticket {
+    target: TargetId,
+    serial: u64,
+}
+
+/// A target went from one status to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// Which one.
+    pub target: TargetId,
+    /// Its status before.
+    pub from: Status,
+    /// Its status now; never the same.
+    pub to: Status,
+    /// Whether it may be picked now and could not before, or the reverse; iff so the epoch grew.
+    pub usable_changed: bool,
+}
+
+/// What is known about one target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report<'a, P> {
+    /// Its status.
+    pub status: Status,
+    /// The outcomes counted at present.
+    pub counters: Counters,
+    /// The last outcome of a probe and when it was reported, if there was one under this definition.
+    pub last: Option<(ProbeOutcome, Instant)>,
+    /// What is probed.
+    pub probe: &'a P,
+    /// How it is checked.
+    pub policy: &'a Policy,
+}
+
+/// What makes two wishes the same target.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Definition<P> {
+    probe: P,
+    policy: Policy,
+}
+
+#[derive(Debug)]
+struct Target<P> {
+    definition: Arc<Definition<P>>,
+    state: State,
+    last: Option<(ProbeOutcome, Instant)>,
+}
+
+impl<P: Clone + Eq + Hash> Monitor<P> {
+    /// Watches nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            targets: HashMap::new(),
+            by_definition: HashMap::new(),
+            by_lineage: HashMap::new(),
+            schedule: Schedule::default(),
+            availability: Arc::new(Availability::empty()),
+            issued: 0,
+        }
+    }
+
+    /// Makes `wanted` all that is watched, and returns the target of each, in the same order.
+    ///
+    /// A definition that is watched already keeps its target and all that is known about it. One that
+    /// replaces another under the same lineage keeps the id, if nobody else uses that, and the verdict,
+    /// so that requests under the old configuration go on seeing the truth; its probe in flight is
+    /// void. Everything else starts healthy and is due at once. Targets nobody wants any more get no
+    /// new probe, and answers to probes in flight have no effect; their last verdict stays visible.
+    ///
+    /// # Panics
+    ///
+    /// After four billion targets in the life of the process.
+    pub fn reconcile(&mut self, wanted: Vec<Wanted<P>>, now: Instant) -> Vec<TargetId> {
+        let wishes = Wishes::new(wanted);
+        let before: HashSet<TargetId> = self.targets.keys().copied().collect();
+        let ids = self.assign(&wishes);
+
+        let current: HashSet<TargetId> = ids.iter().copied().collect();
+        self.targets.retain(|id, _| current.contains(id));
+        self.by_definition = self
+            .targets
+            .iter()
+            .map(|(&id, target)| (Arc::clone(&target.definition), id))
+            .collect();
+        let mut seats = Vec::with_capacity(ids.len());
+        self.by_lineage.clear();
+        for (wish, &target) in wishes.distinct.into_iter().zip(&ids) {
+            self.by_lineage
+                .extend(wish.lineages.into_iter().map(|lineage| (lineage, target)));
+            let concurrency = wish.definition.policy.concurrency;
+            seats.push(Seat {
+                target,
+                checker: wish.checker,
+                concurrency,
+            });
+        }
+        self.schedule.arrange(seats, now);
+
+        let verdicts: Vec<(TargetId, bool)> = self
+            .targets
+            .iter()
+            .map(|(&id, target)| (id, target.state.status.usable()))
+            .collect();
+        let same_members = before.len() == current.len() && before.is_subset(&current);
+        let flipped = |&(id, usable): &(TargetId, bool)| self.availability.usable(id) != usable;
+        if !same_members || verdicts.iter().any(flipped) {
+            self.publish(verdicts);
+        }
+        wishes.of.into_iter().map(|wish| ids[wish]).collect()
+    }
+
+    /// The next probe to perform, if one is due: call until `None`. Never two at a time for one target,
+    /// never more than its concurrency for one checker.
+    pub fn poll_probe(&mut self, now: Instant) -> Option<Probe<P>> {
+        let targets = &self.targets;
+        let patience = |id| targets.get(&id).map_or(Duration::ZERO, Target::patience);
+        let (id, serial) = self.schedule.start(now, patience)?;
+        let target = self.targets.get(&id)?;
+        Some(Probe {
+            ticket: Ticket { target: id, serial },
+            probe: target.definition.probe.clone(),
+            timeout: target.definition.policy.timeout,
+            answer_within: target.patience(),
+        })
+    }
+
+    /// Takes the outcome of a probe. Returns the change if the target's status is another now; `None`
+    /// also if the ticket has lapsed, in which case nothing happens at all.
+    pub fn on_probe(
+        &mut self,
+        ticket: Ticket,
+        outcome: ProbeOutcome,
+        now: Instant,
+    ) -> Option<Change> {
+        let Ticket { target: id, serial } = ticket;
+        if !self.schedule.is_in_flight(id, serial) {
+            return None;
+        }
+        let target = self.targets.get_mut(&id)?;
+        let from = target.state.status;
+        target.last = Some((outcome, now));
+        if let Some(signal) = target.definition.policy.signal(outcome) {
+            target.state.on_signal(signal, &target.definition.policy);
+        }
+        let to = target.state.status;
+        self.schedule.finish(id, target.interval());
+
+        let usable_changed = from.usable() != to.usable();
+        if usable_changed {
+            self.publish([(id, to.usable())]);
+        }
+        (from != to).then_some(Change {
+            target: id,
+            from,
+            to,
+            usable_changed,
+        })
+    }
+
+    /// When to call [`poll_probe`](Self::poll_probe) next; a point in the past means now. `None`: there
+    /// is nothing to watch. Ask again after every other call.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.schedule.next_deadline()
+    }
+
+    /// The verdicts as they are now.
+    #[must_use]
+    pub fn availability(&self) -> Arc<Availability> {
+        Arc::clone(&self.availability)
+    }
+
+    /// What is known about a target; `None` if it is not watched any more.
+    #[must_use]
+    pub fn report(&self, target: TargetId) -> Option<Report<'_, P>> {
+        let Target {
+            definition,
+            state,
+            last,
+        } = self.targets.get(&target)?;
+        Some(Report {
+            status: state.status,
+            counters: state.counters,
+            last: *last,
+            probe: &definition.probe,
+            policy: &definition.policy,
+        })
+    }
+
+    /// Gives each distinct wish its target. No verdict depends on the order of wishes: where one
+    /// definition takes the place of several, known-bad wins.
+    fn assign(&mut self, wishes: &Wishes<P>) -> Vec<TargetId> {
+        let mut taken: HashSet<TargetId> = (wishes.distinct.iter())
+            .filter_map(|wish| self.by_definition.get(&wish.definition).copied())
+            .collect();
+        let mut ids = Vec::with_capacity(wishes.distinct.len());
+        for wish in &wishes.distinct {
+            if let Some(&id) = self.by_definition.get(&wish.definition) {
+                ids.push(id);
+                continue;
+            }
+            let ancestors: BTreeSet<TargetId> = wish
+                .lineages
+                .iter()
+                .filter_map(|line| self.by_lineage.get(line).copied())
+                .collect();
+            let usable = ancestors.iter().all(|&id| self.availability.usable(id));
+            let id = match ancestors.into_iter().find(|id| !taken.contains(id)) {
+                Some(id) => id,
+                None => self.issue(),
+            };
+            taken.insert(id);
+            self.schedule.forget(id);
+            let definition = Arc::clone(&wish.definition);
+            let target = Target {
+                definition,
+                state: State::with_verdict(usable),
+                last: None,
+            };
+            self.targets.insert(id, target);
+            ids.push(id);
+        }
+        ids
+    }
+
+    fn issue(&mut self) -> TargetId {
+        let id = TargetId::new(self.issued);
+        self.issued = self
+            .issued
+            .checked_add(1)
+            .expect("the bitset of verdicts would be 512 MiB");
+        id
+    }
+
+    fn publish(&mut self, verdicts: impl IntoIterator<Item = (TargetId, bool)>) {
+        // Copies the bits only if somebody still reads the snapshot before.
+        Arc::make_mut(&mut self.availability).advance(self.issued as usize, verdicts);
+    }
+}
+
+impl<P: Clone + Eq + Hash> Default for Monitor<P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Ticket {
+    /// The target that is probed.
+    #[must_use]
+    pub const fn target(&self) -> TargetId {
+        self.target
+    }
+}
+
+impl<P> Target<P> {
+    fn interval(&self) -> Duration {
+        if self.state.status.usable() {
+            self.definition.policy.healthy_interval
+        } else {
+            self.definition.policy.unhealthy_interval
+        }
+    }
+
+    /// A probe may connect, shake hands, send and receive, each with its own timeout.
+    fn patience(&self) -> Duration {
+        self.definition
+            .policy
+            .timeout
+            .saturating_mul(3)
+            .saturating_add(self.interval())
+    }
+}
+
+/// Wishes by definition.
+struct Wishes<P> {
+    distinct: Vec<Wish<P>>,
+    /// For each wish as given, its place in `distinct`.
+    of: Vec<usize>,
+}
+
+struct Wish<P> {
+    definition: Arc<Definition<P>>,
+    lineages: Vec<String>,
+    checker: String,
+}
+
+impl<P: Eq + Hash> Wishes<P> {
+    fn new(wanted: Vec<Wanted<P>>) -> Self {
+        let mut distinct: Vec<Wish<P>> = Vec::new();
+        let mut places: HashMap<Arc<Definition<P>>, usize> = HashMap::new();
+        let mut of = Vec::with_capacity(wanted.len());
+        for Wanted {
+            probe,
+            policy,
+            lineage,
+            checker,
+        } in wanted
+        {
+            let definition = Arc::new(Definition { probe, policy });
+            let place = *places
+                .entry(Arc::clone(&definition))
+                .or_insert(distinct.len());
+            match distinct.get_mut(place) {
+                Some(wish) => wish.lineages.push(lineage),
+                None => distinct.push(Wish {
+                    definition,
+                    lineages: vec![lineage],
+                    checker,
+                }),
+            }
+            of.push(place);
+        }
+        Self { distinct, of }
+    }
+}

@@ -1,0 +1,157 @@
+//! Consistent hashing with exactly the ring APISIX 3.18 builds, so that a migration moves no session.
+//!
+//! Each member owns 160 points per unit of weight, chained CRC-32 sums that depend on its name alone; a
+//! key belongs to the owner of the first point at or after the key's own CRC-32. Health never changes
+//! the ring: whoever cannot be picked is walked past, so keys of the others stay where they are, and
+//! come back when the owner does.
+
+use super::crc32::{Crc32, crc32};
+use super::{Candidate, greatest_common_divisor};
+
+/// A hash ring, without the points that decide nothing.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    members: Box<[u32]>,
+    /// Ascending.
+    spans: Box<[Span]>,
+}
+
+/// A stretch of the ring that belongs to one member.
+///
+/// Points of one member in a row are one span: only the last of them can be the first at or after a key
+/// that another's point is not. With weights like 1000 and 1 that turns 160,160 points into some 320
+/// spans, and walking past the heavy member into one step.
+#[derive(Debug)]
+struct Span {
+    /// The last point, which is inside.
+    last: u32,
+    member: u32,
+}
+
+impl Ring {
+    /// How many points these members need.
+    pub(super) fn points(candidates: &[Candidate<'_>]) -> u64 {
+        let divisor = greatest_common_divisor(candidates);
+        candidates
+            .iter()
+            .map(|candidate| points_of(candidate, divisor))
+            .sum()
+    }
+
+    /// `candidates` are at least one, heaviest first, then by name.
+    pub(super) fn new(candidates: &[Candidate<'_>]) -> Self {
+        let divisor = greatest_common_divisor(candidates);
+        // Where two members have the same point, the earlier has it: the order of candidates follows
+        // from weights and names, so that the order of the configuration decides nothing.
+        let mut points = Vec::with_capacity(Self::points(candidates) as usize);
+        for (order, candidate) in candidates.iter().enumerate() {
+            let own = chain(candidate.name).take(points_of(candidate, divisor) as usize);
+            points.extend(own.map(|point| (point, order)));
+        }
+        points.sort_unstable();
+        let spans = points
+            .chunk_by(|(_, a), (_, b)| a == b)
+            .filter_map(<[_]>::last)
+            .map(|&(last, order)| Span {
+                last,
+                member: candidates[order].member as u32,
+            })
+            .collect();
+        Self {
+            members: candidates
+                .iter()
+                .map(|candidate| candidate.member as u32)
+                .collect(),
+            spans,
+        }
+    }
+
+    pub(super) fn members(&self) -> &[u32] {
+        &self.members
+    }
+
+    pub(super) fn pick(&self, key: &[u8], eligible: impl Fn(usize) -> bool) -> Option<usize> {
+        let hash = crc32(key);
+        let owner = self.spans.partition_point(|span| span.last < hash);
+        let (before, after) = self.spans.split_at(owner);
+        let mut successors = after.iter().chain(before).map(|span| span.member as usize);
+
+        let first = successors.next()?;
+        if eligible(first) {
+            return Some(first);
+        }
+        // There are hundreds of spans to a member: find out first whether walking them can end.
+        if !self.members.iter().any(|&member| eligible(member as usize)) {
+            return None;
+        }
+        successors.find(|&member| eligible(member))
+    }
+}
+
+const POINTS_PER_WEIGHT: u64 = 160;
+
+fn points_of(candidate: &Candidate<'_>, divisor: u32) -> u64 {
+    POINTS_PER_WEIGHT * u64::from(candidate.weight / divisor)
+}
+
+/// The points of a name, without end: each is the sum over the name and the point before it.
+fn chain(name: &str) -> impl Iterator<Item = u32> {
+    // APISIX joins host and port with a zero byte here.
+    let prefix = Crc32::new().with(name.bytes().map(|byte| if byte == b':' { 0 } else { byte }));
+    let next = move |point: u32| prefix.with(point.to_le_bytes()).finish();
+    std::iter::successors(Some(next(0)), move |&point| Some(next(point)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_points_are_those_of_apisix() {
+        let first = |name| chain(name).take(3).collect::<Vec<_>>();
+        assert_eq!(first("openai"), [0x27cd_a4fa, 0xcb39_bbed, 0xc8e1_ba6c]);
+        assert_eq!(
+            first("127.0.0.1:1980"),
+            [0xe71d_cbbf, 0xfef4_f715, 0x1a84_f2e5]
+        );
+    }
+
+    #[test]
+    fn spans_pick_like_the_points_they_stand_for() {
+        let candidates = [("a", 7), ("b", 1), ("c", 3)].map(|(name, weight)| Candidate {
+            member: usize::from(name.as_bytes()[0] - b'a'),
+            name,
+            weight,
+        });
+        let mut points: Vec<(u32, usize)> = Vec::new();
+        for candidate in &candidates {
+            let own = chain(candidate.name).take(160 * candidate.weight as usize);
+            points.extend(own.map(|point| (point, candidate.member)));
+        }
+        points.sort_unstable();
+        assert_eq!(points.len() as u64, Ring::points(&candidates));
+
+        let ring = Ring::new(&candidates);
+        assert!(ring.spans.len() < points.len());
+        for number in 0..2_000_u32 {
+            let key = number.to_string();
+            let at = points.partition_point(|&(point, _)| point < crc32(key.as_bytes()));
+            let walk = || points.iter().cycle().skip(at).map(|&(_, member)| member);
+            for down in 0..3 {
+                let expected = walk().find(|&member| member != down);
+                assert_eq!(ring.pick(key.as_bytes(), |member| member != down), expected);
+            }
+            assert_eq!(ring.pick(key.as_bytes(), |_| true), walk().next());
+        }
+    }
+
+    #[test]
+    fn a_ring_of_ineligible_members_offers_nobody() {
+        let ring = Ring::new(&[Candidate {
+            member: 0,
+            name: "a",
+            weight: 1,
+        }]);
+        assert_eq!(ring.pick(b"key", |_| false), None);
+    }
+}

@@ -1,0 +1,197 @@
+//! The order of offers: priorities, then weights, then who comes next.
+//!
+//! A pool is a row of *stages*, asked one after the other until one has somebody to offer. Each
+//! priority makes up to two of them: its members with a positive weight, and after those its members
+//! of weight 0. That one idea carries the whole precedence: a weight-0 member is reached before the
+//! next priority, but never before a positive-weight sibling that could serve.
+//!
+//! A stage holds members, not verdicts: who is eligible is asked anew at each pick.
+
+mod chash;
+mod crc32;
+mod round_robin;
+
+use crate::{Algorithm, MemberSpec, PoolError};
+use chash::Ring;
+use round_robin::RoundRobin;
+
+/// The most points the hash rings of one pool may have together: 160 per unit of weight, after the
+/// weights of a priority are divided by their greatest common divisor. Bounds the time and memory of
+/// compiling a configuration.
+pub const RING_POINTS_MAX: u64 = 4_194_304;
+
+/// Members of one priority that compete for the same turn.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    priority: i32,
+    share: Share,
+    picker: Picker,
+}
+
+/// Which members of a priority a stage holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Share {
+    ByWeight,
+    /// Those of weight 0, who share equally what nobody else can take.
+    LastResort,
+}
+
+#[derive(Debug)]
+enum Picker {
+    RoundRobin(RoundRobin),
+    Chash(Ring),
+}
+
+/// A member as the pickers see it while they are built.
+#[derive(Debug, Clone, Copy)]
+struct Candidate<'a> {
+    member: usize,
+    name: &'a str,
+    /// At least 1.
+    weight: u32,
+}
+
+/// Arranges members in the order they are offered.
+///
+/// The result depends on names, weights and priorities, not on the order of `specs`: writing the same
+/// members in another order moves no key and starts no other sequence.
+pub(crate) fn stages(
+    specs: &[MemberSpec],
+    algorithm: Algorithm,
+    start: u64,
+) -> Result<Box<[Stage]>, PoolError> {
+    let mut order: Vec<usize> = (0..specs.len()).collect();
+    order.sort_unstable_by(|&a, &b| {
+        let (a, b) = (&specs[a], &specs[b]);
+        (b.priority, b.weight)
+            .cmp(&(a.priority, a.weight))
+            .then_with(|| a.name.cmp(&b.name))
+    });
+    let groups: Vec<_> = order
+        .chunk_by(|&a, &b| {
+            specs[a].priority == specs[b].priority
+                && (specs[a].weight == 0) == (specs[b].weight == 0)
+        })
+        .map(|group| Group::new(specs, group))
+        .collect();
+    match algorithm {
+        Algorithm::RoundRobin => Ok(groups
+            .into_iter()
+            .map(|group| {
+                let picker = Picker::RoundRobin(RoundRobin::new(&group.candidates, start));
+                group.into_stage(picker)
+            })
+            .collect()),
+        Algorithm::Chash => rings(groups),
+    }
+}
+
+fn rings(mut groups: Vec<Group<'_>>) -> Result<Box<[Stage]>, PoolError> {
+    // APISIX's ring gives weight 0 no points, so a priority without any positive weight has an empty
+    // ring and offers nobody. Beside positive siblings the members of weight 0 do get their turn.
+    let weighted: Vec<i32> = groups
+        .iter()
+        .filter(|group| group.share == Share::ByWeight)
+        .map(|group| group.priority)
+        .collect();
+    groups.retain(|group| weighted.contains(&group.priority));
+
+    let points = groups
+        .iter()
+        .map(|group| Ring::points(&group.candidates))
+        .sum();
+    if points > RING_POINTS_MAX {
+        return Err(PoolError::RingTooLarge {
+            points,
+            max: RING_POINTS_MAX,
+        });
+    }
+    Ok(groups
+        .into_iter()
+        .map(|group| {
+            let picker = Picker::Chash(Ring::new(&group.candidates));
+            group.into_stage(picker)
+        })
+        .collect())
+}
+
+struct Group<'a> {
+    priority: i32,
+    share: Share,
+    /// Heaviest first, then by name.
+    candidates: Vec<Candidate<'a>>,
+}
+
+impl<'a> Group<'a> {
+    fn new(specs: &'a [MemberSpec], members: &[usize]) -> Self {
+        let first = &specs[members[0]];
+        let candidate = |&member: &usize| Candidate {
+            member,
+            name: &specs[member].name,
+            weight: specs[member].weight.max(1),
+        };
+        Self {
+            priority: first.priority,
+            share: if first.weight == 0 {
+                Share::LastResort
+            } else {
+                Share::ByWeight
+            },
+            candidates: members.iter().map(candidate).collect(),
+        }
+    }
+
+    fn into_stage(self, picker: Picker) -> Stage {
+        Stage {
+            priority: self.priority,
+            share: self.share,
+            picker,
+        }
+    }
+}
+
+impl Stage {
+    /// The next eligible member, if this stage has one.
+    #[inline]
+    pub(crate) fn pick(&self, key: &[u8], eligible: impl Fn(usize) -> bool) -> Option<usize> {
+        match &self.picker {
+            Picker::RoundRobin(round_robin) => round_robin.pick(eligible),
+            Picker::Chash(ring) => ring.pick(key, eligible),
+        }
+    }
+
+    /// All members this stage can ever offer.
+    pub(crate) fn members(&self) -> impl Iterator<Item = usize> {
+        match &self.picker {
+            Picker::RoundRobin(round_robin) => round_robin.members(),
+            Picker::Chash(ring) => ring.members(),
+        }
+        .iter()
+        .map(|&member| member as usize)
+    }
+
+    /// Whether `later`, of another pool, stands in this one's place.
+    pub(crate) fn precedes(&self, later: &Self) -> bool {
+        (self.priority, self.share) == (later.priority, later.share)
+    }
+
+    /// Continues at the position of an earlier stage; `successor` says which member of this pool a
+    /// member of the earlier pool has become, if it is still there.
+    pub(crate) fn resume(&mut self, earlier: &Self, successor: impl Fn(usize) -> Option<usize>) {
+        if let (Picker::RoundRobin(now), Picker::RoundRobin(then)) =
+            (&mut self.picker, &earlier.picker)
+        {
+            now.resume(then, successor);
+        }
+    }
+}
+
+fn greatest_common_divisor(candidates: &[Candidate<'_>]) -> u32 {
+    candidates.iter().fold(0, |divisor, candidate| {
+        let (mut a, mut b) = (divisor, candidate.weight);
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    })
+}

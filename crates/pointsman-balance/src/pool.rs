@@ -1,0 +1,349 @@
+//! A pool: the members one route or upstream may use, compiled for picking.
+//!
+//! A pool is a function of configuration. Verdicts come in with each pick, as an [`Availability`], and
+//! are never kept; rebuilding a pool is a matter of configuration changes only. What a pick promises:
+//! higher priority first; inside a priority, shares by weight; never a member the request has tried;
+//! never an unusable member while any member of the pool is usable.
+
+use std::fmt;
+
+use crate::picker::{self, Stage};
+use crate::{Availability, TargetId, Tried};
+
+/// The most members a pool takes.
+pub const MEMBERS_MAX: usize = 65_536;
+
+/// One member as configuration describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberSpec {
+    /// Identity inside the pool: decides the hash ring, and which position survives a rebuild.
+    pub name: String,
+    /// Share inside its priority. 0: used only once no positive-weight member of the same priority
+    /// can be; if all weights of a priority are 0, round robin shares equally and chash offers none.
+    pub weight: u32,
+    /// Higher is used first.
+    pub priority: i32,
+    /// What must be healthy: the member is usable iff any of these is. Empty: not checked, always
+    /// usable.
+    pub targets: Vec<TargetId>,
+}
+
+/// How members of one priority share the requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// Interleaved weighted round robin, exact over the process.
+    RoundRobin,
+    /// Consistent hashing on the request's key, with APISIX's ring.
+    Chash,
+}
+
+/// What one request asks of a pool.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// What chash hashes; `None` is hashed as the empty key. Round robin ignores it.
+    pub key: Option<&'a [u8]>,
+    /// The members this request must not be given again.
+    pub tried: &'a Tried,
+}
+
+/// Proof that a pool picked this member; only [`Pool::pick`] makes one.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a pick moves the round-robin position: dropping it skips the member's turn"]
+pub struct Picked {
+    member: usize,
+    epoch: u64,
+    failed_open: bool,
+}
+
+/// Why a pool had nobody to offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exhausted {
+    /// Every member that may be offered under these verdicts was tried by this request.
+    AllTried,
+    /// No member may be offered at all, whatever was tried: chash with all weights 0, or a usable
+    /// member that has no place on any ring.
+    NothingToPick,
+}
+
+/// Why a pool cannot be built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PoolError {
+    /// There is no member.
+    NoMember,
+    /// Two members share this name.
+    DuplicateName(String),
+    /// More than [`MEMBERS_MAX`] members.
+    TooManyMembers {
+        /// How many there are.
+        members: usize,
+        /// How many a pool takes.
+        max: usize,
+    },
+    /// The weights need a hash ring of more than [`RING_POINTS_MAX`](crate::RING_POINTS_MAX) points.
+    RingTooLarge {
+        /// How many points the weights need, over all priorities.
+        points: u64,
+        /// How many a pool takes.
+        max: u64,
+    },
+}
+
+/// Members in the order of the configuration, ready to be picked from by any number of threads.
+#[derive(Debug)]
+pub struct Pool {
+    members: Box<[Member]>,
+    /// Member numbers, ordered by name.
+    by_name: Box<[usize]>,
+    /// In the order in which they are offered.
+    stages: Box<[Stage]>,
+}
+
+#[derive(Debug)]
+struct Member {
+    gate: Gate,
+    name: String,
+}
+
+/// What stands between a member and its use. One target is by far the commonest, and is read without
+/// following a pointer.
+#[derive(Debug)]
+enum Gate {
+    Unchecked,
+    One(TargetId),
+    Any(Box<[TargetId]>),
+}
+
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "a pool has at least one member"
+)]
+impl Pool {
+    /// Compiles a pool. `start` is entropy for the first round-robin position, so that many processes
+    /// started together do not begin with the same member.
+    ///
+    /// # Errors
+    ///
+    /// Without members, with too many of them or with a repeated name, and if the weights need too
+    /// large a ring.
+    pub fn new(
+        members: Vec<MemberSpec>,
+        algorithm: Algorithm,
+        start: u64,
+    ) -> Result<Self, PoolError> {
+        if members.is_empty() {
+            return Err(PoolError::NoMember);
+        }
+        if members.len() > MEMBERS_MAX {
+            return Err(PoolError::TooManyMembers {
+                members: members.len(),
+                max: MEMBERS_MAX,
+            });
+        }
+        let by_name = order_by_name(&members)?;
+        let stages = picker::stages(&members, algorithm, start)?;
+        let members = members.into_iter().map(Member::from).collect();
+        Ok(Self {
+            members,
+            by_name,
+            stages,
+        })
+    }
+
+    /// Takes over where `previous` stands: in each priority that keeps a member, the first to be
+    /// picked is the one whose turn it would have been, among those that stay. Unchanged priorities
+    /// continue their sequence exactly. Chash has no position, and nothing changes.
+    #[must_use]
+    pub fn succeeding(mut self, previous: &Self) -> Self {
+        let (names, by_name) = (&self.members, &self.by_name);
+        for stage in &mut self.stages {
+            if let Some(earlier) = previous
+                .stages
+                .iter()
+                .find(|earlier| earlier.precedes(stage))
+            {
+                stage.resume(earlier, |member| {
+                    find(names, by_name, previous.name(member))
+                });
+            }
+        }
+        self
+    }
+
+    /// How many members there are; at least one. Members are numbered from 0, in the order given.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// The name of a member.
+    ///
+    /// # Panics
+    ///
+    /// If `member` is not below [`len`](Self::len).
+    #[must_use]
+    pub fn name(&self, member: usize) -> &str {
+        &self.members[member].name
+    }
+
+    /// The number of the member with this name.
+    #[must_use]
+    pub fn member_by_name(&self, name: &str) -> Option<usize> {
+        find(&self.members, &self.by_name, name)
+    }
+
+    /// The targets behind a member, in the order given; empty if it is not checked.
+    ///
+    /// # Panics
+    ///
+    /// If `member` is not below [`len`](Self::len).
+    #[must_use]
+    pub fn targets(&self, member: usize) -> &[TargetId] {
+        match &self.members[member].gate {
+            Gate::Unchecked => &[],
+            Gate::One(target) => std::slice::from_ref(target),
+            Gate::Any(targets) => targets,
+        }
+    }
+
+    /// Picks a member for one attempt. Lock-free; does not allocate.
+    ///
+    /// Unusable members are offered iff no member of the whole pool is usable (fail-open); what was
+    /// tried does not enter that test, so a retry ends rather than reach a member known to be bad.
+    ///
+    /// # Errors
+    ///
+    /// If everything that may be offered was tried, or nothing may be.
+    pub fn pick(&self, ask: &Ask<'_>, availability: &Availability) -> Result<Picked, Exhausted> {
+        let key = ask.key.unwrap_or_default();
+        let untried = |member: usize| !ask.tried.contains(member);
+        let usable = |member: usize| self.members[member].gate.usable(availability);
+        let picked = |member: usize, failed_open: bool| Picked {
+            member,
+            epoch: availability.epoch(),
+            failed_open,
+        };
+
+        if let Some(member) = self.first_offer(key, |member| untried(member) && usable(member)) {
+            return Ok(picked(member, false));
+        }
+        if (0..self.len()).any(usable) {
+            return Err(self.exhausted(usable));
+        }
+        match self.first_offer(key, untried) {
+            Some(member) => Ok(picked(member, true)),
+            None => Err(self.exhausted(|_| true)),
+        }
+    }
+
+    fn first_offer(&self, key: &[u8], eligible: impl Fn(usize) -> bool) -> Option<usize> {
+        self.stages
+            .iter()
+            .find_map(|stage| stage.pick(key, &eligible))
+    }
+
+    /// Nobody was eligible: because those on offer were tried, or because none is on offer?
+    #[cold]
+    fn exhausted(&self, on_offer: impl Fn(usize) -> bool) -> Exhausted {
+        if self
+            .stages
+            .iter()
+            .any(|stage| stage.members().any(&on_offer))
+        {
+            Exhausted::AllTried
+        } else {
+            Exhausted::NothingToPick
+        }
+    }
+}
+
+impl Picked {
+    /// The number of the member in its pool.
+    #[must_use]
+    pub const fn member(&self) -> usize {
+        self.member
+    }
+
+    /// The epoch of the verdicts this pick read.
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Whether health was ignored, because no member of the pool was usable.
+    #[must_use]
+    pub const fn failed_open(&self) -> bool {
+        self.failed_open
+    }
+}
+
+impl Gate {
+    #[inline]
+    fn usable(&self, availability: &Availability) -> bool {
+        match self {
+            Self::Unchecked => true,
+            Self::One(target) => availability.usable(*target),
+            Self::Any(targets) => targets.iter().any(|&target| availability.usable(target)),
+        }
+    }
+}
+
+impl From<MemberSpec> for Member {
+    fn from(spec: MemberSpec) -> Self {
+        let gate = match spec.targets.as_slice() {
+            [] => Gate::Unchecked,
+            [target] => Gate::One(*target),
+            _ => Gate::Any(spec.targets.into_boxed_slice()),
+        };
+        Self {
+            gate,
+            name: spec.name,
+        }
+    }
+}
+
+impl fmt::Display for Exhausted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AllTried => "every usable member was tried",
+            Self::NothingToPick => "no member may be picked",
+        })
+    }
+}
+
+impl std::error::Error for Exhausted {}
+
+impl fmt::Display for PoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoMember => f.write_str("there is no member to pick from"),
+            Self::DuplicateName(name) => write!(f, "two members are named {name:?}"),
+            Self::TooManyMembers { members, max } => {
+                write!(f, "{members} members are more than the {max} a pool takes")
+            }
+            Self::RingTooLarge { points, max } => write!(
+                f,
+                "these weights need a hash ring of {points} points, more than {max}: use smaller weights or a common factor"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for PoolError {}
+
+fn order_by_name(members: &[MemberSpec]) -> Result<Box<[usize]>, PoolError> {
+    let mut order: Box<[usize]> = (0..members.len()).collect();
+    order.sort_unstable_by_key(|&member| &members[member].name);
+    for pair in order.windows(2) {
+        if members[pair[0]].name == members[pair[1]].name {
+            return Err(PoolError::DuplicateName(members[pair[0]].name.clone()));
+        }
+    }
+    Ok(order)
+}
+
+fn find(members: &[Member], by_name: &[usize], name: &str) -> Option<usize> {
+    let found = by_name
+        .binary_search_by(|&member| members[member].name.as_str().cmp(name))
+        .ok()?;
+    Some(by_name[found])
+}

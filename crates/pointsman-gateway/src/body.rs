@@ -1,0 +1,182 @@
+//! The one body type: a message that is whole is a stream of few frames.
+//!
+//! A buffered body keeps the pieces it was made of. A spliced LLM request is three of them (the
+//! client's bytes before the changed value, the new value, the client's bytes after it), and they
+//! go to the socket in one vectored write without ever being copied together.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use crate::forward::relay::Relay;
+
+/// Why a body could not be read to its end.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A body of unknown origin, driven by whoever reads it.
+pub type StreamBody = Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError>>>;
+
+/// A request or response body.
+#[derive(Default)]
+pub enum Body {
+    /// No body at all.
+    #[default]
+    Empty,
+    /// All bytes are here, in order.
+    Whole(Pieces),
+    /// Bytes that arrive while they are forwarded.
+    Stream(StreamBody),
+    /// A response on its way to the client; owns the exchange and ends it.
+    Relay(Box<Relay>),
+}
+
+/// The pieces of a buffered body, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Pieces {
+    queue: VecDeque<Bytes>,
+    remaining: u64,
+}
+
+impl Body {
+    /// A body that is exactly `bytes`.
+    pub fn whole(bytes: impl Into<Bytes>) -> Self {
+        Self::pieces([bytes.into()])
+    }
+
+    /// A body made of `pieces` in order; empty pieces are left out.
+    pub fn pieces(pieces: impl IntoIterator<Item = Bytes>) -> Self {
+        let queue: VecDeque<Bytes> = pieces.into_iter().filter(|p| !p.is_empty()).collect();
+        if queue.is_empty() {
+            return Self::Empty;
+        }
+        let remaining = queue.iter().map(|p| p.len() as u64).sum();
+        Self::Whole(Pieces { queue, remaining })
+    }
+
+    /// Whether the body can be sent a second time as it stands.
+    pub fn is_replayable(&self) -> bool {
+        matches!(self, Self::Empty | Self::Whole(_))
+    }
+
+    /// A second copy of a replayable body (no bytes are copied); `None` for a stream.
+    pub fn replay(&self) -> Option<Self> {
+        match self {
+            Self::Empty => Some(Self::Empty),
+            Self::Whole(pieces) => Some(Self::Whole(pieces.clone())),
+            Self::Stream(_) | Self::Relay(_) => None,
+        }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Whole(pieces) => Poll::Ready(pieces.queue.pop_front().map(|piece| {
+                pieces.remaining -= piece.len() as u64;
+                Ok(Frame::data(piece))
+            })),
+            Self::Stream(body) => body.as_mut().poll_frame(cx),
+            Self::Relay(relay) => relay.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Whole(pieces) => pieces.queue.is_empty(),
+            Self::Stream(body) => body.is_end_stream(),
+            // Its end is an event (the exchange finishes on it), so it must be polled.
+            Self::Relay(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(pieces) => SizeHint::with_exact(pieces.remaining),
+            Self::Stream(body) => body.size_hint(),
+            Self::Relay(relay) => relay.size_hint(),
+        }
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "Body::Empty",
+            Self::Whole(_) => "Body::Whole",
+            Self::Stream(_) => "Body::Stream",
+            Self::Relay(_) => "Body::Relay",
+        })
+    }
+}
+
+/// Why [`collect`] stopped.
+#[derive(Debug)]
+pub enum CollectError {
+    /// More than the allowed number of bytes arrived; carries how many were seen.
+    TooLarge(u64),
+    /// The sender failed, or went away.
+    Broken(BodyError),
+}
+
+/// Reads `body` to its end into one contiguous buffer of at most `limit` bytes.
+///
+/// A body that arrives in one frame is not copied. `expected` is the declared length, if any; it
+/// only sizes the buffer, and a lie costs at most [`PREALLOCATE_MAX`] bytes.
+pub async fn collect(
+    body: &mut Body,
+    expected: Option<u64>,
+    limit: u64,
+) -> Result<Bytes, CollectError> {
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    let mut seen = 0u64;
+    while let Some(frame) = next_frame(body).await {
+        let Ok(data) = frame.map_err(CollectError::Broken)?.into_data() else {
+            continue;
+        };
+        seen += data.len() as u64;
+        if seen > limit {
+            return Err(CollectError::TooLarge(seen));
+        }
+        if seen == data.len() as u64 {
+            first = data;
+            continue;
+        }
+        if rest.is_empty() {
+            let want = expected
+                .unwrap_or(seen * 2)
+                .clamp(seen, PREALLOCATE_MAX.max(seen));
+            rest.reserve(usize::try_from(want).unwrap_or(0));
+            rest.extend_from_slice(&first);
+        }
+        rest.extend_from_slice(&data);
+    }
+    Ok(if rest.is_empty() {
+        first
+    } else {
+        rest.freeze()
+    })
+}
+
+/// The next frame of `body`, or `None` at its end.
+pub async fn next_frame(body: &mut Body) -> Option<Result<Frame<Bytes>, BodyError>> {
+    std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
+}
+
+/// The most that a declared length may make us reserve before the bytes have arrived.
+const PREALLOCATE_MAX: u64 = 1 << 20;

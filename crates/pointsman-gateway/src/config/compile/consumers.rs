@@ -1,0 +1,130 @@
+//! Consumers and what they authenticate with.
+
+use std::{collections::HashMap, sync::Arc};
+
+use http::HeaderValue;
+use serde_json::{Map, Value};
+
+use super::{
+    Compiler,
+    plugins::{self, Merged},
+};
+use crate::config::{
+    document::Problem,
+    reference,
+    snapshot::{Consumer, Consumers, Identity},
+};
+
+impl Compiler<'_> {
+    /// All consumers. One whose plugins cannot be built is reported and left out.
+    pub(super) fn consumers(&mut self) -> Consumers {
+        let document = Arc::clone(self.document);
+        let mut consumers = Consumers::default();
+        for item in &document.consumers {
+            let written = &item.value;
+            let group = written
+                .group_id
+                .as_ref()
+                .map(|id| document.consumer_group(id));
+            let mut merged = Merged::default();
+            if let Some(Some(group)) = &group {
+                merged.lay(&group.value.plugins, &group.key);
+            }
+            merged.lay(&written.plugins, &item.key);
+            let registry = self.registry;
+            let merged =
+                merged.without(|name| registry.kind(name).is_some_and(|kind| kind.schema.is_auth));
+            let chain = match self.chain(&merged, &item.label()) {
+                Ok(chain) => chain,
+                Err(error) => {
+                    self.problems
+                        .push(Problem::error(&item.label(), "plugins", &error));
+                    continue;
+                }
+            };
+            let Ok(username_header) = HeaderValue::from_str(&written.username) else {
+                continue;
+            };
+            let labels: HashMap<String, String> = written.labels();
+            let custom_id = labels
+                .get("custom_id")
+                .and_then(|value| HeaderValue::from_str(value).ok());
+            let consumer = Arc::new(Consumer {
+                username: written.username.clone(),
+                username_header,
+                custom_id,
+                group_id: written.group_id.as_ref().map(ToString::to_string),
+                group_missing: matches!(group, Some(None)),
+                labels,
+                chain: Arc::new(chain),
+            });
+            consumers.add(Arc::clone(&consumer));
+            self.identities(
+                &mut consumers,
+                &consumer,
+                None,
+                &written.plugins,
+                &item.label(),
+            );
+        }
+        for item in &document.credentials {
+            let Some(consumer) = consumers.named(&item.value.username).cloned() else {
+                let message = format!("consumer {} does not exist", item.value.username);
+                self.problems
+                    .push(Problem::error(&item.label(), "id", &message));
+                continue;
+            };
+            let id: Arc<str> = item.value.credential_id.as_str().into();
+            self.identities(
+                &mut consumers,
+                &consumer,
+                Some(id),
+                &item.value.plugins,
+                &item.label(),
+            );
+        }
+        consumers
+    }
+
+    fn identities(
+        &mut self,
+        consumers: &mut Consumers,
+        consumer: &Arc<Consumer>,
+        credential_id: Option<Arc<str>>,
+        written: &Map<String, Value>,
+        label: &str,
+    ) {
+        for (name, conf) in written {
+            let Some(kind) = self.registry.kind(name) else {
+                continue;
+            };
+            let Some(field) = kind.identity_field else {
+                continue;
+            };
+            let path = format!("plugins.{name}.{field}");
+            let conf = plugins::resolved(conf, self.env);
+            let Some(value) = conf.get(field).and_then(Value::as_str) else {
+                continue;
+            };
+            if reference::is_reference(value) {
+                // Fail closed: the literal text of a reference must never work as a key.
+                let message = "the reference cannot be resolved; this key does not work";
+                self.problems.push(Problem::warning(label, &path, message));
+                continue;
+            }
+            let value = value.to_owned();
+            let identity = Identity {
+                consumer: Arc::clone(consumer),
+                credential_id: credential_id.clone(),
+                conf: Arc::new(conf),
+            };
+            if let Some(other) = consumers.add_identity(kind.schema.name, &value, identity) {
+                let message = format!(
+                    "duplicate {field} of plugin {name} found with consumer: {}",
+                    other.username
+                );
+                self.problems.push(Problem::error(label, &path, &message));
+            }
+        }
+    }
+}

@@ -1,0 +1,586 @@
+//! The standalone document: `apisix.yaml` or `apisix.json`, item by item.
+//!
+//! A document that cannot be read at all is an error. An item that is wrong is reported with
+//! everything that is wrong with it, and dropped alone.
+
+use std::collections::HashMap;
+
+use schemars::JsonSchema;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+
+use crate::config::{
+    plugin_schema::{self, Place, PluginCatalog},
+    resource::{
+        Id,
+        consumer::{Consumer, Credential, CredentialBody, PluginSet},
+        route::Route,
+        schema_of,
+        service::Service,
+        ssl::Ssl,
+        upstream::Upstream,
+    },
+    schema::{self, Issue},
+    text::{self, Coerce, Env, Lines, TextError},
+};
+
+/// How a document is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `apisix.yaml`; ends in `#END`.
+    Yaml,
+    /// `apisix.json`.
+    Json,
+}
+
+/// All resources of a document.
+#[derive(Debug, Default)]
+#[expect(missing_docs, reason = "the names are APISIX's collections")]
+pub struct Document {
+    pub routes: Vec<Item<Route>>,
+    pub services: Vec<Item<Service>>,
+    pub upstreams: Vec<Item<Upstream>>,
+    pub consumers: Vec<Item<Consumer>>,
+    pub credentials: Vec<Item<Credential>>,
+    pub consumer_groups: Vec<Item<PluginSet>>,
+    pub plugin_configs: Vec<Item<PluginSet>>,
+    pub global_rules: Vec<Item<PluginSet>>,
+    pub ssls: Vec<Item<Ssl>>,
+    metadata: HashMap<String, Value>,
+}
+
+/// One resource.
+#[derive(Clone, Debug)]
+pub struct Item<T> {
+    /// Its id.
+    pub id: String,
+    /// Its key, such as `/routes/1`.
+    pub key: String,
+    /// Where it stood, such as `routes[0]`.
+    pub place: String,
+    /// It.
+    pub value: T,
+}
+
+/// A resource as the Control API shows it.
+pub struct Dump {
+    /// Its id.
+    pub id: String,
+    /// Its key.
+    pub key: String,
+    /// It, defaults filled in.
+    pub value: Value,
+}
+
+/// How bad a problem is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// Something was left out.
+    Error,
+    /// Something is worth knowing.
+    Warning,
+}
+
+/// Something that is wrong with a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The resource, such as `routes[0] (id chat)`.
+    pub resource: String,
+    /// The path inside it.
+    pub path: String,
+    /// Its line in the file.
+    pub line: Option<usize>,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl Problem {
+    /// Something was left out of `resource`.
+    pub fn error(resource: &str, path: &str, message: &str) -> Self {
+        Self::new(Severity::Error, resource, path, message)
+    }
+
+    /// Something about `resource` is worth knowing.
+    pub fn warning(resource: &str, path: &str, message: &str) -> Self {
+        Self::new(Severity::Warning, resource, path, message)
+    }
+
+    /// A certificate that cannot be served; `message` names the resource.
+    pub fn certificate(message: String) -> Self {
+        Self::new(Severity::Error, "ssls", "", &message)
+    }
+
+    fn new(severity: Severity, resource: &str, path: &str, message: &str) -> Self {
+        Self {
+            severity,
+            resource: resource.to_owned(),
+            path: path.to_owned(),
+            line: None,
+            message: message.to_owned(),
+        }
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
+        f.write_str(&self.resource)?;
+        if !self.path.is_empty() {
+            write!(f, " {}", self.path)?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+impl<T> Item<T> {
+    /// How problems name it.
+    pub fn label(&self) -> String {
+        format!("{} (id {})", self.place, self.id)
+    }
+}
+
+impl Document {
+    /// Reads a document. The problems are those of single items.
+    pub fn parse(
+        text: &str,
+        format: Format,
+        env: Env<'_>,
+        catalog: &dyn PluginCatalog,
+    ) -> Result<(Self, Vec<Problem>), TextError> {
+        let located = match format {
+            Format::Yaml => {
+                if !text::has_end_marker(text) {
+                    let message = "the file does not end in #END, so it may be incomplete; \
+                                   nothing of it is loaded";
+                    return Err(TextError {
+                        message: message.to_owned(),
+                        line: None,
+                    });
+                }
+                text::yaml(&text::substitute(text, env)?)?
+            }
+            Format::Json => {
+                let mut located = text::json(text)?;
+                text::substitute_value(&mut located.value, env, Coerce::No)?;
+                located
+            }
+        };
+        let root = match located.value {
+            Value::Null => Map::new(),
+            Value::Object(map) => map,
+            _ => {
+                let message = "the document must be a map of collections (routes, upstreams, ...)";
+                return Err(TextError {
+                    message: message.to_owned(),
+                    line: Some(1),
+                });
+            }
+        };
+        let mut reader = Reader {
+            lines: &located.lines,
+            catalog,
+            problems: Vec::new(),
+        };
+        let document = reader.document(root);
+        Ok((document, reader.problems))
+    }
+
+    /// The service with that id.
+    pub fn service(&self, id: &Id) -> Option<&Item<Service>> {
+        find(&self.services, &id.to_string())
+    }
+
+    /// The plugin_config with that id.
+    pub fn plugin_config(&self, id: &Id) -> Option<&Item<PluginSet>> {
+        find(&self.plugin_configs, &id.to_string())
+    }
+
+    /// The consumer group with that id.
+    pub fn consumer_group(&self, id: &Id) -> Option<&Item<PluginSet>> {
+        find(&self.consumer_groups, &id.to_string())
+    }
+
+    /// The metadata of a plugin.
+    pub fn metadata(&self, plugin: &str) -> Option<&Value> {
+        self.metadata.get(plugin)
+    }
+
+    /// A collection with defaults filled in, for the Control API.
+    pub fn dump(&self, collection: &str) -> Vec<Dump> {
+        match collection {
+            "routes" => dump(&self.routes, |route| {
+                if let Some(upstream) = &mut route.upstream {
+                    list_nodes(upstream);
+                }
+            }),
+            "services" => dump(&self.services, |service| {
+                if let Some(upstream) = &mut service.upstream {
+                    list_nodes(upstream);
+                }
+            }),
+            "upstreams" => dump(&self.upstreams, list_nodes),
+            "plugin_metadata" => self
+                .metadata
+                .iter()
+                .map(|(name, value)| Dump {
+                    id: name.clone(),
+                    key: format!("/plugin_metadata/{name}"),
+                    value: value.clone(),
+                })
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn find<'a, T>(items: &'a [Item<T>], id: &str) -> Option<&'a Item<T>> {
+    items.iter().find(|item| item.id == id)
+}
+
+fn list_nodes(upstream: &mut Upstream) {
+    if upstream.nodes.is_some() {
+        upstream.nodes = Some(crate::config::resource::upstream::Nodes::List(
+            upstream.nodes(),
+        ));
+    }
+}
+
+fn dump<T: Clone + Serialize>(items: &[Item<T>], normalise: impl Fn(&mut T)) -> Vec<Dump> {
+    items
+        .iter()
+        .map(|item| {
+            let mut value = item.value.clone();
+            normalise(&mut value);
+            let mut value = serde_json::to_value(value).unwrap_or_default();
+            strip_nulls(&mut value);
+            if let Value::Object(map) = &mut value {
+                map.insert("id".to_owned(), Value::String(item.id.clone()));
+            }
+            Dump {
+                id: item.id.clone(),
+                key: item.key.clone(),
+                value,
+            }
+        })
+        .collect()
+}
+
+/// An absent field is absent, not `null`.
+fn strip_nulls(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, member| !member.is_null());
+            map.values_mut().for_each(strip_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(strip_nulls),
+        _ => {}
+    }
+}
+
+struct Reader<'a> {
+    lines: &'a Lines,
+    catalog: &'a dyn PluginCatalog,
+    problems: Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn document(&mut self, mut root: Map<String, Value>) -> Document {
+        let mut document = Document {
+            routes: self.collection(&mut root, "routes", Route::check, Place::Traffic),
+            services: self.collection(&mut root, "services", Service::check, Place::Traffic),
+            upstreams: self.collection(&mut root, "upstreams", Upstream::check, Place::Traffic),
+            plugin_configs: self.collection(&mut root, "plugin_configs", no_rules, Place::Traffic),
+            global_rules: self.collection(&mut root, "global_rules", no_rules, Place::Traffic),
+            consumer_groups: self.collection(
+                &mut root,
+                "consumer_groups",
+                no_rules,
+                Place::Consumer,
+            ),
+            ssls: self.collection(&mut root, "ssls", Ssl::check, Place::Traffic),
+            ..Document::default()
+        };
+        self.consumers(&mut root, &mut document);
+        self.metadata(&mut root, &mut document);
+        for name in root.keys() {
+            let message = match name.as_str() {
+                "stream_routes" | "protos" => "out of scope; ignored",
+                "secrets" => "secret managers are not supported yet; ignored",
+                "plugins" => "set `plugins` in config.yaml; ignored here",
+                _ => "unknown collection; ignored",
+            };
+            let line = self.lines.of(name);
+            self.problems.push(Problem {
+                line,
+                ..Problem::warning(name, "", message)
+            });
+        }
+        document
+    }
+
+    /// All valid items of one collection.
+    fn collection<T>(
+        &mut self,
+        root: &mut Map<String, Value>,
+        name: &'static str,
+        rules: fn(&T) -> Vec<(&'static str, String)>,
+        place: Place,
+    ) -> Vec<Item<T>>
+    where
+        T: DeserializeOwned + JsonSchema,
+    {
+        let schema = schema_of::<T>();
+        let mut items = Vec::new();
+        for (index, value) in self.list(root, name).into_iter().enumerate() {
+            let id = id_of(&value, index);
+            if let Some(item) = self.item(name, index, &id, value, &schema, rules, place) {
+                self.add(&mut items, item);
+            }
+        }
+        items
+    }
+
+    fn list(&mut self, root: &mut Map<String, Value>, name: &str) -> Vec<Value> {
+        match root.shift_remove(name) {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::Array(items)) => items,
+            Some(_) => {
+                let line = self.lines.of(name);
+                let message = "wrong type: expected array";
+                self.problems.push(Problem {
+                    line,
+                    ..Problem::error(name, "", message)
+                });
+                Vec::new()
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call, which names them all")]
+    fn item<T: DeserializeOwned>(
+        &mut self,
+        collection: &str,
+        index: usize,
+        id: &str,
+        value: Value,
+        schema: &Value,
+        rules: fn(&T) -> Vec<(&'static str, String)>,
+        place: Place,
+    ) -> Option<Item<T>> {
+        let at = format!("{collection}[{index}]");
+        let mut issues = schema::validate(&value, schema, "");
+        let mut warnings = Vec::new();
+        if let Some(plugins) = value.get("plugins").and_then(Value::as_object) {
+            let (wrong, odd) = plugin_schema::check(plugins, place, self.catalog);
+            issues.extend(wrong);
+            warnings = odd;
+        }
+        let parsed = match T::deserialize(value) {
+            Ok(parsed) => {
+                issues.extend(
+                    rules(&parsed)
+                        .into_iter()
+                        .map(|(path, text)| Issue::new(path, text)),
+                );
+                Some(parsed)
+            }
+            Err(error) if issues.is_empty() => {
+                issues.push(Issue::new("", error.to_string()));
+                None
+            }
+            Err(_) => None,
+        };
+        let label = format!("{at} (id {id})");
+        for warning in warnings {
+            self.report(Severity::Warning, &at, &label, &warning);
+        }
+        for issue in &issues {
+            self.report(Severity::Error, &at, &label, issue);
+        }
+        let value = parsed.filter(|_| issues.is_empty())?;
+        Some(Item {
+            id: id.to_owned(),
+            key: format!("/{collection}/{id}"),
+            place: at,
+            value,
+        })
+    }
+
+    fn report(&mut self, severity: Severity, at: &str, label: &str, issue: &Issue) {
+        let full = if issue.path.is_empty() {
+            at.to_owned()
+        } else {
+            format!("{at}.{}", issue.path)
+        };
+        self.problems.push(Problem {
+            severity,
+            resource: label.to_owned(),
+            path: issue.path.clone(),
+            line: self.lines.of(&full),
+            message: issue.message.clone(),
+        });
+    }
+
+    /// A later item replaces an earlier one with the same id.
+    fn add<T>(&mut self, items: &mut Vec<Item<T>>, item: Item<T>) {
+        match items.iter_mut().find(|other| other.id == item.id) {
+            Some(earlier) => {
+                let message = format!("the id is used twice; this one replaces {}", earlier.place);
+                let line = self.lines.of(&item.place);
+                self.problems.push(Problem {
+                    line,
+                    ..Problem::warning(&item.label(), "id", &message)
+                });
+                *earlier = item;
+            }
+            None => items.push(item),
+        }
+    }
+
+    /// Consumers, and the credentials that stand among them.
+    fn consumers(&mut self, root: &mut Map<String, Value>, document: &mut Document) {
+        let consumer_schema = schema_of::<Consumer>();
+        let credential_schema = schema_of::<CredentialBody>();
+        for (index, value) in self.list(root, "consumers").into_iter().enumerate() {
+            let id = id_of(&value, index);
+            if id.contains("/credentials/") {
+                let body: Option<Item<CredentialBody>> = self.item(
+                    "consumers",
+                    index,
+                    &id,
+                    value,
+                    &credential_schema,
+                    credential_rules,
+                    Place::Consumer,
+                );
+                let Some(body) = body else { continue };
+                let Some((username, credential_id)) = id.split_once("/credentials/") else {
+                    continue;
+                };
+                if let Some(other) = body.value.plugins.keys().find(|name| !self.is_auth(name)) {
+                    let issue = Issue::new(
+                        &format!("plugins.{other}"),
+                        "only supports auth type plugins in consumer credential".to_owned(),
+                    );
+                    self.report(Severity::Error, &body.place, &body.label(), &issue);
+                    continue;
+                }
+                let value = Credential {
+                    username: username.to_owned(),
+                    credential_id: credential_id.to_owned(),
+                    plugins: body.value.plugins,
+                };
+                let item = Item {
+                    id: body.id,
+                    key: body.key,
+                    place: body.place,
+                    value,
+                };
+                self.add(&mut document.credentials, item);
+                continue;
+            }
+            let id = value
+                .get("username")
+                .and_then(Value::as_str)
+                .map_or(id, str::to_owned);
+            let consumer = self.item(
+                "consumers",
+                index,
+                &id,
+                value,
+                &consumer_schema,
+                no_rules,
+                Place::Consumer,
+            );
+            if let Some(consumer) = consumer {
+                self.add(&mut document.consumers, consumer);
+            }
+        }
+    }
+
+    fn is_auth(&self, name: &str) -> bool {
+        self.catalog
+            .plugin(name)
+            .is_some_and(|plugin| plugin.is_auth)
+    }
+
+    fn metadata(&mut self, root: &mut Map<String, Value>, document: &mut Document) {
+        for (index, value) in self.list(root, "plugin_metadata").into_iter().enumerate() {
+            let at = format!("plugin_metadata[{index}]");
+            let Some(id) = value.get("id").and_then(Value::as_str).map(str::to_owned) else {
+                let issue = Issue::new("", "property \"id\" is required".to_owned());
+                self.report(Severity::Error, &at, &at, &issue);
+                continue;
+            };
+            let label = format!("{at} (id {id})");
+            // Metadata of a plugin that this gateway lacks is ignored, as in APISIX.
+            let Some(plugin) = self.catalog.plugin(&id) else {
+                continue;
+            };
+            let mut bare = value;
+            if let Some(map) = bare.as_object_mut() {
+                map.shift_remove("id");
+            }
+            let issues = plugin
+                .metadata_schema
+                .as_ref()
+                .map(|schema| schema::validate(&bare, schema, ""))
+                .unwrap_or_default();
+            for issue in &issues {
+                self.report(Severity::Error, &at, &label, issue);
+            }
+            if issues.is_empty() {
+                document.metadata.insert(id, bare);
+            }
+        }
+    }
+}
+
+fn no_rules<T>(_: &T) -> Vec<(&'static str, String)> {
+    Vec::new()
+}
+
+fn credential_rules(body: &CredentialBody) -> Vec<(&'static str, String)> {
+    let id_is_fine = body
+        .id
+        .split_once("/credentials/")
+        .is_some_and(|(user, id)| {
+            let name = |text: &str, more: &[u8]| {
+                !text.is_empty()
+                    && text
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || more.contains(&b))
+            };
+            name(user, b"-_") && name(id, b"-_.")
+        });
+    let mut wrong = Vec::new();
+    if !id_is_fine {
+        wrong.push((
+            "id",
+            "must look like `<username>/credentials/<id>`".to_owned(),
+        ));
+    }
+    if body.plugins.len() > 1 {
+        wrong.push((
+            "plugins",
+            "expect object to have at most 1 properties".to_owned(),
+        ));
+    }
+    wrong
+}
+
+/// The id as written, or `arr_<n>`, as APISIX counts.
+fn id_of(value: &Value, index: usize) -> String {
+    match value.get("id") {
+        Some(Value::String(id)) => id.clone(),
+        Some(Value::Number(id)) => id.to_string(),
+        _ => format!("arr_{}", index + 1),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,18 @@
+//! Configuration: as written, and as it runs.
+//!
+//! `text` reads YAML and JSON and remembers where everything stood; `document` and `settings`
+//! turn that into typed resources, reporting every error with its place; `compile` makes a
+//! `snapshot` of it, which is what requests see.
+
+pub mod plugin_schema;
+pub mod reference;
+pub mod schema;
+pub mod text;
+
+pub mod document;
+pub mod plugin;
+pub mod resource;
+pub mod settings;
+
+pub mod compile;
+pub mod snapshot;

@@ -1,0 +1,3 @@
+//! Plugin configurations that more than their plugin must understand.
+
+pub mod ai_proxy;

@@ -1,0 +1,137 @@
+//! What configuration must know of a plugin, and how plugin configurations are checked.
+
+use serde_json::{Map, Value};
+
+use crate::{
+    config::{
+        schema::{self, Issue},
+        text::join,
+    },
+    router::Expr,
+};
+
+/// A plugin's name, schemas and cross-field rules.
+pub struct PluginSchema {
+    /// Its name.
+    pub name: &'static str,
+    /// Higher runs earlier.
+    pub priority: i32,
+    /// As APISIX counts it.
+    pub version: &'static str,
+    /// JSON Schema of its configuration.
+    pub schema: Value,
+    /// JSON Schema of its configuration in a consumer or credential.
+    pub consumer_schema: Option<Value>,
+    /// JSON Schema of its metadata.
+    pub metadata_schema: Option<Value>,
+    /// Authenticates consumers.
+    pub is_auth: bool,
+    /// Rules across fields, after the schema.
+    pub check: fn(&Value) -> Result<(), String>,
+}
+
+/// All plugins that configuration may name.
+pub trait PluginCatalog {
+    /// The plugin called `name`.
+    fn plugin(&self, name: &str) -> Option<&PluginSchema>;
+    /// All names.
+    fn names(&self) -> Vec<&'static str>;
+}
+
+/// Where a plugin configuration stands: decides which schema applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Route, service, plugin_config, global rule.
+    Traffic,
+    /// Consumer, consumer group or credential.
+    Consumer,
+}
+
+/// What is wrong with `plugins`; the second list is worth a warning only.
+pub fn check(
+    plugins: &Map<String, Value>,
+    place: Place,
+    catalog: &dyn PluginCatalog,
+) -> (Vec<Issue>, Vec<Issue>) {
+    let (mut errors, mut warnings) = (Vec::new(), Vec::new());
+    for (name, conf) in plugins {
+        let path = join("plugins", name);
+        let Some(plugin) = catalog.plugin(name) else {
+            errors.push(Issue::new(&path, format!("unknown plugin [{name}]")));
+            continue;
+        };
+        let found = check_one(plugin, conf, place, &path);
+        let disabled = conf.get("_meta").and_then(|m| m.get("disable")) == Some(&Value::Bool(true));
+        if disabled {
+            warnings.extend(found)
+        } else {
+            errors.extend(found)
+        }
+    }
+    (errors, warnings)
+}
+
+fn check_one(plugin: &PluginSchema, conf: &Value, place: Place, path: &str) -> Vec<Issue> {
+    let name = plugin.name;
+    if !conf.is_object() {
+        let message = format!("invalid plugin conf {conf} for plugin [{name}]");
+        return vec![Issue::new(path, message)];
+    }
+    let wrap = |issue: Issue| {
+        let message = format!(
+            "failed to check the configuration of plugin {name} err: {}",
+            issue.message
+        );
+        Issue {
+            path: issue.path,
+            message,
+        }
+    };
+    let mut found = check_meta(conf, path);
+    let schema = match (place, plugin.is_auth, &plugin.consumer_schema) {
+        (Place::Consumer, true, Some(schema)) => schema,
+        _ => &plugin.schema,
+    };
+    let mut bare = conf.clone();
+    if let Some(map) = bare.as_object_mut() {
+        map.shift_remove("_meta");
+    }
+    let issues = schema::validate(&bare, schema, path);
+    let is_sound = issues.is_empty();
+    found.extend(issues.into_iter().map(wrap));
+    if is_sound
+        && !(place == Place::Consumer && plugin.is_auth)
+        && let Err(error) = (plugin.check)(&bare)
+    {
+        found.push(wrap(Issue::new(path, error)));
+    }
+    found
+}
+
+fn check_meta(conf: &Value, path: &str) -> Vec<Issue> {
+    let Some(meta) = conf.get("_meta") else {
+        return Vec::new();
+    };
+    let path = join(path, "_meta");
+    let Some(meta) = meta.as_object() else {
+        return vec![Issue::new(&path, "wrong type: expected object".to_owned())];
+    };
+    let mut found = Vec::new();
+    for (key, value) in meta {
+        let wrong = match (key.as_str(), value) {
+            ("disable", Value::Bool(_))
+            | ("error_response", Value::String(_) | Value::Object(_)) => None,
+            ("priority", number) if number.as_i64().is_some() => None,
+            ("filter", filter) => Expr::parse(filter)
+                .err()
+                .map(|error| format!("failed to validate the 'vars' expression: {error}")),
+            ("pre_function", _) => Some("Lua is not supported; remove pre_function".to_owned()),
+            ("disable" | "error_response" | "priority", _) => {
+                Some(format!("property \"{key}\" validation failed: wrong type"))
+            }
+            _ => Some(format!("additional properties forbidden, found {key}")),
+        };
+        found.extend(wrong.map(|message| Issue::new(&join(&path, key), message)));
+    }
+    found
+}

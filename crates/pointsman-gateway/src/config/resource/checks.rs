@@ -1,0 +1,187 @@
+//! Health checks, of upstreams and of AI instances alike.
+
+use std::time::Duration;
+
+use pointsman_balance::Policy;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::snapshot::seconds;
+
+/// `checks`.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[schemars(extend("anyOf" = [{"required": ["active"]}, {"required": ["active", "passive"]}]))]
+pub struct Checks {
+    /// Probes.
+    pub active: Option<Active>,
+    /// Evidence from traffic; accepted, without effect on AI instances.
+    pub passive: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// `checks.active`.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[serde(default)]
+pub struct Active {
+    /// Kind of probe.
+    #[serde(rename = "type")]
+    pub kind: Kind,
+    /// Seconds per operation on the socket.
+    pub timeout: f64,
+    /// Targets probed in parallel.
+    pub concurrency: u32,
+    /// Hostname part of the target's identity, and `Host` for nodes that are addresses.
+    #[schemars(regex(pattern = super::shared::HOST_PATTERN))]
+    pub host: Option<String>,
+    /// Port to probe instead of the node's.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<u16>,
+    /// Method of the probe.
+    #[schemars(extend("enum" = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE", "PURGE"]))]
+    pub http_method: String,
+    /// Path and query of the probe.
+    pub http_path: String,
+    /// Body of the probe.
+    pub http_req_body: String,
+    /// Verify the certificate of an https target.
+    pub https_verify_certificate: bool,
+    /// SNI of an https probe; not documented by APISIX, honoured by it.
+    pub https_sni: Option<String>,
+    /// Further lines, `Name: value`.
+    #[schemars(length(min = 1))]
+    pub req_headers: Option<Vec<String>>,
+    /// When a target counts as healthy.
+    pub healthy: Option<Healthy>,
+    /// When it counts as unhealthy.
+    pub unhealthy: Option<Unhealthy>,
+}
+
+/// Kind of probe.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// HTTP in plain text.
+    #[default]
+    Http,
+    /// HTTP over TLS.
+    Https,
+    /// A connection.
+    Tcp,
+}
+
+/// `checks.active.healthy`.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(default)]
+pub struct Healthy {
+    /// Seconds between probes of a usable target.
+    #[schemars(range(min = 1))]
+    pub interval: u32,
+    /// Statuses that are successes.
+    #[schemars(length(min = 1), extend("uniqueItems" = true, "items" = {"type": "integer", "minimum": 200, "maximum": 599}))]
+    pub http_statuses: Vec<u16>,
+    /// Successes in a row until it is healthy.
+    #[schemars(range(min = 1, max = 254))]
+    pub successes: u8,
+}
+
+/// `checks.active.unhealthy`.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(default)]
+pub struct Unhealthy {
+    /// Seconds between probes of an unusable target.
+    #[schemars(range(min = 1))]
+    pub interval: u32,
+    /// Statuses that are failures.
+    #[schemars(length(min = 1), extend("uniqueItems" = true, "items" = {"type": "integer", "minimum": 200, "maximum": 599}))]
+    pub http_statuses: Vec<u16>,
+    /// HTTP failures in a row until it is unhealthy.
+    #[schemars(range(min = 1, max = 254))]
+    pub http_failures: u8,
+    /// TCP failures in a row until it is unhealthy.
+    #[schemars(range(min = 1, max = 254))]
+    pub tcp_failures: u8,
+    /// Timeouts in a row until it is unhealthy.
+    #[schemars(range(min = 1, max = 254))]
+    pub timeouts: u8,
+}
+
+impl Default for Active {
+    fn default() -> Self {
+        Self {
+            kind: Kind::Http,
+            timeout: 1.0,
+            concurrency: 10,
+            host: None,
+            port: None,
+            http_method: "GET".to_owned(),
+            http_path: "/".to_owned(),
+            http_req_body: String::new(),
+            https_verify_certificate: true,
+            https_sni: None,
+            req_headers: None,
+            healthy: None,
+            unhealthy: None,
+        }
+    }
+}
+
+impl Default for Healthy {
+    fn default() -> Self {
+        Self {
+            interval: 1,
+            http_statuses: vec![200, 302],
+            successes: 2,
+        }
+    }
+}
+
+impl Default for Unhealthy {
+    fn default() -> Self {
+        Self {
+            interval: 1,
+            http_statuses: vec![429, 404, 500, 501, 502, 503, 504, 505],
+            http_failures: 5,
+            tcp_failures: 2,
+            timeouts: 3,
+        }
+    }
+}
+
+impl Active {
+    /// The thresholds and intervals. A missing `healthy` or `unhealthy` means the documented
+    /// defaults; APISIX 3.18 would never probe in that state.
+    pub fn policy(&self) -> Policy {
+        let healthy = self.healthy.clone().unwrap_or_default();
+        let unhealthy = self.unhealthy.clone().unwrap_or_default();
+        Policy {
+            healthy_interval: Duration::from_secs(u64::from(healthy.interval)),
+            healthy_statuses: healthy.http_statuses,
+            successes: healthy.successes,
+            unhealthy_interval: Duration::from_secs(u64::from(unhealthy.interval)),
+            unhealthy_statuses: unhealthy.http_statuses,
+            http_failures: unhealthy.http_failures,
+            tcp_failures: unhealthy.tcp_failures,
+            timeouts: unhealthy.timeouts,
+            timeout: seconds(self.timeout).max(TIMEOUT_MIN),
+            concurrency: self.concurrency.max(1),
+        }
+    }
+
+    /// What an operator coming from APISIX should know about this check.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        for (name, missing) in [
+            ("healthy", self.healthy.is_none()),
+            ("unhealthy", self.unhealthy.is_none()),
+        ] {
+            if missing {
+                remarks.push(format!(
+                    "checks.active.{name} is missing: the documented defaults apply (APISIX would not probe in that state)"
+                ));
+            }
+        }
+        remarks
+    }
+}
+
+/// A probe gets at least this long.
+const TIMEOUT_MIN: Duration = Duration::from_millis(10);

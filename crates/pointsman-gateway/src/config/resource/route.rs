@@ -1,0 +1,162 @@
+//! `route`.
+
+use std::net::IpAddr;
+
+use http::Method;
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{
+    Id, Timeout,
+    shared::{Host, Labels, Status, UriPattern},
+    upstream::Upstream,
+};
+
+/// A route as written.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{"required": ["uri"]}, {"required": ["uris"]}]))]
+#[expect(
+    missing_docs,
+    reason = "the names are APISIX's and are documented there"
+)]
+pub struct Route {
+    pub id: Option<Id>,
+    pub uri: Option<UriPattern>,
+    #[schemars(length(min = 1), extend("uniqueItems" = true))]
+    pub uris: Option<Vec<UriPattern>>,
+    #[schemars(length(min = 1, max = 256))]
+    pub name: Option<String>,
+    #[schemars(length(max = 256))]
+    pub desc: Option<String>,
+    pub labels: Option<Labels>,
+    pub create_time: Option<u64>,
+    pub update_time: Option<u64>,
+    #[serde(default)]
+    pub priority: i64,
+    #[schemars(extend("uniqueItems" = true, "items" = {"enum": ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE", "PURGE"]}))]
+    pub methods: Option<Vec<String>>,
+    pub host: Option<Host>,
+    #[schemars(length(min = 1), extend("uniqueItems" = true))]
+    pub hosts: Option<Vec<Host>>,
+    pub remote_addr: Option<String>,
+    #[schemars(length(min = 1), extend("uniqueItems" = true))]
+    pub remote_addrs: Option<Vec<String>>,
+    pub vars: Option<Value>,
+    pub filter_func: Option<String>,
+    pub timeout: Option<Timeout>,
+    pub enable_websocket: Option<bool>,
+    #[serde(default)]
+    pub plugins: Map<String, Value>,
+    pub plugin_config_id: Option<Id>,
+    pub service_id: Option<Id>,
+    pub upstream_id: Option<Id>,
+    pub upstream: Option<Upstream>,
+    pub script: Option<String>,
+    pub script_id: Option<Id>,
+    #[serde(default)]
+    pub status: Status,
+}
+
+impl Route {
+    /// In the routing table.
+    pub fn is_enabled(&self) -> bool {
+        self.status.0 == 1
+    }
+
+    /// All path patterns.
+    pub fn uris(&self) -> Vec<String> {
+        let many = self.uris.iter().flatten();
+        self.uri
+            .iter()
+            .chain(many)
+            .map(|uri| uri.0.clone())
+            .collect()
+    }
+
+    /// All hosts.
+    pub fn hosts(&self) -> Vec<String> {
+        let many = self.hosts.iter().flatten();
+        self.host
+            .iter()
+            .chain(many)
+            .map(|host| host.0.clone())
+            .collect()
+    }
+
+    /// The methods, or `None` for any.
+    pub fn methods(&self) -> Option<Vec<Method>> {
+        let methods = self
+            .methods
+            .as_ref()
+            .filter(|methods| !methods.is_empty())?;
+        Some(
+            methods
+                .iter()
+                .filter_map(|name| Method::from_bytes(name.as_bytes()).ok())
+                .collect(),
+        )
+    }
+
+    /// The client addresses, or none for any.
+    pub fn remote_addrs(&self) -> Vec<IpNet> {
+        let many = self.remote_addrs.iter().flatten();
+        self.remote_addr
+            .iter()
+            .chain(many)
+            .filter_map(|text| network(text))
+            .collect()
+    }
+
+    /// Rules across fields.
+    pub fn check(&self) -> Vec<(&'static str, String)> {
+        let mut wrong = Vec::new();
+        if self.host.is_some() && self.hosts.is_some() {
+            wrong.push(("hosts", "only one of host or hosts is allowed".to_owned()));
+        }
+        if self.remote_addr.is_some() && self.remote_addrs.is_some() {
+            let text = "only one of remote_addr or remote_addrs is allowed";
+            wrong.push(("remote_addrs", text.to_owned()));
+        }
+        for text in self
+            .remote_addr
+            .iter()
+            .chain(self.remote_addrs.iter().flatten())
+        {
+            if network(text).is_none() {
+                wrong.push(("remote_addrs", format!("invalid ip address: {text}")));
+            }
+        }
+        for (name, used) in [
+            ("filter_func", self.filter_func.is_some()),
+            ("script", self.script.is_some() || self.script_id.is_some()),
+        ] {
+            if used {
+                wrong.push((name, format!("{name}: Lua is not supported")));
+            }
+        }
+        let goes_somewhere = !self.plugins.is_empty()
+            || self.upstream.is_some()
+            || self.upstream_id.is_some()
+            || self.service_id.is_some()
+            || self.plugin_config_id.is_some();
+        if !goes_somewhere {
+            let text = "object matches none of the required: [\"plugins\"] or [\"upstream\"] or \
+                        [\"upstream_id\"] or [\"service_id\"]";
+            wrong.push(("", text.to_owned()));
+        }
+        if let Some(upstream) = &self.upstream {
+            wrong.extend(upstream.check());
+        }
+        wrong
+    }
+}
+
+/// An address or network.
+pub fn network(text: &str) -> Option<IpNet> {
+    text.parse::<IpNet>()
+        .ok()
+        .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}

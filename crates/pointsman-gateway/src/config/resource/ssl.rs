@@ -1,0 +1,126 @@
+//! `ssl`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Id,
+    shared::{Host, Labels, Status},
+};
+
+/// A certificate as written. `Debug` shows no key.
+#[derive(Clone, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    missing_docs,
+    reason = "the names are APISIX's and are documented there"
+)]
+pub struct Ssl {
+    pub id: Option<Id>,
+    #[serde(rename = "type", default = "server")]
+    #[schemars(extend("enum" = ["server", "client"]))]
+    pub kind: String,
+    pub sni: Option<Host>,
+    #[schemars(length(min = 1))]
+    pub snis: Option<Vec<Host>>,
+    #[schemars(length(min = 128, max = 65536))]
+    pub cert: String,
+    #[schemars(length(min = 64, max = 65536))]
+    pub key: String,
+    pub certs: Option<Vec<String>>,
+    pub keys: Option<Vec<String>>,
+    pub client: Option<Client>,
+    #[schemars(extend("uniqueItems" = true, "items" = {"enum": ["TLSv1.1", "TLSv1.2", "TLSv1.3"]}))]
+    pub ssl_protocols: Option<Vec<String>>,
+    #[serde(default)]
+    pub status: Status,
+    pub labels: Option<Labels>,
+    pub desc: Option<String>,
+    pub create_time: Option<u64>,
+    pub update_time: Option<u64>,
+}
+
+/// `client`: certificates that clients must present.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[expect(
+    missing_docs,
+    reason = "the names are APISIX's and are documented there"
+)]
+pub struct Client {
+    pub ca: String,
+    #[serde(default = "depth")]
+    pub depth: u32,
+    pub skip_mtls_uri_regex: Option<Vec<String>>,
+}
+
+impl std::fmt::Debug for Ssl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ssl")
+            .field("id", &self.id)
+            .field("names", &self.names())
+            .finish()
+    }
+}
+
+impl Ssl {
+    /// Terminates TLS for clients, and is enabled.
+    pub fn serves(&self) -> bool {
+        self.kind == "server" && self.status.0 == 1
+    }
+
+    /// The server names that it is for.
+    pub fn names(&self) -> Vec<String> {
+        let many = self.snis.iter().flatten();
+        self.sni
+            .iter()
+            .chain(many)
+            .map(|name| name.0.clone())
+            .collect()
+    }
+
+    /// Certificate and key pairs, PEM.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        let certs = self.certs.iter().flatten().map(String::as_str);
+        let keys = self.keys.iter().flatten().map(String::as_str);
+        std::iter::once((self.cert.as_str(), self.key.as_str())).chain(certs.zip(keys))
+    }
+
+    /// Its own `ssl_protocols`.
+    pub fn protocols(&self) -> Option<&[String]> {
+        self.ssl_protocols.as_deref()
+    }
+
+    /// The CA of client certificates, if they are required.
+    pub fn client_ca(&self) -> Result<Option<&str>, String> {
+        match &self.client {
+            None => Ok(None),
+            Some(client) if client.skip_mtls_uri_regex.is_some() => {
+                Err("client.skip_mtls_uri_regex is not supported yet".to_owned())
+            }
+            Some(client) => Ok(Some(&client.ca)),
+        }
+    }
+
+    /// Rules across fields.
+    pub fn check(&self) -> Vec<(&'static str, String)> {
+        let mut wrong = Vec::new();
+        if self.kind == "server" && self.sni.is_some() == self.snis.is_some() {
+            let text =
+                "invalid configuration: then clause did not match (exactly one of sni and snis)";
+            wrong.push(("sni", text.to_owned()));
+        }
+        let count = |list: &Option<Vec<String>>| list.as_ref().map_or(0, Vec::len);
+        if count(&self.certs) != count(&self.keys) {
+            wrong.push(("certs", "mismatched number of certs and keys".to_owned()));
+        }
+        wrong
+    }
+}
+
+fn server() -> String {
+    "server".to_owned()
+}
+
+fn depth() -> u32 {
+    1
+}

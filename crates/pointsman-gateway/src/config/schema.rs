@@ -1,0 +1,630 @@
+//! JSON Schema validation in APISIX's words.
+//!
+//! Schemas are derived from the typed configuration, so only what they use is understood here:
+//! types, bounds, patterns, required and unknown properties, alternatives and references within
+//! the schema. All errors are reported, not only the first. A string that refers to a value
+//! elsewhere (`$env://`, `$secret://`) passes, because its value is not known yet.
+
+use std::fmt::Write as _;
+
+use fancy_regex::Regex;
+use serde_json::{Map, Value};
+
+use crate::config::{reference, text::join};
+
+/// One thing that is wrong, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issue {
+    /// Path of the value.
+    pub path: String,
+    /// What is wrong, in APISIX's words.
+    pub message: String,
+}
+
+impl Issue {
+    /// An issue at `path`.
+    pub fn new(path: &str, message: String) -> Self {
+        Self {
+            path: path.to_owned(),
+            message,
+        }
+    }
+}
+
+/// Everything in `value`, which stands at `path`, that `schema` does not allow.
+pub fn validate(value: &Value, schema: &Value, path: &str) -> Vec<Issue> {
+    let mut validator = Validator {
+        root: schema,
+        issues: Vec::new(),
+    };
+    validator.check(value, schema, path, &mut Vec::new());
+    validator.issues
+}
+
+struct Validator<'s> {
+    root: &'s Value,
+    issues: Vec<Issue>,
+}
+
+/// How APISIX's validator leads up to a nested error: `property "a" validation failed: `.
+type Prefix = Vec<String>;
+
+impl Validator<'_> {
+    fn check(&mut self, value: &Value, schema: &Value, path: &str, prefix: &mut Prefix) {
+        let Some(schema) = schema.as_object() else {
+            return;
+        };
+        if let Some(target) = schema.get("$ref").and_then(Value::as_str) {
+            let pointer = target.trim_start_matches('#');
+            if let Some(referred) = self.root.pointer(pointer) {
+                let referred = referred.clone();
+                self.check(value, &referred, path, prefix);
+            }
+        }
+        if value.as_str().is_some_and(reference::is_reference) {
+            return;
+        }
+        if let Some(types) = schema.get("type")
+            && !has_type(value, types)
+        {
+            let expected = type_names(types);
+            let message = format!("wrong type: expected {expected}, got {}", type_of(value));
+            self.fail(path, prefix, message);
+            return;
+        }
+        self.check_choice(value, schema, path, prefix);
+        match value {
+            Value::Number(_) => self.check_number(value, schema, path, prefix),
+            Value::String(text) => self.check_string(text, schema, path, prefix),
+            Value::Array(items) => self.check_array(items, schema, path, prefix),
+            Value::Object(map) => self.check_object(map, schema, path, prefix),
+            Value::Null | Value::Bool(_) => {}
+        }
+        self.check_alternatives(value, schema, path, prefix);
+    }
+
+    fn check_choice(
+        &mut self,
+        value: &Value,
+        schema: &Map<String, Value>,
+        path: &str,
+        prefix: &Prefix,
+    ) {
+        if let Some(choices) = schema.get("enum").and_then(Value::as_array)
+            && !choices.contains(value)
+        {
+            self.fail(path, prefix, "matches none of the enum values".to_owned());
+        }
+        if let Some(constant) = schema.get("const")
+            && constant != value
+        {
+            self.fail(path, prefix, "matches none of the enum values".to_owned());
+        }
+    }
+
+    fn check_number(
+        &mut self,
+        value: &Value,
+        schema: &Map<String, Value>,
+        path: &str,
+        prefix: &Prefix,
+    ) {
+        let number = value.as_f64().unwrap_or_default();
+        let bound = |key: &str| {
+            schema
+                .get(key)
+                .and_then(|bound| Some((bound, bound.as_f64()?)))
+        };
+        let mut failures = Vec::new();
+        if let Some((bound, least)) = bound("minimum")
+            && number < least
+        {
+            failures.push(format!("expected {value} to be at least {}", plain(bound)));
+        }
+        if let Some((bound, most)) = bound("maximum")
+            && number > most
+        {
+            failures.push(format!("expected {value} to be at most {}", plain(bound)));
+        }
+        if let Some((bound, above)) = bound("exclusiveMinimum")
+            && number <= above
+        {
+            failures.push(format!(
+                "expected {value} to be greater than {}",
+                plain(bound)
+            ));
+        }
+        for message in failures {
+            self.fail(path, prefix, message);
+        }
+    }
+
+    fn check_string(
+        &mut self,
+        text: &str,
+        schema: &Map<String, Value>,
+        path: &str,
+        prefix: &Prefix,
+    ) {
+        let length = text.chars().count() as u64;
+        let bound = |key: &str| schema.get(key).and_then(Value::as_u64);
+        if let Some(least) = bound("minLength").filter(|least| length < *least) {
+            let message = format!("string too short, expected at least {least}, got {length}");
+            self.fail(path, prefix, message);
+        }
+        if let Some(most) = bound("maxLength").filter(|most| length > *most) {
+            let message = format!("string too long, expected at most {most}, got {length}");
+            self.fail(path, prefix, message);
+        }
+        if let Some(pattern) = schema.get("pattern").and_then(Value::as_str) {
+            let matches =
+                Regex::new(pattern).is_ok_and(|regex| regex.is_match(text).unwrap_or(false));
+            if !matches {
+                let message = format!("failed to match pattern \"{pattern}\" with \"{text}\"");
+                self.fail(path, prefix, message);
+            }
+        }
+    }
+
+    fn check_array(
+        &mut self,
+        items: &[Value],
+        schema: &Map<String, Value>,
+        path: &str,
+        prefix: &mut Prefix,
+    ) {
+        let count = items.len() as u64;
+        let bound = |key: &str| schema.get(key).and_then(Value::as_u64);
+        if let Some(least) = bound("minItems").filter(|least| count < *least) {
+            self.fail(
+                path,
+                prefix,
+                format!("expect array to have at least {least} items"),
+            );
+        }
+        if let Some(most) = bound("maxItems").filter(|most| count > *most) {
+            self.fail(
+                path,
+                prefix,
+                format!("expect array to have at most {most} items"),
+            );
+        }
+        if schema.get("uniqueItems") == Some(&Value::Bool(true)) {
+            let twice = (0..items.len()).find_map(|b| {
+                items[..b]
+                    .iter()
+                    .position(|a| *a == items[b])
+                    .map(|a| (a, b))
+            });
+            if let Some((a, b)) = twice {
+                let message = format!(
+                    "expected unique items but items {} and {} are equal",
+                    a + 1,
+                    b + 1
+                );
+                self.fail(path, prefix, message);
+            }
+        }
+        if let Some(each) = schema.get("items") {
+            for (index, item) in items.iter().enumerate() {
+                prefix.push(format!("failed to validate item {}: ", index + 1));
+                self.check(item, each, &format!("{path}[{index}]"), prefix);
+                prefix.pop();
+            }
+        }
+    }
+
+    fn check_object(
+        &mut self,
+        map: &Map<String, Value>,
+        schema: &Map<String, Value>,
+        path: &str,
+        prefix: &mut Prefix,
+    ) {
+        let properties = schema.get("properties").and_then(Value::as_object);
+        for required in schema
+            .get("required")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
+            let Some(name) = required.as_str() else {
+                continue;
+            };
+            if !map.contains_key(name) {
+                self.fail(path, prefix, format!("property \"{name}\" is required"));
+            }
+        }
+        for (key, member) in map {
+            let inner = join(path, key);
+            if let Some(property) = properties.and_then(|properties| properties.get(key)) {
+                prefix.push(format!("property \"{key}\" validation failed: "));
+                self.check(member, property, &inner, prefix);
+                prefix.pop();
+                continue;
+            }
+            let pattern = pattern_for(schema, key);
+            if let Some((pattern, each)) = pattern {
+                prefix.push(format!(
+                    "failed to validate {key} (matching \"{pattern}\"): "
+                ));
+                self.check(member, each, &inner, prefix);
+                prefix.pop();
+                continue;
+            }
+            match schema.get("additionalProperties") {
+                Some(Value::Bool(false)) => {
+                    self.fail(
+                        &inner,
+                        prefix,
+                        format!("additional properties forbidden, found {key}"),
+                    );
+                }
+                Some(each @ Value::Object(_)) => {
+                    prefix.push(format!("failed to validate {key} (matching \".*\"): "));
+                    self.check(member, each, &inner, prefix);
+                    prefix.pop();
+                }
+                _ => {}
+            }
+        }
+        if let Some(least) = schema.get("minProperties").and_then(Value::as_u64)
+            && (map.len() as u64) < least
+        {
+            self.fail(
+                path,
+                prefix,
+                format!("expect object to have at least {least} properties"),
+            );
+        }
+    }
+
+    fn check_alternatives(
+        &mut self,
+        value: &Value,
+        schema: &Map<String, Value>,
+        path: &str,
+        prefix: &mut Prefix,
+    ) {
+        for all in schema
+            .get("allOf")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
+            self.check(value, all, path, prefix);
+        }
+        if let Some(any) = schema.get("anyOf").and_then(Value::as_array) {
+            let matching = self.matching(value, any, path);
+            if matching.is_empty() {
+                let best = self.nearest(value, any, path);
+                match best {
+                    Some(issues) => self.adopt(issues, prefix),
+                    None => self.fail(
+                        path,
+                        prefix,
+                        "object matches none of the required".to_owned() + &required_sets(any),
+                    ),
+                }
+            }
+        }
+        if let Some(one) = schema.get("oneOf").and_then(Value::as_array) {
+            match self.matching(value, one, path).as_slice() {
+                [_] => {}
+                [] => match self.nearest(value, one, path) {
+                    Some(issues) => self.adopt(issues, prefix),
+                    None => self.fail(
+                        path,
+                        prefix,
+                        "value should match only one schema, but matches none".to_owned(),
+                    ),
+                },
+                [first, second, ..] => {
+                    let message = format!(
+                        "value should match only one schema, but matches both schemas {} and {}",
+                        first + 1,
+                        second + 1
+                    );
+                    self.fail(path, prefix, message);
+                }
+            }
+        }
+    }
+
+    fn matching(&self, value: &Value, schemas: &[Value], path: &str) -> Vec<usize> {
+        (0..schemas.len())
+            .filter(|index| self.trial(value, &schemas[*index], path).is_empty())
+            .collect()
+    }
+
+    /// The errors worth telling when no alternative fits: those of the one that was meant.
+    fn nearest(&self, value: &Value, schemas: &[Value], path: &str) -> Option<Vec<Issue>> {
+        let resolved: Vec<&Value> = schemas.iter().map(|schema| self.resolved(schema)).collect();
+        if resolved.iter().all(|schema| schema.get("const").is_some()) {
+            return Some(vec![Issue::new(
+                path,
+                "matches none of the enum values".to_owned(),
+            )]);
+        }
+        // An optional field is "that, or null".
+        let meant = |schema: &&&Value| schema.get("type").and_then(Value::as_str) != Some("null");
+        let others: Vec<&Value> = resolved.iter().filter(meant).copied().collect();
+        let typed = |schema: &&&Value| {
+            schema
+                .get("type")
+                .is_some_and(|types| has_type(value, types))
+        };
+        let typed: Vec<&Value> = others.iter().filter(typed).copied().collect();
+        match (others.as_slice(), typed.as_slice()) {
+            ([only], _) if others.len() < resolved.len() => Some(self.trial(value, only, path)),
+            (_, [only]) => Some(self.trial(value, only, path)),
+            _ => None,
+        }
+    }
+
+    fn resolved<'s>(&'s self, schema: &'s Value) -> &'s Value {
+        let target = schema.get("$ref").and_then(Value::as_str);
+        target
+            .and_then(|target| self.root.pointer(target.trim_start_matches('#')))
+            .unwrap_or(schema)
+    }
+
+    fn trial(&self, value: &Value, schema: &Value, path: &str) -> Vec<Issue> {
+        let mut trial = Validator {
+            root: self.root,
+            issues: Vec::new(),
+        };
+        trial.check(value, schema, path, &mut Vec::new());
+        trial.issues
+    }
+
+    fn adopt(&mut self, issues: Vec<Issue>, prefix: &Prefix) {
+        for issue in issues {
+            let message = prefix.concat() + &issue.message;
+            self.issues.push(Issue {
+                path: issue.path,
+                message,
+            });
+        }
+    }
+
+    fn fail(&mut self, path: &str, prefix: &Prefix, message: String) {
+        self.issues.push(Issue {
+            path: path.to_owned(),
+            message: prefix.concat() + &message,
+        });
+    }
+}
+
+fn pattern_for<'s>(schema: &'s Map<String, Value>, key: &str) -> Option<(&'s str, &'s Value)> {
+    let patterns = schema.get("patternProperties")?.as_object()?;
+    patterns.iter().find_map(|(pattern, each)| {
+        let regex = Regex::new(pattern).ok()?;
+        regex
+            .is_match(key)
+            .unwrap_or(false)
+            .then_some((pattern.as_str(), each))
+    })
+}
+
+/// `: ["active"] or ["active","passive"]` for alternatives that differ in what they require.
+fn required_sets(schemas: &[Value]) -> String {
+    let mut text = String::new();
+    for (index, schema) in schemas.iter().enumerate() {
+        let Some(required) = schema.get("required") else {
+            return String::new();
+        };
+        let _ = write!(text, "{} {required}", if index == 0 { ":" } else { " or" });
+    }
+    text
+}
+
+fn has_type(value: &Value, types: &Value) -> bool {
+    match types {
+        Value::String(name) => is_type(value, name),
+        Value::Array(names) => names
+            .iter()
+            .filter_map(Value::as_str)
+            .any(|name| is_type(value, name)),
+        _ => true,
+    }
+}
+
+fn is_type(value: &Value, name: &str) -> bool {
+    match name {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "null" => value.is_null(),
+        "integer" => value.as_f64().is_some_and(|number| number.fract() == 0.0),
+        "number" => value.is_number(),
+        _ => true,
+    }
+}
+
+fn type_names(types: &Value) -> String {
+    match types {
+        Value::String(name) => name.clone(),
+        Value::Array(names) => {
+            let names: Vec<&str> = names
+                .iter()
+                .filter_map(Value::as_str)
+                .filter(|name| *name != "null")
+                .collect();
+            names.join(" or ")
+        }
+        _ => "something else".to_owned(),
+    }
+}
+
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// `1` rather than `1.0`.
+fn plain(bound: &Value) -> String {
+    match bound.as_f64() {
+        Some(number) if number.fract() == 0.0 && number.abs() < 1e15 => format!("{number:.0}"),
+        _ => bound.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(value: Value, schema: Value, expected: &[(&str, &str)]) {
+        let issues = validate(&value, &schema, "x");
+        let found: Vec<(&str, &str)> = issues
+            .iter()
+            .map(|i| (i.path.as_str(), i.message.as_str()))
+            .collect();
+        assert_eq!(found, expected, "{value}");
+    }
+
+    #[test]
+    fn errors_have_apisix_wording() {
+        let schema = json!({
+            "type": "object",
+            "properties": {
+                "n": {"type": "integer", "minimum": 1, "maximum": 65535},
+                "s": {"type": "string", "minLength": 1, "pattern": "^a"},
+                "e": {"enum": ["x", "y"]},
+                "l": {"type": "array", "minItems": 1, "uniqueItems": true, "items": {"type": "integer", "minimum": 400}},
+                "o": {"type": "object", "additionalProperties": false}
+            },
+            "required": ["n"]
+        });
+        check(
+            json!({}),
+            schema.clone(),
+            &[("x", "property \"n\" is required")],
+        );
+        check(
+            json!({"n": 0, "s": "", "e": "z", "l": [200, 200], "o": {"k": 1}}),
+            schema.clone(),
+            &[
+                (
+                    "x.n",
+                    "property \"n\" validation failed: expected 0 to be at least 1",
+                ),
+                (
+                    "x.s",
+                    "property \"s\" validation failed: string too short, expected at least 1, got 0",
+                ),
+                (
+                    "x.s",
+                    "property \"s\" validation failed: failed to match pattern \"^a\" with \"\"",
+                ),
+                (
+                    "x.e",
+                    "property \"e\" validation failed: matches none of the enum values",
+                ),
+                (
+                    "x.l",
+                    "property \"l\" validation failed: expected unique items but items 1 and 2 are equal",
+                ),
+                (
+                    "x.l[0]",
+                    "property \"l\" validation failed: failed to validate item 1: expected 200 to be at least 400",
+                ),
+                (
+                    "x.l[1]",
+                    "property \"l\" validation failed: failed to validate item 2: expected 200 to be at least 400",
+                ),
+                (
+                    "x.o.k",
+                    "property \"o\" validation failed: additional properties forbidden, found k",
+                ),
+            ],
+        );
+        check(
+            json!({"n": 65536}),
+            schema.clone(),
+            &[(
+                "x.n",
+                "property \"n\" validation failed: expected 65536 to be at most 65535",
+            )],
+        );
+        check(
+            json!({"n": "1"}),
+            schema.clone(),
+            &[(
+                "x.n",
+                "property \"n\" validation failed: wrong type: expected integer, got string",
+            )],
+        );
+        check(
+            json!({"n": 1, "l": []}),
+            schema.clone(),
+            &[(
+                "x.l",
+                "property \"l\" validation failed: expect array to have at least 1 items",
+            )],
+        );
+        check(json!({"n": 1, "s": "$env://LATER"}), schema, &[]);
+    }
+
+    #[test]
+    fn alternatives_are_told_apart() {
+        let sets =
+            json!({"anyOf": [{"required": ["active"]}, {"required": ["active", "passive"]}]});
+        check(
+            json!({"passive": {}}),
+            sets,
+            &[(
+                "x",
+                "object matches none of the required: [\"active\"] or [\"active\",\"passive\"]",
+            )],
+        );
+        let one = json!({"oneOf": [{"required": ["a"]}, {"required": ["b"]}]});
+        check(
+            json!({"a": 1, "b": 1}),
+            one.clone(),
+            &[(
+                "x",
+                "value should match only one schema, but matches both schemas 1 and 2",
+            )],
+        );
+        check(
+            json!({}),
+            one,
+            &[("x", "value should match only one schema, but matches none")],
+        );
+        let typed = json!({"anyOf": [{"type": "string", "enum": ["a"]}, {"type": "array", "items": {"enum": ["b"]}}]});
+        check(
+            json!("z"),
+            typed.clone(),
+            &[("x", "matches none of the enum values")],
+        );
+        check(
+            json!(["z"]),
+            typed,
+            &[(
+                "x[0]",
+                "failed to validate item 1: matches none of the enum values",
+            )],
+        );
+    }
+
+    #[test]
+    fn references_within_the_schema_are_followed() {
+        let schema = json!({"$ref": "#/$defs/p", "$defs": {"p": {"type": "integer"}}});
+        check(json!(1), schema.clone(), &[]);
+        check(
+            json!("a"),
+            schema,
+            &[("x", "wrong type: expected integer, got string")],
+        );
+    }
+}

@@ -1,0 +1,195 @@
+//! `config.yaml`: the program's settings, under APISIX's names.
+//!
+//! What exists here is read; any other key is named in a warning and changes nothing. A value of
+//! the wrong type is an error, with its path.
+
+mod read;
+mod units;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use http::HeaderValue;
+use ipnet::IpNet;
+
+pub use self::read::{SettingError, Warning};
+use crate::{
+    config::{document::Format, text::Env},
+    router::path::PathOptions,
+};
+
+/// The program's settings.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `apisix.node_listen`.
+    pub node_listen: Vec<SocketAddr>,
+    /// `apisix.enable_http2`.
+    pub http2: bool,
+    /// `apisix.ssl`.
+    pub ssl: SslSettings,
+    /// `apisix.control`, unless it is off.
+    pub control: Option<SocketAddr>,
+    /// `apisix.status`, if it is on.
+    pub status: Option<SocketAddr>,
+    /// `apisix.router.http`.
+    pub router: String,
+    /// What `Server` says.
+    pub server_header: HeaderValue,
+    /// `apisix.show_upstream_status_in_response_header`.
+    pub show_upstream_status: bool,
+    /// How paths are read.
+    pub path_options: PathOptions,
+    /// `apisix.disable_upstream_healthcheck`.
+    pub disable_upstream_healthcheck: bool,
+    /// `apisix.trusted_addresses`; `None` when there is no list.
+    pub trusted_addresses: Option<Vec<IpNet>>,
+    /// `apisix.max_post_args_readable_size`, bytes.
+    pub post_args_bytes_max: u64,
+    /// `apisix.dns_resolver`; empty: the system's.
+    pub dns_servers: Vec<SocketAddr>,
+    /// `apisix.dns_resolver_valid`.
+    pub dns_valid: Option<Duration>,
+    /// `deployment`'s document.
+    pub format: Format,
+    /// `plugins`, if the list is given.
+    pub plugins: Option<Vec<String>>,
+    /// `plugin_attr.prometheus`.
+    pub prometheus: PrometheusSettings,
+    /// `pointsman.workers`, or `nginx_config.worker_processes`.
+    pub workers: Option<usize>,
+    /// `pointsman.access_log.path`, unless it is off.
+    pub access_log: Option<String>,
+    /// `pointsman.drain_timeout`.
+    pub drain_timeout: Duration,
+    /// `pointsman.max_header_bytes`.
+    pub max_header_bytes: usize,
+    /// `pointsman.max_headers`.
+    pub max_headers: usize,
+    /// `pointsman.max_connections` per worker.
+    pub max_connections: Option<usize>,
+    /// `nginx_config.http.client_max_body_size`, bytes; `None` for no limit.
+    pub client_max_body_size: Option<u64>,
+    /// `nginx_config.http.client_header_timeout`, and how long an idle connection waits.
+    pub client_header_timeout: Duration,
+    /// `nginx_config.http.client_body_timeout`.
+    pub client_body_timeout: Duration,
+    /// `nginx_config.http.send_timeout`.
+    pub send_timeout: Duration,
+    /// The machine's name, for logs.
+    pub hostname: String,
+}
+
+/// `apisix.ssl`.
+#[derive(Clone, Debug)]
+pub struct SslSettings {
+    /// Where TLS is terminated; empty when it is off.
+    pub listen: Vec<SocketAddr>,
+    /// `ssl_protocols`.
+    pub protocols: Vec<String>,
+    /// `ssl_trusted_certificate`, a path; `None` for the system's roots alone.
+    pub trusted_certificate: Option<String>,
+    /// `fallback_sni`.
+    pub fallback_sni: Option<String>,
+}
+
+/// `plugin_attr.prometheus`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PrometheusSettings {
+    /// Path of the metrics.
+    pub export_uri: String,
+    /// Where they are served, unless that is off.
+    pub export_addr: Option<SocketAddr>,
+    /// Start of every name.
+    pub metric_prefix: String,
+    /// Bounds of `http_latency`, ms.
+    pub default_buckets: Option<Vec<f64>>,
+    /// Bounds of `llm_latency`, ms.
+    pub llm_latency_buckets: Option<Vec<f64>>,
+    /// Bounds of `llm_prompt_tokens_dist`.
+    pub llm_prompt_tokens_buckets: Option<Vec<f64>>,
+    /// Bounds of `llm_completion_tokens_dist`.
+    pub llm_completion_tokens_buckets: Option<Vec<f64>>,
+    /// Further labels by metric: name and template.
+    pub extra_labels: BTreeMap<String, Vec<(String, String)>>,
+}
+
+impl Settings {
+    /// Reads `config.yaml`. An empty text gives the defaults.
+    pub fn parse(text: &str, env: Env<'_>) -> Result<(Self, Vec<Warning>), Vec<SettingError>> {
+        read::parse(text, env)
+    }
+
+    /// How the standalone document is written.
+    pub fn document_format(&self) -> Format {
+        self.format
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let everywhere = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
+        let local = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        Self {
+            node_listen: vec![everywhere(9080)],
+            http2: true,
+            ssl: SslSettings {
+                listen: vec![everywhere(9443)],
+                protocols: vec!["TLSv1.2".to_owned(), "TLSv1.3".to_owned()],
+                trusted_certificate: None,
+                fallback_sni: None,
+            },
+            control: Some(local(9090)),
+            status: None,
+            router: "radixtree_host_uri".to_owned(),
+            server_header: HeaderValue::from_static(SERVER),
+            show_upstream_status: false,
+            path_options: PathOptions::default(),
+            disable_upstream_healthcheck: false,
+            trusted_addresses: None,
+            post_args_bytes_max: 64 << 20,
+            dns_servers: Vec::new(),
+            dns_valid: None,
+            format: Format::Yaml,
+            plugins: None,
+            prometheus: PrometheusSettings {
+                export_uri: "/apisix/prometheus/metrics".to_owned(),
+                export_addr: Some(local(9091)),
+                metric_prefix: "apisix_".to_owned(),
+                default_buckets: None,
+                llm_latency_buckets: None,
+                llm_prompt_tokens_buckets: None,
+                llm_completion_tokens_buckets: None,
+                extra_labels: BTreeMap::new(),
+            },
+            workers: None,
+            access_log: Some("/dev/stdout".to_owned()),
+            drain_timeout: Duration::from_secs(30),
+            max_header_bytes: 64 << 10,
+            max_headers: 100,
+            max_connections: None,
+            client_max_body_size: None,
+            client_header_timeout: Duration::from_secs(60),
+            client_body_timeout: Duration::from_secs(60),
+            send_timeout: Duration::from_secs(10),
+            hostname: hostname(),
+        }
+    }
+}
+
+/// The name that the environment or the system gives this machine.
+fn hostname() -> String {
+    std::env::var("HOSTNAME")
+        .ok()
+        .or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok())
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// `Server`: what APISIX's users look for first, and then the truth.
+pub const SERVER: &str = concat!("APISIX/3.18 (Pointsman/", env!("CARGO_PKG_VERSION"), ")");
+/// `Server` without versions.
+pub const SERVER_PLAIN: &str = "APISIX";

@@ -1,0 +1,774 @@
+//! Reading `config.yaml`, key by key.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use http::HeaderValue;
+use serde_json::{Map, Value};
+
+use super::{PrometheusSettings, SERVER_PLAIN, Settings, units};
+use crate::config::{
+    document::Format,
+    resource::route::network,
+    text::{self, Coerce, Env, Lines},
+};
+
+/// A setting that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingError {
+    /// Its path, such as `apisix.node_listen`.
+    pub path: String,
+    /// Its line.
+    pub line: Option<usize>,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// A setting that has no effect.
+pub type Warning = SettingError;
+
+impl std::fmt::Display for SettingError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// Reads the whole file.
+pub(super) fn parse(
+    text: &str,
+    env: Env<'_>,
+) -> Result<(Settings, Vec<Warning>), Vec<SettingError>> {
+    let whole = |error: text::TextError| {
+        vec![SettingError {
+            path: String::new(),
+            line: error.line,
+            message: error.message,
+        }]
+    };
+    let mut located = text::yaml(text).map_err(whole)?;
+    text::substitute_value(&mut located.value, env, Coerce::Yes).map_err(whole)?;
+    let root = match located.value {
+        Value::Null => Map::new(),
+        Value::Object(map) => map,
+        _ => {
+            let message = "the file must be a map of sections".to_owned();
+            return Err(vec![SettingError {
+                path: String::new(),
+                line: Some(1),
+                message,
+            }]);
+        }
+    };
+    let mut reader = Reader {
+        lines: &located.lines,
+        errors: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let settings = reader.settings(root);
+    if reader.errors.is_empty() {
+        Ok((settings, reader.warnings))
+    } else {
+        Err(reader.errors)
+    }
+}
+
+struct Reader<'a> {
+    lines: &'a Lines,
+    errors: Vec<SettingError>,
+    warnings: Vec<Warning>,
+}
+
+/// A map whose members are taken out as they are read; what is left was not understood.
+struct Section {
+    path: String,
+    map: Map<String, Value>,
+}
+
+impl Section {
+    fn take(&mut self, key: &str) -> Option<(String, Value)> {
+        let value = self
+            .map
+            .shift_remove(key)
+            .filter(|value| !value.is_null())?;
+        Some((text::join(&self.path, key), value))
+    }
+}
+
+impl Reader<'_> {
+    fn settings(&mut self, root: Map<String, Value>) -> Settings {
+        let mut settings = Settings::default();
+        let mut root = Section {
+            path: String::new(),
+            map: root,
+        };
+        self.deployment(&mut root, &mut settings);
+        self.apisix(&mut root, &mut settings);
+        if let Some((path, value)) = root.take("plugins") {
+            settings.plugins = self.texts(&path, value);
+        }
+        self.plugin_attr(&mut root, &mut settings);
+        self.nginx(&mut root, &mut settings);
+        self.own(&mut root, &mut settings);
+        self.leftover(&root);
+        self.conflicts(&settings);
+        settings
+    }
+
+    fn deployment(&mut self, root: &mut Section, settings: &mut Settings) {
+        let Some(mut deployment) = self.section(root, "deployment") else {
+            let path = "deployment.role";
+            self.error(path, UNSUPPORTED_ROLE.to_owned());
+            return;
+        };
+        let role = deployment.take("role").map(|(_, value)| value);
+        if role.as_ref().and_then(Value::as_str) != Some("data_plane") {
+            self.error("deployment.role", UNSUPPORTED_ROLE.to_owned());
+        }
+        if let Some(mut plane) = self.section(&mut deployment, "role_data_plane") {
+            match plane
+                .take("config_provider")
+                .as_ref()
+                .and_then(|(_, v)| v.as_str())
+            {
+                Some("yaml") => settings.format = Format::Yaml,
+                Some("json") => settings.format = Format::Json,
+                _ => {
+                    let path = "deployment.role_data_plane.config_provider";
+                    self.error(path, "only yaml and json are supported yet".to_owned());
+                }
+            }
+            self.leftover(&plane);
+        } else if role.as_ref().and_then(Value::as_str) == Some("data_plane") {
+            let path = "deployment.role_data_plane.config_provider";
+            self.error(
+                path,
+                "set it to yaml or json (etcd is not supported yet)".to_owned(),
+            );
+        }
+        self.leftover(&deployment);
+    }
+
+    fn apisix(&mut self, root: &mut Section, settings: &mut Settings) {
+        let Some(mut apisix) = self.section(root, "apisix") else {
+            return;
+        };
+        if let Some((path, value)) = apisix.take("node_listen") {
+            settings.node_listen = self.listeners(&path, value, 9080);
+        }
+        self.flag(&mut apisix, "enable_http2", &mut settings.http2);
+        self.ssl(&mut apisix, settings);
+        self.control(&mut apisix, settings);
+        if let Some(status) = self.section(&mut apisix, "status") {
+            settings.status = self.address(status, "127.0.0.1", 7085);
+        }
+        if let Some(mut router) = self.section(&mut apisix, "router") {
+            if let Some(kind) = self.text(&mut router, "http") {
+                if !ROUTERS.contains(&kind.as_str()) {
+                    self.error(
+                        "apisix.router.http",
+                        format!("`{kind}` is none of {ROUTERS:?}"),
+                    );
+                }
+                settings.router = kind;
+            }
+            self.leftover(&router);
+        }
+        let mut tokens = true;
+        self.flag(&mut apisix, "enable_server_tokens", &mut tokens);
+        if !tokens {
+            settings.server_header = HeaderValue::from_static(SERVER_PLAIN);
+        }
+        let show = &mut settings.show_upstream_status;
+        self.flag(&mut apisix, "show_upstream_status_in_response_header", show);
+        let options = &mut settings.path_options;
+        self.flag(
+            &mut apisix,
+            "delete_uri_tail_slash",
+            &mut options.delete_tail_slash,
+        );
+        self.flag(
+            &mut apisix,
+            "normalize_uri_like_servlet",
+            &mut options.servlet,
+        );
+        self.flag(
+            &mut apisix,
+            "match_uri_encoded_slash",
+            &mut options.keep_encoded_slash,
+        );
+        let off = &mut settings.disable_upstream_healthcheck;
+        self.flag(&mut apisix, "disable_upstream_healthcheck", off);
+        self.addresses(&mut apisix, settings);
+        if let Some(megabytes) = self.number(&mut apisix, "max_post_args_readable_size") {
+            settings.post_args_bytes_max = megabytes.saturating_mul(1 << 20);
+        }
+        // Accepted without effect: there is no Admin API yet, and both families always work.
+        for known in ["enable_ipv6", "enable_admin", "enable_resolv_search_opt"] {
+            apisix.map.shift_remove(known);
+        }
+        self.leftover(&apisix);
+    }
+
+    fn ssl(&mut self, apisix: &mut Section, settings: &mut Settings) {
+        let Some(mut ssl) = self.section(apisix, "ssl") else {
+            return;
+        };
+        let mut enabled = true;
+        self.flag(&mut ssl, "enable", &mut enabled);
+        if let Some((path, value)) = ssl.take("listen") {
+            settings.ssl.listen = self.listeners(&path, value, 9443);
+        }
+        if !enabled {
+            settings.ssl.listen.clear();
+        }
+        if let Some(protocols) = self.text(&mut ssl, "ssl_protocols") {
+            settings.ssl.protocols = protocols.split_whitespace().map(str::to_owned).collect();
+        }
+        settings.ssl.trusted_certificate = self
+            .text(&mut ssl, "ssl_trusted_certificate")
+            .filter(|path| path != "system");
+        settings.ssl.fallback_sni = self.text(&mut ssl, "fallback_sni");
+        self.leftover(&ssl);
+    }
+
+    fn control(&mut self, apisix: &mut Section, settings: &mut Settings) {
+        let mut enabled = true;
+        self.flag(apisix, "enable_control", &mut enabled);
+        if let Some(control) = self.section(apisix, "control") {
+            settings.control = self.address(control, "127.0.0.1", 9090);
+        }
+        if !enabled {
+            settings.control = None;
+        }
+    }
+
+    fn addresses(&mut self, apisix: &mut Section, settings: &mut Settings) {
+        if let Some((path, value)) = apisix.take("trusted_addresses") {
+            let texts = self.texts(&path, value).unwrap_or_default();
+            let networks: Vec<_> = texts.iter().filter_map(|text| network(text)).collect();
+            if networks.len() != texts.len() {
+                self.error(
+                    &path,
+                    "every entry must be an address or a network".to_owned(),
+                );
+            }
+            settings.trusted_addresses = Some(networks);
+        }
+        if let Some((path, value)) = apisix.take("dns_resolver") {
+            for text in self.texts(&path, value).unwrap_or_default() {
+                match server_address(&text) {
+                    Some(address) => settings.dns_servers.push(address),
+                    None => self.error(&path, format!("`{text}` is not an address")),
+                }
+            }
+        }
+        settings.dns_valid = self
+            .number(apisix, "dns_resolver_valid")
+            .map(Duration::from_secs);
+    }
+
+    fn plugin_attr(&mut self, root: &mut Section, settings: &mut Settings) {
+        let Some(mut attributes) = self.section(root, "plugin_attr") else {
+            return;
+        };
+        if let Some(mut section) = self.section(&mut attributes, "prometheus") {
+            self.prometheus(&mut section, &mut settings.prometheus);
+            self.leftover(&section);
+        }
+        if let Some(mut section) = self.section(&mut attributes, "ai-proxy") {
+            if let Some(client) = self.text(&mut section, "http_client")
+                && !matches!(client.as_str(), "ngx_http_ffi_client" | "lua-resty-http")
+            {
+                let message =
+                    format!("`{client}` is neither ngx_http_ffi_client nor lua-resty-http");
+                self.error("plugin_attr.ai-proxy.http_client", message);
+            }
+            self.leftover(&section);
+        }
+        self.leftover(&attributes);
+    }
+
+    fn prometheus(&mut self, section: &mut Section, settings: &mut PrometheusSettings) {
+        if let Some(uri) = self.text(section, "export_uri") {
+            settings.export_uri = uri;
+        }
+        if let Some(prefix) = self.text(section, "metric_prefix") {
+            settings.metric_prefix = prefix;
+        }
+        if let Some(address) = self.section(section, "export_addr") {
+            settings.export_addr = self.address(address, "127.0.0.1", 9091);
+        }
+        let mut enabled = true;
+        self.flag(section, "enable_export_server", &mut enabled);
+        if !enabled {
+            settings.export_addr = None;
+        }
+        // Metrics are made when they are asked for, so there is nothing to refresh.
+        section.map.shift_remove("refresh_interval");
+        settings.default_buckets = self.numbers(section, "default_buckets");
+        settings.llm_latency_buckets = self.numbers(section, "llm_latency_buckets");
+        settings.llm_prompt_tokens_buckets = self.numbers(section, "llm_prompt_tokens_buckets");
+        settings.llm_completion_tokens_buckets =
+            self.numbers(section, "llm_completion_tokens_buckets");
+        if let Some(metrics) = self.section(section, "metrics") {
+            settings.extra_labels = self.extra_labels(metrics);
+        }
+    }
+
+    fn extra_labels(&mut self, metrics: Section) -> BTreeMap<String, Vec<(String, String)>> {
+        let mut labels = BTreeMap::new();
+        for (metric, value) in metrics.map {
+            let path = text::join(&metrics.path, &metric);
+            let Some(list) = value.get("extra_labels") else {
+                continue;
+            };
+            let Some(list) = list.as_array() else {
+                self.error(
+                    &path,
+                    "extra_labels must be a list of `name: $variable`".to_owned(),
+                );
+                continue;
+            };
+            let pairs = list
+                .iter()
+                .filter_map(Value::as_object)
+                .flatten()
+                .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+                .collect();
+            labels.insert(metric, pairs);
+        }
+        labels
+    }
+
+    fn nginx(&mut self, root: &mut Section, settings: &mut Settings) {
+        let Some(mut nginx) = self.section(root, "nginx_config") else {
+            return;
+        };
+        if let Some((path, value)) = nginx.take("worker_processes") {
+            match value {
+                Value::String(text) if text == "auto" => {}
+                Value::Number(count) if count.as_u64().is_some_and(|count| count > 0) => {
+                    settings.workers = count.as_u64().and_then(|count| usize::try_from(count).ok());
+                }
+                _ => self.error(&path, "must be `auto` or a number above 0".to_owned()),
+            }
+        }
+        if let Some(mut http) = self.section(&mut nginx, "http") {
+            self.nginx_http(&mut http, settings);
+            self.leftover(&http);
+        }
+        self.leftover(&nginx);
+    }
+
+    fn nginx_http(&mut self, http: &mut Section, settings: &mut Settings) {
+        if let Some((path, value)) = http.take("client_max_body_size") {
+            let text = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
+            match units::size(&text) {
+                Some(bytes) => settings.client_max_body_size = Some(bytes).filter(|b| *b > 0),
+                None => self.error(&path, format!("`{text}` is not a size such as 8m")),
+            }
+        }
+        self.time(
+            http,
+            "client_header_timeout",
+            &mut settings.client_header_timeout,
+        );
+        self.time(
+            http,
+            "client_body_timeout",
+            &mut settings.client_body_timeout,
+        );
+        self.time(http, "send_timeout", &mut settings.send_timeout);
+        if let Some(path) = self.text(http, "access_log") {
+            settings.access_log = Some(path);
+        }
+        let mut enabled = true;
+        self.flag(http, "enable_access_log", &mut enabled);
+        if !enabled {
+            settings.access_log = None;
+        }
+    }
+
+    fn own(&mut self, root: &mut Section, settings: &mut Settings) {
+        let Some(mut own) = self.section(root, "pointsman") else {
+            return;
+        };
+        let size = |number: Option<u64>| number.and_then(|number| usize::try_from(number).ok());
+        if let Some(workers) = size(self.number(&mut own, "workers")) {
+            settings.workers = Some(workers);
+        }
+        if let Some(mut log) = self.section(&mut own, "access_log") {
+            if let Some(path) = self.text(&mut log, "path") {
+                settings.access_log = Some(path);
+            }
+            let mut enabled = true;
+            self.flag(&mut log, "enabled", &mut enabled);
+            if !enabled {
+                settings.access_log = None;
+            }
+            self.leftover(&log);
+        }
+        self.time(&mut own, "drain_timeout", &mut settings.drain_timeout);
+        if let Some(bytes) = size(self.number(&mut own, "max_header_bytes")) {
+            settings.max_header_bytes = bytes.clamp(8 << 10, 1 << 20);
+        }
+        if let Some(headers) = size(self.number(&mut own, "max_headers")) {
+            settings.max_headers = headers.clamp(1, 1000);
+        }
+        settings.max_connections =
+            size(self.number(&mut own, "max_connections")).filter(|count| *count > 0);
+        self.leftover(&own);
+    }
+
+    /// Two listeners on one address are a mistake that is best found before the start.
+    fn conflicts(&mut self, settings: &Settings) {
+        let mut all: Vec<(&str, SocketAddr)> = Vec::new();
+        all.extend(
+            settings
+                .node_listen
+                .iter()
+                .map(|address| ("apisix.node_listen", *address)),
+        );
+        all.extend(
+            settings
+                .ssl
+                .listen
+                .iter()
+                .map(|address| ("apisix.ssl.listen", *address)),
+        );
+        all.extend(settings.control.map(|address| ("apisix.control", address)));
+        all.extend(settings.status.map(|address| ("apisix.status", address)));
+        let exporter = settings.prometheus.export_addr;
+        all.extend(exporter.map(|address| ("plugin_attr.prometheus.export_addr", address)));
+        for (index, (name, address)) in all.iter().enumerate() {
+            let clash = all[..index].iter().find(|(_, other)| {
+                let same = other.ip() == address.ip()
+                    || other.ip().is_unspecified()
+                    || address.ip().is_unspecified();
+                address.port() != 0 && other.port() == address.port() && same
+            });
+            if let Some((other, _)) = clash {
+                self.error(
+                    name,
+                    format!("port {} conflicts with {other}", address.port()),
+                );
+            }
+        }
+    }
+
+    fn section(&mut self, parent: &mut Section, key: &str) -> Option<Section> {
+        let (path, value) = parent.take(key)?;
+        match value {
+            Value::Object(map) => Some(Section { path, map }),
+            other => {
+                self.wrong_type(&path, "a map", &other);
+                None
+            }
+        }
+    }
+
+    fn flag(&mut self, section: &mut Section, key: &str, flag: &mut bool) {
+        match section.take(key) {
+            None => {}
+            Some((_, Value::Bool(value))) => *flag = value,
+            Some((path, other)) => self.wrong_type(&path, "true or false", &other),
+        }
+    }
+
+    fn text(&mut self, section: &mut Section, key: &str) -> Option<String> {
+        match section.take(key)? {
+            (_, Value::String(text)) => Some(text),
+            (path, other) => {
+                self.wrong_type(&path, "a text", &other);
+                None
+            }
+        }
+    }
+
+    fn number(&mut self, section: &mut Section, key: &str) -> Option<u64> {
+        let (path, value) = section.take(key)?;
+        let number = value.as_u64();
+        if number.is_none() {
+            self.wrong_type(&path, "a number of at least 0", &value);
+        }
+        number
+    }
+
+    fn numbers(&mut self, section: &mut Section, key: &str) -> Option<Vec<f64>> {
+        let (path, value) = section.take(key)?;
+        let numbers: Option<Vec<f64>> = value
+            .as_array()
+            .and_then(|list| list.iter().map(Value::as_f64).collect());
+        if numbers.is_none() {
+            self.wrong_type(&path, "a list of numbers", &value);
+        }
+        numbers
+    }
+
+    fn texts(&mut self, path: &str, value: Value) -> Option<Vec<String>> {
+        let texts: Option<Vec<String>> = value.as_array().and_then(|list| {
+            list.iter()
+                .map(|item| item.as_str().map(str::to_owned))
+                .collect()
+        });
+        if texts.is_none() {
+            self.wrong_type(path, "a list of texts", &value);
+        }
+        texts
+    }
+
+    fn time(&mut self, section: &mut Section, key: &str, time: &mut Duration) {
+        let Some((path, value)) = section.take(key) else {
+            return;
+        };
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        match units::time(&text) {
+            Some(parsed) if !parsed.is_zero() => *time = parsed,
+            _ => self.error(&path, format!("`{text}` is not a time such as 60s")),
+        }
+    }
+
+    /// `{ip, port}`.
+    fn address(&mut self, mut section: Section, ip: &str, port: u16) -> Option<SocketAddr> {
+        let ip = self
+            .text(&mut section, "ip")
+            .unwrap_or_else(|| ip.to_owned());
+        let port = self.port(&mut section).unwrap_or(port);
+        let path = section.path.clone();
+        self.leftover(&section);
+        match ip.trim_matches(['[', ']']).parse() {
+            Ok(ip) => Some(SocketAddr::new(ip, port)),
+            Err(_) => {
+                self.error(&path, format!("`{ip}` is not an IP address"));
+                None
+            }
+        }
+    }
+
+    fn port(&mut self, section: &mut Section) -> Option<u16> {
+        let path = text::join(&section.path, "port");
+        let number = self.number(section, "port")?;
+        let port = u16::try_from(number).ok();
+        if port.is_none() {
+            self.error(&path, format!("expected {number} to be at most 65535"));
+        }
+        port
+    }
+
+    /// A port, a list of ports, or a list of `{ip, port}`.
+    fn listeners(&mut self, path: &str, value: Value, default_port: u16) -> Vec<SocketAddr> {
+        let items = match value {
+            Value::Array(items) => items,
+            one => vec![one],
+        };
+        let mut listeners = Vec::new();
+        for (index, item) in items.into_iter().enumerate() {
+            let path = format!("{path}[{index}]");
+            match item {
+                Value::Number(number) => {
+                    match number.as_u64().and_then(|n| u16::try_from(n).ok()) {
+                        Some(port) => listeners.push(SocketAddr::from(([0, 0, 0, 0], port))),
+                        None => self.error(&path, format!("`{number}` is not a port")),
+                    }
+                }
+                Value::Object(map) => {
+                    let mut section = Section {
+                        path: path.clone(),
+                        map,
+                    };
+                    if section.map.shift_remove("enable_http2").is_some() {
+                        let message = "enable_http2 belongs to apisix, not to a listener";
+                        self.error(&path, message.to_owned());
+                    }
+                    let mut http3 = false;
+                    self.flag(&mut section, "enable_http3", &mut http3);
+                    if http3 {
+                        self.warn(
+                            &path,
+                            "HTTP/3 is not supported; the listener has none".to_owned(),
+                        );
+                    }
+                    listeners.extend(self.address(section, "0.0.0.0", default_port));
+                }
+                other => self.wrong_type(&path, "a port or {ip, port}", &other),
+            }
+        }
+        listeners
+    }
+
+    /// What was not read is not understood.
+    fn leftover(&mut self, section: &Section) {
+        for key in section.map.keys() {
+            let path = text::join(&section.path, key);
+            self.warn(&path, "not supported by this gateway; ignored".to_owned());
+        }
+    }
+
+    fn wrong_type(&mut self, path: &str, expected: &str, found: &Value) {
+        self.error(path, format!("must be {expected}, not `{found}`"));
+    }
+
+    fn error(&mut self, path: &str, message: String) {
+        let line = self.lines.of(path);
+        self.errors.push(SettingError {
+            path: path.to_owned(),
+            line,
+            message,
+        });
+    }
+
+    fn warn(&mut self, path: &str, message: String) {
+        let line = self.lines.of(path);
+        self.warnings.push(SettingError {
+            path: path.to_owned(),
+            line,
+            message,
+        });
+    }
+}
+
+/// `1.1.1.1`, `1.1.1.1:53` or `[::1]:53`.
+fn server_address(text: &str) -> Option<SocketAddr> {
+    text.parse::<SocketAddr>().ok().or_else(|| {
+        let ip = text.trim_matches(['[', ']']).parse().ok()?;
+        Some(SocketAddr::new(ip, 53))
+    })
+}
+
+const ROUTERS: &[&str] = &[
+    "radixtree_host_uri",
+    "radixtree_uri",
+    "radixtree_uri_with_parameter",
+];
+const UNSUPPORTED_ROLE: &str = "only data_plane with role_data_plane.config_provider yaml or json \
+                                is supported yet";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEPLOYMENT: &str =
+        "deployment: {role: data_plane, role_data_plane: {config_provider: yaml}}\n";
+
+    fn read(text: &str) -> (Settings, Vec<String>) {
+        let env = |name: &str| (name == "PORT").then(|| "9999".to_owned());
+        let (settings, warnings) =
+            parse(&format!("{DEPLOYMENT}{text}"), &env).expect("settings without an error");
+        (settings, warnings.iter().map(ToString::to_string).collect())
+    }
+
+    fn refused(text: &str, part: &str) {
+        let errors = parse(text, &|_| None).expect_err("refused");
+        let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert!(
+            all.iter().any(|error| error.contains(part)),
+            "{all:?} lacks {part}"
+        );
+    }
+
+    #[test]
+    fn node_listen_has_three_forms() {
+        let ports = |text: &str| -> Vec<String> {
+            read(text)
+                .0
+                .node_listen
+                .iter()
+                .map(ToString::to_string)
+                .collect()
+        };
+        assert_eq!(ports(""), ["0.0.0.0:9080"]);
+        assert_eq!(ports("apisix: {node_listen: 8000}"), ["0.0.0.0:8000"]);
+        assert_eq!(
+            ports("apisix: {node_listen: [8000, 8001]}"),
+            ["0.0.0.0:8000", "0.0.0.0:8001"]
+        );
+        assert_eq!(
+            ports("apisix: {node_listen: [{ip: 127.0.0.1, port: 0}, {port: 81}]}"),
+            ["127.0.0.1:0", "0.0.0.0:81"]
+        );
+        assert_eq!(
+            ports("apisix: {node_listen: \"${{PORT}}\"}"),
+            ["0.0.0.0:9999"]
+        );
+        assert_eq!(
+            ports("apisix: {node_listen: \"${{NOPE:=77}}\"}"),
+            ["0.0.0.0:77"]
+        );
+    }
+
+    #[test]
+    fn unknown_keys_warn_and_change_nothing() {
+        let (_, warnings) = read("apisix: {nonsense: 1}\nelse: {}\n");
+        assert_eq!(
+            warnings,
+            [
+                "line 2: apisix.nonsense: not supported by this gateway; ignored",
+                "line 3: else: not supported by this gateway; ignored"
+            ]
+        );
+    }
+
+    #[test]
+    fn mistakes_are_errors_with_a_path() {
+        refused("", "deployment.role");
+        refused("deployment: {role: traditional}", "only data_plane");
+        refused(&format!("{DEPLOYMENT}apisix: 5"), "apisix: must be a map");
+        refused(
+            &format!("{DEPLOYMENT}apisix: {{node_listen: [{{port: 1, enable_http2: true}}]}}"),
+            "enable_http2",
+        );
+        refused(
+            &format!("{DEPLOYMENT}apisix: {{node_listen: 9090}}"),
+            "conflicts with apisix.node_listen",
+        );
+        refused(
+            &format!("{DEPLOYMENT}nginx_config: {{http: {{send_timeout: soon}}}}"),
+            "is not a time",
+        );
+        refused(
+            &format!("{DEPLOYMENT}plugin_attr: {{ai-proxy: {{http_client: curl}}}}"),
+            "curl",
+        );
+        refused("a: [", "");
+    }
+
+    #[test]
+    fn sections_are_read() {
+        let (settings, warnings) = read(
+            "apisix:\n  enable_control: false\n  ssl: {enable: false}\n  status: {port: 7}\n  \
+             enable_server_tokens: false\n  trusted_addresses: [10.0.0.0/8]\n  dns_resolver: [1.1.1.1, \"127.0.0.1:5353\"]\n\
+             plugins: [key-auth]\nnginx_config: {worker_processes: 3, http: {client_max_body_size: 8m, client_body_timeout: 5s}}\n\
+             pointsman: {drain_timeout: 5s, access_log: {enabled: false}, max_connections: 9}\n",
+        );
+        assert_eq!(warnings, Vec::<String>::new());
+        assert_eq!((settings.control, settings.ssl.listen.len()), (None, 0));
+        assert_eq!(
+            settings
+                .status
+                .map(|address| address.to_string())
+                .as_deref(),
+            Some("127.0.0.1:7")
+        );
+        assert_eq!(settings.server_header, "APISIX");
+        assert_eq!(settings.dns_servers[1].port(), 5353);
+        assert_eq!(settings.plugins, Some(vec!["key-auth".to_owned()]));
+        assert_eq!(
+            (settings.workers, settings.client_max_body_size),
+            (Some(3), Some(8 << 20))
+        );
+        assert_eq!(
+            (settings.access_log, settings.max_connections),
+            (None, Some(9))
+        );
+        assert_eq!(settings.client_body_timeout, Duration::from_secs(5));
+    }
+}

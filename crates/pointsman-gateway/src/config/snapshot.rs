@@ -1,0 +1,206 @@
+//! Configuration as it runs: immutable, complete, replaced as a whole.
+//!
+//! A request takes one snapshot when its head arrives and keeps it to its end, so instances,
+//! credentials, checks and addresses always come from one generation. Health verdicts are not in
+//! here: they are read anew at every pick.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use http::HeaderValue;
+use pointsman_balance::{Pool, TargetId};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    config::{document::Document, settings::Settings},
+    observe::metrics::MetricOptions,
+    plugin::chain::Chain,
+    router::Router,
+    upstream::{
+        Predecessors, Upstream,
+        destination::Timeouts,
+        health::{ProbeSpec, ReportName},
+    },
+};
+
+/// One generation of configuration, ready to serve.
+pub struct Snapshot {
+    /// Grows with every snapshot; never reused while the process lives.
+    pub generation: u64,
+    /// The program's settings.
+    pub settings: Arc<Settings>,
+    /// Finds routes; indexes into `routes`.
+    pub router: Router,
+    /// Routes in their run form.
+    pub routes: Vec<Arc<Route>>,
+    /// Plugins of all global rules, folded into one chain.
+    pub global: Arc<Chain>,
+    /// A chain without plugins, for exchanges that have no route.
+    pub no_plugins: Arc<Chain>,
+    /// Who may be authenticated.
+    pub consumers: Consumers,
+    /// What is checked, for the health report.
+    pub checked: Vec<Checked>,
+    /// Options of the metrics that come from plugin metadata and settings.
+    pub metrics: MetricOptions,
+    /// The documents that this was compiled from, for dumps.
+    pub document: Arc<Document>,
+    /// Pools by the resource that they belong to.
+    pub pools: HashMap<String, PoolRef>,
+}
+
+/// A pool wherever it lives.
+pub enum PoolRef {
+    /// Of an upstream.
+    Upstream(Arc<Upstream>),
+    /// Of an AI plugin.
+    Ai(Arc<crate::plugins::ai_proxy::AiTarget>),
+}
+
+impl Predecessors for Snapshot {
+    fn pool(&self, key: &str) -> Option<&Pool> {
+        match self.pools.get(key)? {
+            PoolRef::Upstream(upstream) => Some(&upstream.pool),
+            PoolRef::Ai(target) => Some(&target.pool),
+        }
+    }
+}
+
+/// A route as it runs: merged with its service and plugin_config.
+pub struct Route {
+    /// Its id.
+    pub id: String,
+    /// Its name, or empty.
+    pub name: String,
+    /// Id of its service.
+    pub service_id: Option<String>,
+    /// Name of its service.
+    pub service_name: Option<String>,
+    /// Its effective plugins, by descending priority.
+    pub chain: Arc<Chain>,
+    /// Where requests go when no plugin says otherwise.
+    pub backend: Backend,
+    /// Limits that override the upstream's.
+    pub timeouts: Option<Timeouts>,
+    /// Whether a WebSocket handshake is passed on as such.
+    pub enable_websocket: bool,
+    /// Loggers of this route want the response's headers.
+    pub keep_response_headers: bool,
+    /// Loggers of this route want this many bytes of the response's body.
+    pub keep_response_body: usize,
+    /// Loggers of this route want the text of LLM responses.
+    pub keep_llm_text: bool,
+}
+
+/// Where a route sends requests.
+pub enum Backend {
+    /// A usable upstream.
+    Upstream(Arc<Upstream>),
+    /// None is configured, or it has no node: 503.
+    None,
+    /// `upstream_id` names nothing: 502.
+    UpstreamMissing,
+    /// `service_id` names nothing: 404.
+    ServiceMissing,
+    /// `plugin_config_id` names nothing: 503.
+    PluginConfigMissing,
+    /// Every weight of a hash ring is 0: 502.
+    NothingToPick,
+}
+
+/// A consumer as it runs.
+pub struct Consumer {
+    /// Its name.
+    pub username: String,
+    /// `X-Consumer-Username`.
+    pub username_header: HeaderValue,
+    /// `X-Consumer-Custom-ID`, from the label `custom_id`.
+    pub custom_id: Option<HeaderValue>,
+    /// Its group.
+    pub group_id: Option<String>,
+    /// The group does not exist: 503.
+    pub group_missing: bool,
+    /// Labels.
+    pub labels: HashMap<String, String>,
+    /// Plugins that it brings along, its group's included; authentication plugins excluded.
+    pub chain: Arc<Chain>,
+}
+
+/// All consumers, by name and by what they authenticate with.
+#[derive(Default)]
+pub struct Consumers {
+    by_name: HashMap<String, Arc<Consumer>>,
+    by_identity: HashMap<(&'static str, [u8; 32]), Identity>,
+}
+
+/// What an authentication plugin finds.
+#[derive(Clone)]
+pub struct Identity {
+    /// Who it is.
+    pub consumer: Arc<Consumer>,
+    /// The credential resource, if it is one.
+    pub credential_id: Option<Arc<str>>,
+    /// The consumer's configuration of the plugin, references resolved.
+    pub conf: Arc<serde_json::Value>,
+}
+
+impl Consumers {
+    /// Adds a consumer.
+    pub fn add(&mut self, consumer: Arc<Consumer>) {
+        self.by_name.insert(consumer.username.clone(), consumer);
+    }
+
+    /// Adds a way to authenticate. Returns the consumer that already has this identity, if any;
+    /// the first one keeps it.
+    pub fn add_identity(
+        &mut self,
+        plugin: &'static str,
+        value: &str,
+        identity: Identity,
+    ) -> Option<Arc<Consumer>> {
+        match self.by_identity.entry((plugin, digest(value))) {
+            std::collections::hash_map::Entry::Occupied(taken) => {
+                Some(Arc::clone(&taken.get().consumer))
+            }
+            std::collections::hash_map::Entry::Vacant(free) => {
+                free.insert(identity);
+                None
+            }
+        }
+    }
+
+    /// The consumer called `username`.
+    pub fn named(&self, username: &str) -> Option<&Arc<Consumer>> {
+        self.by_name.get(username)
+    }
+
+    /// Who has the identity `value` under `plugin`.
+    ///
+    /// Only digests are compared, so the time that it takes says nothing about how much of a
+    /// guessed key is right.
+    pub fn identify(&self, plugin: &'static str, value: &str) -> Option<&Identity> {
+        self.by_identity.get(&(plugin, digest(value)))
+    }
+}
+
+fn digest(value: &str) -> [u8; 32] {
+    Sha256::digest(value.as_bytes()).into()
+}
+
+/// A checker of the health report.
+pub struct Checked {
+    /// Collection of the resource: `routes`, `services`, `upstreams`.
+    pub collection: &'static str,
+    /// Its id.
+    pub id: String,
+    /// How the report names it.
+    pub report: ReportName,
+    /// `http`, `https` or `tcp`.
+    pub kind: &'static str,
+    /// Its targets.
+    pub targets: Vec<(TargetId, ProbeSpec)>,
+}
+
+/// `Duration` of APISIX's fractional seconds; negative and non-finite values become zero.
+pub fn seconds(value: f64) -> Duration {
+    Duration::try_from_secs_f64(value).unwrap_or(Duration::ZERO)
+}

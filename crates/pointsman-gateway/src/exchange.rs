@@ -1,0 +1,515 @@
+//! All we know about one request, and its single end.
+//!
+//! The exchange is made when the request's head has arrived and lives until the last byte of the
+//! response is out or the client is gone. While the handler runs it is borrowed by the phases;
+//! afterwards the response's body owns it. Whatever happens, [`Exchange::finish`] runs exactly
+//! once: it is called at the end of the body, and `Drop` calls it for a request that was
+//! abandoned.
+
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
+use pointsman_ai::{Protocol, RequestBody, Usage};
+
+use crate::{
+    body::{self, Body, CollectError},
+    clock,
+    config::snapshot::{Consumer, Route, Snapshot},
+    failure::Failure,
+    gateway::Gateway,
+    observe::metrics::ActiveConnection,
+    plugin::chain::{Chain, Filters},
+    plugins::ai_proxy::AiCall,
+    ports::{Answer, SendError},
+};
+
+/// One request and its response.
+pub struct Exchange {
+    /// The request as it will go to the target; plugins change it.
+    pub request: Request,
+    /// The request line as the client sent it.
+    pub received: Received,
+    /// Who sent it, over what.
+    pub peer: Peer,
+    /// When its head had arrived.
+    pub started: Instant,
+    /// Wall clock of `started`, ms since the Unix epoch.
+    pub started_unix_ms: u64,
+    /// What the router found.
+    pub matched: Option<Matched>,
+    /// The value of `X-Request-Id`, once the plugin has run.
+    pub request_id: Option<String>,
+    /// Set by an AI plugin: this exchange goes to one of its instances.
+    pub ai: Option<Box<AiCall>>,
+    /// Facts about the LLM side, for logs and metrics.
+    pub llm: Llm,
+    /// Every attempt, in order.
+    pub attempts: Vec<AttemptRecord>,
+    /// What the client got.
+    pub response: ResponseFacts,
+    /// When the relay of the response stops.
+    pub relay_limits: RelayLimits,
+    /// Held while an attempt is under way; counts it in `llm_active_connections`.
+    pub(crate) active: Option<ActiveConnection>,
+    pub(crate) forwarded_set: bool,
+    pub(crate) chain: Arc<Chain>,
+    pub(crate) filters: Filters,
+    pub(crate) global_filters: Filters,
+    body: Body,
+    buffered: Option<Bytes>,
+    wants_body: std::cell::Cell<bool>,
+    consumer: Option<Authenticated>,
+    snapshot: Arc<Snapshot>,
+    gateway: Rc<Gateway>,
+    ended: Option<Ended>,
+}
+
+/// The request as it will be forwarded.
+pub struct Request {
+    /// Its method.
+    pub method: Method,
+    /// Decoded, normalised path: `$uri`. Rewritten by plugins.
+    pub path: String,
+    /// Encoded path to send instead of `path`, when a plugin asks for exact bytes.
+    pub raw_path: Option<String>,
+    /// Query without `?`.
+    pub query: Option<String>,
+    /// Headers; hop-by-hop ones are removed when it is sent.
+    pub headers: HeaderMap,
+    /// `Host` to send, when a plugin sets one.
+    pub host: Option<HeaderValue>,
+    /// Its protocol version.
+    pub version: Version,
+}
+
+/// The request line as received.
+pub struct Received {
+    /// Method.
+    pub method: Method,
+    /// Target.
+    pub uri: Uri,
+    /// `Host`, lower case, without port; empty when there is none.
+    pub host: String,
+}
+
+/// The two ends of the client's connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The client's address.
+    pub client: SocketAddr,
+    /// The address it connected to.
+    pub server: SocketAddr,
+    /// Over TLS, with this server name.
+    pub tls: Option<TlsPeer>,
+}
+
+/// What TLS knows of the client.
+#[derive(Clone, Debug, Default)]
+pub struct TlsPeer {
+    /// SNI, lower case.
+    pub server_name: Option<Arc<str>>,
+}
+
+/// What the router found.
+pub struct Matched {
+    /// The route in its run form.
+    pub route: Arc<Route>,
+    /// The pattern that matched.
+    pub uri: String,
+    /// The host pattern that matched.
+    pub host: Option<String>,
+    /// Path parameters.
+    pub params: Vec<(String, String)>,
+}
+
+/// Proof that an authentication plugin accepted the request.
+#[derive(Clone)]
+pub struct Authenticated {
+    /// The consumer.
+    pub consumer: Arc<Consumer>,
+    /// The credential that was used, if it is a resource of its own.
+    pub credential_id: Option<Arc<str>>,
+}
+
+/// Facts about the LLM side of an exchange. Times are milliseconds.
+#[derive(Debug, Default)]
+pub struct Llm {
+    /// The client's protocol.
+    pub protocol: Option<Protocol>,
+    /// What the client asked for is a stream.
+    pub stream: bool,
+    /// `model` as the client sent it.
+    pub request_model: Option<String>,
+    /// The model of the last attempt.
+    pub model: Option<Arc<str>>,
+    /// Name of the instance picked last.
+    pub instance: Option<Arc<str>>,
+    /// Tokens, once known.
+    pub usage: Option<Usage>,
+    /// The response calls a tool.
+    pub has_tool_calls: bool,
+    /// Text of the response, when a logger wants it.
+    pub text: Option<String>,
+    /// Time to first token.
+    pub first_token_ms: Option<u64>,
+    /// Whole time of the last attempt.
+    pub response_ms: Option<u64>,
+    /// A stream ended by its protocol's own end event.
+    pub stream_done: bool,
+}
+
+/// One attempt, for logs and variables.
+#[derive(Clone, Debug)]
+pub struct AttemptRecord {
+    /// `host:port` that was dialled, as configured.
+    pub address: Arc<str>,
+    /// Name of the node or instance.
+    pub member: Arc<str>,
+    /// Epoch of the verdicts that the pick saw.
+    pub epoch: u64,
+    /// When it began.
+    pub started: Instant,
+    /// Status of the response, or the one that its failure stands for; 0 while unknown.
+    pub status: u16,
+    /// Whether `status` came from the target.
+    pub answered: bool,
+    /// Time to connect.
+    pub connect: Option<Duration>,
+    /// Until the response's head.
+    pub header: Option<Duration>,
+    /// Until its end.
+    pub total: Option<Duration>,
+    /// Bytes of the response's body.
+    pub body_bytes: u64,
+    /// Path without query that was sent.
+    pub path: Arc<str>,
+    /// Scheme of the destination.
+    pub scheme: &'static str,
+    /// `Host` that was sent.
+    pub host: Arc<str>,
+}
+
+/// What the client got.
+#[derive(Debug, Default)]
+pub struct ResponseFacts {
+    /// Its status; `None` before there is one.
+    pub status: Option<StatusCode>,
+    /// Its headers, kept when a logger of the route wants them.
+    pub headers: Option<HeaderMap>,
+    /// Bytes of body handed to the client's connection.
+    pub body_bytes: u64,
+    /// Its body, when a logger of the route wants it.
+    pub body: Option<Vec<u8>>,
+}
+
+/// Limits on a response that is passed on while it arrives.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RelayLimits {
+    /// `max_response_bytes`.
+    pub bytes: Option<u64>,
+    /// The moment at which `max_stream_duration_ms` is over.
+    pub until: Option<Instant>,
+}
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The whole response was handed to the client's connection.
+    Complete,
+    /// The client went away first.
+    Abandoned,
+    /// The target's response broke off after its head had been passed on.
+    UpstreamBroken,
+    /// A limit of ours cut the response.
+    Limited,
+}
+
+impl Ended {
+    /// The name that logs use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Abandoned => "abandoned",
+            Self::UpstreamBroken => "upstream_broken",
+            Self::Limited => "limited",
+        }
+    }
+}
+
+impl Exchange {
+    /// A request whose head has just arrived.
+    pub fn new(gateway: Rc<Gateway>, request: http::Request<Body>, peer: Peer) -> Self {
+        let snapshot = gateway.snapshot();
+        let (head, body) = request.into_parts();
+        let chain = Arc::clone(&snapshot.no_plugins);
+        Self {
+            request: Request {
+                method: head.method.clone(),
+                path: String::new(),
+                raw_path: None,
+                query: head.uri.query().map(str::to_owned),
+                headers: head.headers,
+                host: None,
+                version: head.version,
+            },
+            received: Received {
+                method: head.method,
+                uri: head.uri,
+                host: String::new(),
+            },
+            peer,
+            started: clock::now(),
+            started_unix_ms: clock::unix_millis(),
+            matched: None,
+            request_id: None,
+            ai: None,
+            llm: Llm::default(),
+            attempts: Vec::new(),
+            response: ResponseFacts::default(),
+            relay_limits: RelayLimits::default(),
+            active: None,
+            forwarded_set: false,
+            chain,
+            filters: Filters::default(),
+            global_filters: Filters::default(),
+            body,
+            buffered: None,
+            wants_body: std::cell::Cell::new(false),
+            consumer: None,
+            snapshot,
+            gateway,
+            ended: None,
+        }
+    }
+
+    /// The configuration that this request began with, and keeps.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// The worker that serves it.
+    pub fn gateway(&self) -> &Rc<Gateway> {
+        &self.gateway
+    }
+
+    /// The route, once found.
+    pub fn route(&self) -> Option<&Arc<Route>> {
+        self.matched.as_ref().map(|matched| &matched.route)
+    }
+
+    /// The consumer, once authenticated.
+    pub fn consumer(&self) -> Option<&Arc<Consumer>> {
+        self.consumer.as_ref().map(|who| &who.consumer)
+    }
+
+    /// The proof of authentication.
+    pub fn authenticated(&self) -> Option<&Authenticated> {
+        self.consumer.as_ref()
+    }
+
+    /// Attaches the consumer that an authentication plugin found.
+    ///
+    /// Sets the headers by which the target learns of it, and removes what a client may have
+    /// forged (APISIX 3.18).
+    pub fn authenticate(&mut self, who: Authenticated) {
+        let headers = &mut self.request.headers;
+        headers.insert("x-consumer-username", who.consumer.username_header.clone());
+        let credential = who
+            .credential_id
+            .as_deref()
+            .and_then(|id| HeaderValue::from_str(id).ok());
+        replace(headers, "x-credential-identifier", credential);
+        replace(
+            headers,
+            "x-consumer-custom-id",
+            who.consumer.custom_id.clone(),
+        );
+        self.consumer = Some(who);
+    }
+
+    /// A request header as text; `None` when absent or not visible ASCII/UTF-8.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.request
+            .headers
+            .get(name)
+            .and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
+    }
+
+    /// Reads the body to its end, once, and keeps it.
+    pub async fn read_body(&mut self, limit: u64) -> Result<Bytes, CollectError> {
+        if let Some(bytes) = &self.buffered {
+            let size = bytes.len() as u64;
+            return if size > limit {
+                Err(CollectError::TooLarge(size))
+            } else {
+                Ok(bytes.clone())
+            };
+        }
+        let declared = self.declared_length();
+        if let Some(declared) = declared.filter(|declared| *declared > limit) {
+            return Err(CollectError::TooLarge(declared));
+        }
+        let bytes = body::collect(&mut self.body, declared, limit).await?;
+        self.buffered = Some(bytes.clone());
+        Ok(bytes)
+    }
+
+    /// The body, if it has been read.
+    pub fn buffered_body(&self) -> Option<&Bytes> {
+        self.buffered.as_ref()
+    }
+
+    /// Replaces the body that will be forwarded.
+    pub fn set_body(&mut self, bytes: Bytes) {
+        self.buffered = Some(bytes);
+    }
+
+    /// Takes the body for forwarding; a body that was read can be taken again.
+    pub fn take_body(&mut self) -> Body {
+        match &self.buffered {
+            Some(bytes) => Body::whole(bytes.clone()),
+            None => std::mem::take(&mut self.body),
+        }
+    }
+
+    /// Puts a body back that no target has seen.
+    pub fn restore_body(&mut self, body: Body) {
+        if self.buffered.is_none() {
+            self.body = body;
+        }
+    }
+
+    /// `Content-Length` of the request.
+    pub fn declared_length(&self) -> Option<u64> {
+        self.request
+            .headers
+            .get(http::header::CONTENT_LENGTH)?
+            .to_str()
+            .ok()?
+            .parse()
+            .ok()
+    }
+
+    /// Whether a variable that needs the body was asked for before the body was there; resets.
+    pub(crate) fn take_wants_body(&self) -> bool {
+        self.wants_body.take()
+    }
+
+    /// Notes that a variable needs the body.
+    pub(crate) fn want_body(&self) {
+        self.wants_body.set(true);
+    }
+
+    /// The parsed LLM request, on an AI route.
+    pub fn llm_request(&self) -> Option<&RequestBody> {
+        self.ai.as_ref().map(|call| &call.body)
+    }
+
+    /// `traditional_http`, `ai_chat` or `ai_stream`.
+    pub fn request_type(&self) -> &'static str {
+        match (self.llm.protocol, self.llm.stream) {
+            (None, _) => "traditional_http",
+            (Some(_), false) => "ai_chat",
+            (Some(_), true) => "ai_stream",
+        }
+    }
+
+    /// `upstream` once any attempt got a response head, else `apisix`.
+    pub fn response_source(&self) -> &'static str {
+        if self.attempts.iter().any(|attempt| attempt.answered) {
+            "upstream"
+        } else {
+            "apisix"
+        }
+    }
+
+    /// Notes what is known of the current attempt once its response's head is here or is not.
+    pub(crate) fn note_head(&mut self, sent: &Result<Answer, SendError>) {
+        let Some(attempt) = self.attempts.last_mut() else {
+            return;
+        };
+        let took = clock::now() - attempt.started;
+        match sent {
+            Ok(answer) => {
+                attempt.status = answer.response.status().as_u16();
+                attempt.answered = true;
+                attempt.connect = answer.connect_time;
+                attempt.header = Some(took);
+            }
+            Err(_) => attempt.total = Some(took),
+        }
+    }
+
+    /// Notes that the current attempt came to nothing, and why.
+    pub(crate) fn note_attempt_failed(&mut self, failure: &Failure, detail: &str) {
+        let Some(attempt) = self.attempts.last_mut() else {
+            return;
+        };
+        attempt.status = failure.status().as_u16();
+        attempt.total.get_or_insert(clock::now() - attempt.started);
+        tracing::warn!(upstream = %attempt.address, member = %attempt.member, detail, "{failure}");
+    }
+
+    /// How long the current attempt took so far, or in all once it has ended.
+    pub(crate) fn last_attempt_took(&self) -> Duration {
+        self.attempts.last().map_or(Duration::ZERO, |attempt| {
+            attempt
+                .total
+                .unwrap_or_else(|| clock::now() - attempt.started)
+        })
+    }
+
+    /// Notes a failure in the log, at the level that its blame asks for.
+    pub(crate) fn note_failure(&self, failure: &Failure) {
+        use crate::failure::Blame;
+        let route = self.route().map_or("", |route| route.id.as_str());
+        match failure.blame() {
+            Blame::Client => tracing::info!(route, path = %self.request.path, "{failure}"),
+            Blame::Gateway | Blame::Upstream => {
+                let last = self
+                    .attempts
+                    .last()
+                    .map(|attempt| attempt.address.to_string());
+                tracing::warn!(route, path = %self.request.path, upstream = last, "{failure}");
+            }
+        }
+    }
+
+    /// How it ended, once it has.
+    pub fn ended(&self) -> Option<Ended> {
+        self.ended
+    }
+
+    /// Ends the exchange. The first call counts, every further one does nothing.
+    pub fn finish(&mut self, ended: Ended) {
+        if self.ended.is_some() {
+            return;
+        }
+        self.ended = Some(ended);
+        self.active = None;
+        crate::observe::finished(self);
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.finish(Ended::Abandoned);
+    }
+}
+
+fn replace(headers: &mut HeaderMap, name: &'static str, value: Option<HeaderValue>) {
+    match value {
+        Some(value) => {
+            headers.insert(name, value);
+        }
+        None => {
+            headers.remove(name);
+        }
+    }
+}

@@ -1,0 +1,455 @@
+//! LLM traffic: a request to an instance in that instance's terms, and its response back.
+//!
+//! Each attempt starts from the client's own bytes, so nothing that one instance's options added
+//! can reach another. A response that is not a stream is read whole before its head is passed on:
+//! if it breaks off, the client gets an error, or another instance gets a chance, instead of half
+//! an answer that says 200.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+};
+use pointsman_ai::{Capture, PathChoice, Protocol, StreamMeter};
+use pointsman_balance::Picked;
+
+use crate::{
+    body::{self, Body, CollectError},
+    clock,
+    exchange::{AttemptRecord, Exchange, RelayLimits},
+    failure::{Failure, TransportFault},
+    forward::{
+        Outcome,
+        http::remove_hop_by_hop,
+        judge::{Accepted, Held, RetryPolicy},
+    },
+    observe::metrics::ActiveConnection,
+    plugins::ai_proxy::{AiInstance, AiTarget},
+    ports::{Answer, Attempt, BrokenBody, SendError},
+};
+
+/// A request to one of the instances of an AI plugin.
+pub struct AiPlan {
+    /// The plugin's instances.
+    pub target: Arc<AiTarget>,
+    /// What a hash ring hashes.
+    pub hash_key: Option<String>,
+    protocol: Protocol,
+}
+
+impl AiPlan {
+    /// The plan for an exchange that an AI plugin has claimed.
+    pub fn new(exchange: &mut Exchange) -> Result<Self, Failure> {
+        let Some(call) = exchange.ai.as_ref() else {
+            return Err(Failure::Internal(
+                "no AI plugin claimed the request".to_owned(),
+            ));
+        };
+        let target = Arc::clone(&call.target);
+        let protocol = call.protocol;
+        let hash_key = target.hash_key.as_ref().map(|key| key.of(exchange));
+        Ok(Self {
+            target,
+            hash_key,
+            protocol,
+        })
+    }
+
+    /// When an attempt may be followed by another.
+    pub fn retry_policy(&self) -> &RetryPolicy {
+        &self.target.retry
+    }
+
+    /// The attempt that `picked` stands for.
+    pub fn prepare(&mut self, exchange: &mut Exchange, picked: Picked) -> Result<Attempt, Failure> {
+        let target = Arc::clone(&self.target);
+        let instance = &target.instances[picked.member()];
+        exchange.llm.instance = Some(Arc::clone(&instance.name));
+        let binding = pointsman_ai::bind(instance.provider, self.protocol)
+            .map_err(|unsupported| Failure::Refused(unsupported.to_string()))?;
+        let Some(destination) = &instance.destination else {
+            return Err(Failure::Internal(format!(
+                "instance {} has no endpoint: set override.endpoint",
+                instance.name
+            )));
+        };
+        exchange.llm.model = instance
+            .model
+            .clone()
+            .or_else(|| exchange.llm.request_model.as_deref().map(Arc::from));
+        let uri = instance_target(exchange, instance, self.protocol, &binding.path)?;
+        let headers = instance_headers(&exchange.request.headers, instance, binding.target);
+        let Some(call) = exchange.ai.as_ref() else {
+            return Err(Failure::Internal("the LLM request is gone".to_owned()));
+        };
+        let shaped = instance
+            .shaper
+            .shape(&call.body, binding.target, call.streaming);
+        let mut request = Request::new(Body::pieces(shaped.into_parts()));
+        *request.method_mut() = match self.protocol {
+            Protocol::Passthrough => exchange.request.method.clone(),
+            _ => Method::POST,
+        };
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        request
+            .headers_mut()
+            .insert(header::HOST, destination.authority.clone());
+        exchange.attempts.push(AttemptRecord {
+            address: Arc::clone(&instance.address),
+            member: Arc::clone(&instance.name),
+            epoch: picked.epoch(),
+            started: clock::now(),
+            status: 0,
+            answered: false,
+            connect: None,
+            header: None,
+            total: None,
+            body_bytes: 0,
+            path: request.uri().path().into(),
+            scheme: destination.scheme(),
+            host: Arc::clone(&instance.host),
+        });
+        exchange.active = Some(ActiveConnection::begin(exchange));
+        Ok(Attempt {
+            picked,
+            destination: Arc::clone(destination),
+            request,
+            timeouts: target.timeouts,
+            keepalive: target.keepalive,
+            upgrade: false,
+        })
+    }
+
+    /// What came of an attempt: an error status is judged before its body is read.
+    pub async fn receive(
+        &mut self,
+        exchange: &mut Exchange,
+        sent: Result<Answer, SendError>,
+    ) -> Outcome {
+        match sent {
+            Err(error) => {
+                let failure = Failure::Transport(error.fault);
+                exchange.note_attempt_failed(&failure, &error.detail);
+                exchange.llm.response_ms = Some(millis(exchange));
+                Outcome::Failed(failure)
+            }
+            Ok(answer)
+                if self
+                    .target
+                    .retry
+                    .is_error(answer.response.status().as_u16()) =>
+            {
+                Outcome::ErrorStatus(answer)
+            }
+            Ok(answer) => match self.read(exchange, answer).await {
+                Ok(answer) => Outcome::Answer(answer),
+                Err(failure) => {
+                    exchange.note_attempt_failed(&failure, "while reading the response");
+                    Outcome::Failed(failure)
+                }
+            },
+        }
+    }
+
+    /// Makes a response ready to be passed on: a stream gets its meter, anything else is read.
+    async fn read(&self, exchange: &mut Exchange, answer: Answer) -> Result<Answer, Failure> {
+        let kind = Kind::of(answer.response.headers());
+        let limit = self.target.limits.response_bytes;
+        if kind == Kind::Stream {
+            let capture = capture(exchange);
+            if let Some(call) = exchange.ai.as_mut() {
+                call.meter = Some(StreamMeter::new(self.protocol, capture));
+            }
+            let began = exchange
+                .attempts
+                .last()
+                .map_or(exchange.started, |a| a.started);
+            exchange.relay_limits = RelayLimits {
+                bytes: limit,
+                until: self
+                    .target
+                    .limits
+                    .stream_duration
+                    .map(|allowed| began + allowed),
+            };
+            return Ok(answer);
+        }
+        let declared = content_length(answer.response.headers());
+        if let (Some(declared), Some(limit)) = (declared, limit)
+            && declared > limit
+        {
+            return Err(Failure::ResponseTooLarge);
+        }
+        if kind == Kind::Other && limit.is_none() {
+            return Ok(answer);
+        }
+        let (parts, mut response_body) = answer.response.into_parts();
+        let bytes = body::collect(
+            &mut response_body,
+            declared,
+            limit.unwrap_or(WHOLE_BYTES_MAX),
+        )
+        .await
+        .map_err(|error| response_failure(&error))?;
+        self.note_whole(exchange, &bytes, parts.status);
+        let response = Response::from_parts(parts, Body::whole(bytes));
+        Ok(Answer {
+            response,
+            ..answer_rest(answer.address, answer.connect_time)
+        })
+    }
+
+    /// Reads usage and the like from a whole response.
+    fn note_whole(&self, exchange: &mut Exchange, bytes: &Bytes, status: StatusCode) {
+        let took = millis(exchange);
+        exchange.llm.response_ms = Some(took);
+        exchange.llm.first_token_ms = Some(took);
+        if let Some(attempt) = exchange.attempts.last_mut() {
+            attempt.total = Some(clock::now() - attempt.started);
+            attempt.body_bytes = bytes.len() as u64;
+        }
+        let capture = capture(exchange);
+        let Some(facts) = pointsman_ai::read_response(self.protocol, bytes, capture) else {
+            return;
+        };
+        if status.is_success() || facts.usage.is_some() {
+            exchange.llm.usage = facts.usage;
+            exchange.llm.has_tool_calls = facts.has_tool_calls;
+            exchange.llm.text = facts.text;
+        }
+    }
+
+    /// No retry is allowed: the attempt's own status and body are the answer.
+    pub async fn stop(
+        &mut self,
+        exchange: &mut Exchange,
+        held: Held,
+    ) -> Result<Response<Body>, Failure> {
+        self.answer_with(exchange, held, None).await
+    }
+
+    /// A retry would be allowed but nobody is left: 502 with the last body, as in APISIX.
+    pub async fn give_up(
+        &mut self,
+        exchange: &mut Exchange,
+        held: Held,
+    ) -> Result<Response<Body>, Failure> {
+        self.answer_with(exchange, held, Some(StatusCode::BAD_GATEWAY))
+            .await
+    }
+
+    async fn answer_with(
+        &mut self,
+        exchange: &mut Exchange,
+        held: Held,
+        status: Option<StatusCode>,
+    ) -> Result<Response<Body>, Failure> {
+        let mut response = match held {
+            Held::Failure(failure) => {
+                exchange.note_failure(&failure);
+                failure.response_as(
+                    status.unwrap_or_else(|| failure.status()),
+                    Some(self.protocol),
+                )
+            }
+            Held::Answer(answer) => {
+                let was = answer.response.status();
+                match self.read(exchange, answer).await {
+                    Ok(answer) => passed_on(answer),
+                    // The status is known and true; only the target's own words are lost.
+                    Err(failure) => {
+                        exchange.note_failure(&failure);
+                        let mut response = Response::new(Body::Empty);
+                        *response.status_mut() = was;
+                        response
+                    }
+                }
+            }
+        };
+        if let Some(status) = status {
+            *response.status_mut() = status;
+        }
+        Ok(response)
+    }
+}
+
+/// Passes an accepted response on.
+pub fn deliver(exchange: &mut Exchange, accepted: Accepted) -> Response<Body> {
+    let _ = exchange;
+    passed_on(accepted.into_answer())
+}
+
+/// Status, content type and the few headers that mean something to the client; the rest of a
+/// provider's headers (cookies, its server, its CDN) stays here.
+fn passed_on(answer: Answer) -> Response<Body> {
+    let (mut parts, body) = answer.response.into_parts();
+    let mut headers = HeaderMap::with_capacity(8);
+    for (name, value) in &parts.headers {
+        if is_passed_on(name) {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    parts.headers = headers;
+    parts.extensions = http::Extensions::new();
+    Response::from_parts(parts, body)
+}
+
+fn is_passed_on(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    PASSED_ON.contains(&name)
+        || PASSED_ON_PREFIXES
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+}
+
+/// The request target for `instance`.
+fn instance_target(
+    exchange: &Exchange,
+    instance: &AiInstance,
+    protocol: Protocol,
+    path: &PathChoice,
+) -> Result<Uri, Failure> {
+    if let Some(uri) = instance.fixed_target(protocol) {
+        return Ok(uri.clone());
+    }
+    let path = match (&instance.path, path) {
+        (Some(path), _) => path.as_str().into(),
+        (None, PathChoice::Provider(path)) => (*path).into(),
+        (None, PathChoice::Inbound) => crate::router::path::encode(&exchange.request.path),
+    };
+    let client_query = match protocol {
+        Protocol::Passthrough => exchange.request.query.as_deref(),
+        _ => None,
+    };
+    let query = instance.query(client_query);
+    let full = if query.is_empty() {
+        path.into_owned()
+    } else {
+        format!("{path}?{query}")
+    };
+    Uri::try_from(full).map_err(|_| Failure::BadPath)
+}
+
+/// The client's end-to-end headers, the instance's own over them.
+fn instance_headers(client: &HeaderMap, instance: &AiInstance, target: Protocol) -> HeaderMap {
+    let mut headers = client.clone();
+    remove_hop_by_hop(&mut headers);
+    for name in NOT_FORWARDED {
+        headers.remove(*name);
+    }
+    if instance
+        .auth_headers
+        .iter()
+        .any(|(name, _)| CREDENTIALS.contains(&name.as_str()))
+    {
+        // The client's key is for us. Beside the instance's own it would only confuse, or leak.
+        for name in CREDENTIALS {
+            headers.remove(*name);
+        }
+    }
+    for (name, value) in &instance.auth_headers {
+        headers.insert(name.clone(), value.clone());
+    }
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    if target == Protocol::AnthropicMessages && !headers.contains_key("anthropic-version") {
+        headers.insert("anthropic-version", HeaderValue::from_static("2023-06-01"));
+    }
+    headers
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Stream,
+    Json,
+    Other,
+}
+
+impl Kind {
+    fn of(headers: &HeaderMap) -> Self {
+        let Some(value) = headers.get(header::CONTENT_TYPE) else {
+            return Self::Json;
+        };
+        let value = value.to_str().unwrap_or_default();
+        if value.contains("text/event-stream")
+            || value.contains("application/vnd.amazon.eventstream")
+        {
+            Self::Stream
+        } else if value.contains("json") {
+            Self::Json
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// What a response body that could not be read to its end means.
+fn response_failure(error: &CollectError) -> Failure {
+    match error {
+        CollectError::TooLarge(_) => Failure::ResponseTooLarge,
+        CollectError::Broken(source) => Failure::Transport(
+            source
+                .downcast_ref::<BrokenBody>()
+                .map_or(TransportFault::Closed, |broken| broken.0),
+        ),
+    }
+}
+
+fn capture(exchange: &Exchange) -> Capture {
+    match exchange.route() {
+        Some(route) if route.keep_llm_text => Capture::Text,
+        _ => Capture::Nothing,
+    }
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers
+        .get(header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
+}
+
+fn millis(exchange: &Exchange) -> u64 {
+    exchange.attempts.last().map_or(0, |attempt| {
+        u64::try_from((clock::now() - attempt.started).as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+fn answer_rest(
+    address: Option<std::net::SocketAddr>,
+    connect_time: Option<std::time::Duration>,
+) -> Answer {
+    Answer {
+        response: Response::new(Body::Empty),
+        address,
+        connect_time,
+    }
+}
+
+/// The most that is read of a response that is not a stream when `max_response_bytes` is not set.
+const WHOLE_BYTES_MAX: u64 = 256 << 20;
+
+/// Request headers that never travel on to an instance.
+const NOT_FORWARDED: &[&str] = &["host", "content-length", "accept-encoding"];
+
+/// Headers that carry a provider's credential.
+const CREDENTIALS: &[&str] = &["authorization", "x-api-key", "api-key"];
+
+/// Response headers that reach the client, beside those with a prefix below.
+const PASSED_ON: &[&str] = &[
+    "content-type",
+    "content-encoding",
+    "retry-after",
+    "retry-after-ms",
+    "x-should-retry",
+    "x-request-id",
+    "request-id",
+    "apim-request-id",
+];
+const PASSED_ON_PREFIXES: &[&str] = &["x-ratelimit-", "anthropic-ratelimit-", "openai-"];

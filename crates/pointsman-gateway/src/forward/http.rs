@@ -1,0 +1,270 @@
+//! Plain traffic: a request to a node of an upstream, and its response back.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
+use pointsman_balance::Picked;
+
+use crate::{
+    body::Body,
+    clock,
+    exchange::{AttemptRecord, Exchange},
+    failure::Failure,
+    forward::{
+        Outcome,
+        judge::{Accepted, Held},
+    },
+    ports::{Answer, Attempt, SendError},
+    upstream::{PassHost, Upstream, destination::Timeouts},
+};
+
+/// A request to a plain upstream.
+pub struct PlainPlan {
+    /// Where it goes.
+    pub upstream: Arc<Upstream>,
+    /// What a hash ring hashes.
+    pub hash_key: Option<String>,
+    timeouts: Timeouts,
+    method: Method,
+    upgrade: bool,
+    body: Option<Body>,
+    unsent: bool,
+    replayable: bool,
+}
+
+impl PlainPlan {
+    /// The plan for `exchange`, which goes to `upstream`.
+    pub fn new(exchange: &mut Exchange, upstream: Arc<Upstream>) -> Self {
+        super::forwarded::set(exchange);
+        let route = exchange.route();
+        let timeouts = route
+            .and_then(|route| route.timeouts)
+            .unwrap_or(upstream.timeouts);
+        let upgrade = route.is_some_and(|route| route.enable_websocket)
+            && is_websocket(&exchange.request.headers);
+        let hash_key = upstream.hash_key.as_ref().map(|key| key.of(exchange));
+        let body = exchange.take_body();
+        Self {
+            hash_key,
+            timeouts,
+            method: exchange.request.method.clone(),
+            upgrade,
+            replayable: body.is_replayable(),
+            body: Some(body),
+            unsent: true,
+            upstream,
+        }
+    }
+
+    /// Whether the request may be sent once more: nothing of it reached a target, or repeating it
+    /// is safe (not POST, LOCK or PATCH, as nginx decides) and its body is still here.
+    pub fn may_repeat(&self) -> bool {
+        let idempotent = !matches!(self.method.as_str(), "POST" | "LOCK" | "PATCH");
+        self.body.is_some() && (self.unsent || idempotent)
+    }
+
+    /// The attempt that `picked` stands for.
+    pub fn prepare(&mut self, exchange: &mut Exchange, picked: Picked) -> Result<Attempt, Failure> {
+        let destination = Arc::clone(&self.upstream.nodes[picked.member()]);
+        let host = match (&exchange.request.host, &self.upstream.pass_host) {
+            (Some(host), _) | (None, PassHost::Rewrite(host)) => host.clone(),
+            (None, PassHost::Node) => destination.authority.clone(),
+            (None, PassHost::Pass) => exchange
+                .request
+                .headers
+                .get(header::HOST)
+                .cloned()
+                .unwrap_or_else(|| destination.authority.clone()),
+        };
+        let destination = with_tls_name(destination, &host);
+        let mut headers = forwardable(&exchange.request.headers, self.upgrade);
+        headers.insert(header::HOST, host.clone());
+        let uri = target(exchange)?;
+        let body = self.body.take().unwrap_or_default();
+        if self.replayable {
+            self.body = body.replay();
+        }
+        exchange.attempts.push(AttemptRecord {
+            address: crate::upstream::destination::authority(
+                &destination.host,
+                destination.port,
+                0,
+            )
+            .into(),
+            member: self.upstream.pool.name(picked.member()).into(),
+            epoch: picked.epoch(),
+            started: clock::now(),
+            status: 0,
+            answered: false,
+            connect: None,
+            header: None,
+            total: None,
+            body_bytes: 0,
+            path: uri.path().into(),
+            scheme: destination.scheme(),
+            host: host.to_str().unwrap_or_default().into(),
+        });
+        let mut request = Request::new(body);
+        *request.method_mut() = exchange.request.method.clone();
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        Ok(Attempt {
+            picked,
+            destination,
+            request,
+            timeouts: self.timeouts,
+            keepalive: self.upstream.keepalive,
+            upgrade: self.upgrade,
+        })
+    }
+
+    /// What came of an attempt.
+    pub fn receive(&mut self, exchange: &mut Exchange, sent: Result<Answer, SendError>) -> Outcome {
+        match sent {
+            Ok(answer) => Outcome::Answer(answer),
+            Err(error) => {
+                self.unsent = error.unsent.is_some();
+                if let Some(request) = error.unsent {
+                    self.body = Some(request.into_body());
+                }
+                let failure = Failure::PlainTransport(error.fault);
+                exchange.note_attempt_failed(&failure, &error.detail);
+                Outcome::Failed(failure)
+            }
+        }
+    }
+}
+
+/// Passes the target's response on: its status, its end-to-end headers, its body.
+pub fn deliver(exchange: &mut Exchange, accepted: Accepted) -> Response<Body> {
+    let (mut parts, body) = accepted.into_answer().response.into_parts();
+    if parts.status != http::StatusCode::SWITCHING_PROTOCOLS {
+        remove_hop_by_hop(&mut parts.headers);
+    }
+    let show_always = exchange.snapshot().settings.show_upstream_status;
+    if show_always || parts.status.is_server_error() {
+        add_upstream_status(exchange, &mut parts.headers);
+    }
+    Response::from_parts(parts, body)
+}
+
+/// The answer when no further attempt is made.
+pub fn stop(
+    exchange: &mut Exchange,
+    plan: &PlainPlan,
+    held: Held,
+) -> Result<Response<Body>, Failure> {
+    let _ = plan;
+    let failure = match held {
+        Held::Failure(failure) => failure,
+        Held::Answer(_) => Failure::Internal("a plain answer was held back".to_owned()),
+    };
+    exchange.note_failure(&failure);
+    let mut response = failure.response(None);
+    add_upstream_status(exchange, response.headers_mut());
+    Ok(response)
+}
+
+/// The headers that travel on: all but those that belong to one connection (RFC 9110 §7.6.1).
+pub fn forwardable(headers: &HeaderMap, upgrade: bool) -> HeaderMap {
+    let mut forwarded = headers.clone();
+    let switch = upgrade
+        .then(|| headers.get(header::UPGRADE).cloned())
+        .flatten();
+    remove_hop_by_hop(&mut forwarded);
+    if let Some(protocol) = switch {
+        forwarded.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        forwarded.insert(header::UPGRADE, protocol);
+    }
+    forwarded
+}
+
+/// Removes what belongs to one connection, the headers that `Connection` names included.
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<String> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .map(|name| name.trim().to_ascii_lowercase())
+            .filter(|name| !name.is_empty())
+            .collect();
+        for name in named {
+            headers.remove(name.as_str());
+        }
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(*name);
+    }
+}
+
+/// The request target to send: the path as plugins left it, encoded, and the query.
+pub fn target(exchange: &Exchange) -> Result<Uri, Failure> {
+    let request = &exchange.request;
+    let path = match &request.raw_path {
+        Some(raw) => std::borrow::Cow::Borrowed(raw.as_str()),
+        None => crate::router::path::encode(&request.path),
+    };
+    let full = match request.query.as_deref().filter(|query| !query.is_empty()) {
+        Some(query) => format!("{path}?{query}"),
+        None => path.into_owned(),
+    };
+    Uri::try_from(full).map_err(|_| Failure::BadPath)
+}
+
+/// A node's destination under the TLS name that `Host` asks for.
+fn with_tls_name(
+    destination: Arc<crate::upstream::destination::Destination>,
+    host: &HeaderValue,
+) -> Arc<crate::upstream::destination::Destination> {
+    use crate::upstream::destination::{Destination, Tls};
+    let Some(tls) = &destination.tls else {
+        return destination;
+    };
+    let name = crate::router::host::normalise(host.to_str().unwrap_or_default());
+    if name.is_empty() || *name == *tls.server_name {
+        return destination;
+    }
+    let tls = Tls {
+        server_name: name.as_ref().into(),
+        ..tls.clone()
+    };
+    match Destination::new(&destination.host, destination.port, Some(tls)) {
+        Ok(renamed) => Arc::new(renamed),
+        Err(_) => destination,
+    }
+}
+
+fn is_websocket(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::UPGRADE)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+fn add_upstream_status(exchange: &Exchange, headers: &mut HeaderMap) {
+    if exchange.attempts.is_empty() {
+        return;
+    }
+    let statuses: Vec<String> = exchange
+        .attempts
+        .iter()
+        .map(|attempt| attempt.status.to_string())
+        .collect();
+    if let Ok(value) = HeaderValue::from_str(&statuses.join(", ")) {
+        headers.insert("x-apisix-upstream-status", value);
+    }
+}
+
+const HOP_BY_HOP: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "expect",
+];

@@ -1,0 +1,217 @@
+//! The response on its way to the client, and with it the end of the exchange.
+//!
+//! Bytes are passed on as they arrive and never changed; a meter looks at a stream in passing.
+//! A response that breaks off, or is cut by a limit, ends in an error, so that the client's
+//! connection is closed without the framing's proper end: a broken answer must not look like a
+//! complete one.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use crate::{
+    body::{Body, BodyError},
+    clock,
+    exchange::{Ended, Exchange},
+};
+
+/// A response's body and the exchange that it belongs to.
+pub struct Relay {
+    body: Body,
+    exchange: Box<Exchange>,
+    upstream_bytes: u64,
+}
+
+/// Why we stopped passing a response on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// `max_response_bytes`.
+    Bytes,
+    /// `max_stream_duration_ms`.
+    Duration,
+}
+
+impl std::fmt::Display for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Bytes => "max_response_bytes exceeded",
+            Self::Duration => "max_stream_duration_ms exceeded",
+        })
+    }
+}
+
+impl std::error::Error for Cut {}
+
+impl Relay {
+    /// Passes `body` on as the response of `exchange`.
+    pub fn new(exchange: Box<Exchange>, body: Body) -> Self {
+        Self {
+            body,
+            exchange,
+            upstream_bytes: 0,
+        }
+    }
+
+    /// The next frame; the end of the body is the end of the exchange.
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.exchange.ended().is_some() {
+            return Poll::Ready(None);
+        }
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(None) => {
+                self.end(Ended::Complete);
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                tracing::warn!(
+                    route = self.exchange.route().map_or("", |route| route.id.as_str()),
+                    bytes = self.upstream_bytes,
+                    "the upstream's response broke off: {error}"
+                );
+                self.end(Ended::UpstreamBroken);
+                Poll::Ready(Some(Err(error)))
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    if let Some(cut) = self.pass(&data.clone()) {
+                        self.cut(cut);
+                        return Poll::Ready(Some(Err(Box::new(cut))));
+                    }
+                    self.end_if_last();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+
+    /// The two connections that this response joined have ended after `to_client` bytes.
+    pub fn tunnel_ended(&mut self, to_client: u64) {
+        self.upstream_bytes += to_client;
+        self.exchange.response.body_bytes += to_client;
+        self.end(Ended::Complete);
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+
+    /// Looks at bytes in passing.
+    fn pass(&mut self, data: &Bytes) -> Option<Cut> {
+        let exchange = &mut *self.exchange;
+        if exchange.llm.first_token_ms.is_none() && exchange.ai.is_some() {
+            exchange.llm.first_token_ms = Some(attempt_millis(exchange));
+        }
+        self.upstream_bytes += data.len() as u64;
+        let limits = exchange.relay_limits;
+        if limits
+            .bytes
+            .is_some_and(|limit| self.upstream_bytes > limit)
+        {
+            return Some(Cut::Bytes);
+        }
+        if limits.until.is_some_and(|until| clock::now() >= until) {
+            return Some(Cut::Duration);
+        }
+        exchange.response.body_bytes += data.len() as u64;
+        if let Some(meter) = exchange.ai.as_mut().and_then(|call| call.meter.as_mut()) {
+            meter.push(data);
+        }
+        let keep = exchange.route().map_or(0, |route| route.keep_response_body);
+        if keep > 0 {
+            let kept = exchange.response.body.get_or_insert_default();
+            let room = keep.saturating_sub(kept.len()).min(data.len());
+            kept.extend_from_slice(&data[..room]);
+        }
+        None
+    }
+
+    /// A buffered body is over with its last piece; hyper will not ask again for one whose
+    /// length is known.
+    fn end_if_last(&mut self) {
+        if matches!(self.body, Body::Whole(_)) && self.body.is_end_stream() {
+            self.end(Ended::Complete);
+        }
+    }
+
+    fn cut(&mut self, cut: Cut) {
+        tracing::warn!(
+            route = self.exchange.route().map_or("", |route| route.id.as_str()),
+            bytes = self.upstream_bytes,
+            duration_ms = attempt_millis(&self.exchange),
+            "response cut: {cut}"
+        );
+        // Dropping the body closes the upstream connection.
+        self.body = Body::Empty;
+        self.end(Ended::Limited);
+    }
+
+    fn end(&mut self, ended: Ended) {
+        self.note_stream();
+        self.exchange.finish(ended);
+    }
+
+    /// Brings what the stream told into the exchange's facts.
+    fn note_stream(&mut self) {
+        let exchange = &mut *self.exchange;
+        if exchange.ended().is_some() {
+            return;
+        }
+        let took = attempt_millis(exchange);
+        if let Some(attempt) = exchange.attempts.last_mut() {
+            if attempt.total.is_none() {
+                attempt.total = Some(clock::now() - attempt.started);
+            }
+            if attempt.body_bytes == 0 {
+                attempt.body_bytes = self.upstream_bytes;
+            }
+        }
+        let Some(call) = exchange.ai.as_mut() else {
+            return;
+        };
+        exchange.llm.response_ms.get_or_insert(took);
+        let Some(meter) = call.meter.take() else {
+            return;
+        };
+        let facts = meter.finish();
+        if let Some((kind, message)) = &facts.error {
+            tracing::warn!(
+                kind,
+                message,
+                "the upstream's stream ended in an error event"
+            );
+        }
+        exchange.llm.usage = facts.usage;
+        exchange.llm.has_tool_calls = facts.has_tool_calls;
+        exchange.llm.text = facts.text;
+        exchange.llm.stream_done = facts.done;
+    }
+}
+
+impl Drop for Relay {
+    /// The client went away before the end: say so. The exchange does the rest.
+    fn drop(&mut self) {
+        if self.exchange.ended().is_none() {
+            // A body without bytes is never polled when the response has none (HEAD, 204, 304).
+            let complete = matches!(self.body, Body::Empty) || self.body.is_end_stream();
+            self.end(if complete {
+                Ended::Complete
+            } else {
+                Ended::Abandoned
+            });
+        }
+    }
+}
+
+fn attempt_millis(exchange: &Exchange) -> u64 {
+    exchange.attempts.last().map_or(0, |attempt| {
+        u64::try_from((clock::now() - attempt.started).as_millis()).unwrap_or(u64::MAX)
+    })
+}

@@ -1,0 +1,291 @@
+//! The life of a request, phase by phase.
+//!
+//! One [`Gateway`] per worker. It owns nothing that another worker needs in order to serve: it
+//! reads the configuration and the verdicts, both immutable and replaced as a whole, and it
+//! counts into its own shard of the metrics.
+
+use std::{rc::Rc, sync::Arc};
+
+use arc_swap::ArcSwap;
+use http::{HeaderValue, Method, Request, Response, header};
+use pointsman_balance::Availability;
+
+use crate::{
+    body::{Body, CollectError},
+    config::snapshot::{Backend, Snapshot},
+    exchange::{Exchange, Matched, Peer},
+    failure::Failure,
+    forward::{self, relay::Relay},
+    observe::metrics::Shard,
+    plugin::{
+        ResponseHead,
+        chain::{self, Phase, Which},
+    },
+    ports::{Sink, Upstreams},
+    router::{self, Query},
+};
+
+/// What all workers read and the control thread publishes.
+pub struct State {
+    snapshot: ArcSwap<Snapshot>,
+    availability: ArcSwap<Availability>,
+}
+
+impl State {
+    /// Starts from `snapshot` and the verdicts that belong to its targets.
+    pub fn new(snapshot: Arc<Snapshot>, availability: Arc<Availability>) -> Self {
+        Self {
+            snapshot: ArcSwap::new(snapshot),
+            availability: ArcSwap::new(availability),
+        }
+    }
+
+    /// The configuration in force.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// The newest verdicts.
+    pub fn availability(&self) -> Arc<Availability> {
+        self.availability.load_full()
+    }
+
+    /// Publishes verdicts. Every pick that starts after this has returned obeys them.
+    pub fn publish_availability(&self, availability: Arc<Availability>) {
+        self.availability.store(availability);
+    }
+
+    /// Publishes configuration. The verdicts come first, so that no request can hold a target
+    /// that the verdicts in force do not cover.
+    pub fn publish(&self, snapshot: Arc<Snapshot>, availability: Arc<Availability>) {
+        self.availability.store(availability);
+        self.snapshot.store(snapshot);
+    }
+}
+
+/// One worker's gateway.
+pub struct Gateway {
+    state: Arc<State>,
+    upstreams: Rc<dyn Upstreams>,
+    metrics: Arc<Shard>,
+    access_log: Option<Arc<dyn Sink>>,
+}
+
+impl Gateway {
+    /// A gateway over `state` that sends through `upstreams`.
+    pub fn new(
+        state: Arc<State>,
+        upstreams: Rc<dyn Upstreams>,
+        metrics: Arc<Shard>,
+        access_log: Option<Arc<dyn Sink>>,
+    ) -> Self {
+        Self {
+            state,
+            upstreams,
+            metrics,
+            access_log,
+        }
+    }
+
+    /// The configuration in force.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.state.snapshot()
+    }
+
+    /// The newest verdicts; read at every pick, never kept.
+    pub fn availability(&self) -> arc_swap::Guard<Arc<Availability>> {
+        self.state.availability.load()
+    }
+
+    /// This worker's shard of the metrics.
+    pub fn metrics(&self) -> &Arc<Shard> {
+        &self.metrics
+    }
+
+    /// Where the access log goes, if it is on.
+    pub fn access_log(&self) -> Option<&Arc<dyn Sink>> {
+        self.access_log.as_ref()
+    }
+
+    /// The way to the targets.
+    pub fn upstreams(&self) -> &dyn Upstreams {
+        &*self.upstreams
+    }
+
+    /// Serves one request. Never fails: whatever goes wrong has an answer.
+    ///
+    /// The exchange ends with the returned body, or when the future or the body is dropped.
+    pub async fn handle(self: &Rc<Self>, request: Request<Body>, peer: Peer) -> Response<Body> {
+        self.metrics.request_began();
+        let mut exchange = Box::new(Exchange::new(Rc::clone(self), request, peer));
+        let response = match serve(&mut exchange).await {
+            Ok(response) => response,
+            Err(failure) => {
+                exchange.note_failure(&failure);
+                failure.response(exchange.llm.protocol)
+            }
+        };
+        finish_head(exchange, response)
+    }
+}
+
+/// The phases, in order.
+async fn serve(exchange: &mut Exchange) -> Result<Response<Body>, Failure> {
+    prepare(exchange)?;
+    let found = find_route(exchange).await?;
+    if let Some(matched) = found {
+        exchange.chain = Arc::clone(&matched.route.chain);
+        exchange.matched = Some(matched);
+    }
+    if let Some(reply) = chain::run(exchange, Which::Global, Phase::Rewrite).await? {
+        return Ok(reply);
+    }
+    if exchange.matched.is_none() {
+        if let Some(reply) = chain::run(exchange, Which::Global, Phase::Access).await? {
+            return Ok(reply);
+        }
+        return Err(Failure::NoRoute);
+    }
+    check_references(exchange)?;
+    if let Some(reply) = chain::run(exchange, Which::Route, Phase::Rewrite).await? {
+        return Ok(reply);
+    }
+    merge_consumer(exchange)?;
+    if let Some(reply) = chain::run(exchange, Which::Route, Phase::RewriteInConsumer).await? {
+        return Ok(reply);
+    }
+    if let Some(reply) = chain::run(exchange, Which::Global, Phase::Access).await? {
+        return Ok(reply);
+    }
+    if let Some(reply) = chain::run(exchange, Which::Route, Phase::Access).await? {
+        return Ok(reply);
+    }
+    forward::run(exchange).await
+}
+
+/// Makes the parts of the request that routing reads.
+fn prepare(exchange: &mut Exchange) -> Result<(), Failure> {
+    if matches!(exchange.received.method, Method::TRACE | Method::CONNECT) {
+        return Err(Failure::MethodRefused);
+    }
+    let settings = Arc::clone(&exchange.snapshot().settings);
+    let path = router::path::normalise(exchange.received.uri.path(), &settings.path_options)
+        .map_err(|_| Failure::BadPath)?
+        .into_owned();
+    exchange.request.path = path;
+    let authority = exchange
+        .received
+        .uri
+        .authority()
+        .map(|authority| authority.as_str());
+    let host = match (exchange.request.headers.get(header::HOST), authority) {
+        (Some(host), _) => host.to_str().unwrap_or_default(),
+        (None, Some(authority)) => authority,
+        (None, None) => "",
+    };
+    exchange.received.host = router::host::normalise(host).into_owned();
+    if !exchange.request.headers.contains_key(header::HOST)
+        && let Some(value) = authority.and_then(|a| HeaderValue::from_str(a).ok())
+    {
+        // HTTP/2 carries it as `:authority`; plugins and targets know only `Host`.
+        exchange.request.headers.insert(header::HOST, value);
+    }
+    forward::forwarded::set_if_routing_reads_it(exchange);
+    Ok(())
+}
+
+/// Finds the route; reads the body first when a route's `vars` ask for it.
+async fn find_route(exchange: &mut Exchange) -> Result<Option<Matched>, Failure> {
+    let found = look_up(exchange);
+    if !exchange.take_wants_body() {
+        return Ok(found);
+    }
+    let limit = exchange.snapshot().settings.post_args_bytes_max;
+    exchange
+        .read_body(limit)
+        .await
+        .map_err(|error| body_failure(&error))?;
+    Ok(look_up(exchange))
+}
+
+fn look_up(exchange: &Exchange) -> Option<Matched> {
+    let snapshot = exchange.snapshot();
+    let raw_host = exchange.header("host");
+    let query = Query {
+        path: &exchange.request.path,
+        host: &exchange.received.host,
+        raw_host,
+        method: &exchange.request.method,
+        remote_addr: exchange.peer.client.ip(),
+        vars: exchange,
+    };
+    let found = snapshot.router.find(&query)?;
+    Some(Matched {
+        route: Arc::clone(&snapshot.routes[found.index]),
+        uri: found.matched_uri.to_owned(),
+        host: found.matched_host.map(str::to_owned),
+        params: found.params,
+    })
+}
+
+/// A route whose service or plugin_config is gone answers at once, as in APISIX.
+fn check_references(exchange: &Exchange) -> Result<(), Failure> {
+    match exchange.route().map(|route| &route.backend) {
+        Some(Backend::ServiceMissing) => Err(Failure::ServiceMissing),
+        Some(Backend::PluginConfigMissing) => Err(Failure::PluginConfigMissing),
+        _ => Ok(()),
+    }
+}
+
+/// Lays the consumer's plugins over the route's.
+fn merge_consumer(exchange: &mut Exchange) -> Result<(), Failure> {
+    let Some(consumer) = exchange.consumer() else {
+        return Ok(());
+    };
+    if consumer.group_missing {
+        return Err(Failure::ConsumerGroupMissing);
+    }
+    if !consumer.chain.is_empty() {
+        let merged = exchange.chain.with_consumer(&consumer.chain);
+        exchange.chain = Arc::new(merged);
+        exchange.filters = chain::Filters::default();
+    }
+    Ok(())
+}
+
+/// What a failed read of the client's body means.
+pub(crate) fn body_failure(error: &CollectError) -> Failure {
+    match error {
+        CollectError::TooLarge(_) => Failure::BodyTooLarge,
+        CollectError::Broken(source) => match source.downcast_ref::<crate::ports::BodyTimeout>() {
+            Some(_) => Failure::BodyTimeout,
+            None => Failure::BodyBroken,
+        },
+    }
+}
+
+/// Lets plugins change the head, then gives the exchange to the body.
+fn finish_head(mut exchange: Box<Exchange>, response: Response<Body>) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    let mut head = ResponseHead {
+        status: parts.status,
+        headers: std::mem::take(&mut parts.headers),
+    };
+    chain::filter_head(&mut exchange, Which::Global, &mut head);
+    chain::filter_head(&mut exchange, Which::Route, &mut head);
+    head.headers.insert(
+        header::SERVER,
+        exchange.snapshot().settings.server_header.clone(),
+    );
+    parts.status = head.status;
+    parts.headers = head.headers;
+    exchange.response.status = Some(parts.status);
+    if exchange
+        .route()
+        .is_some_and(|route| route.keep_response_headers)
+    {
+        exchange.response.headers = Some(parts.headers.clone());
+    }
+    let relay = Relay::new(exchange, body);
+    Response::from_parts(parts, Body::Relay(Box::new(relay)))
+}

@@ -1,0 +1,179 @@
+//! Metrics: counted by each worker for itself, added up when somebody asks.
+//!
+//! The names, labels and bounds are APISIX's. A worker's shard is a map from labels to numbers
+//! behind a mutex that nobody else takes except while metrics are rendered. Labels that a client
+//! chooses are bounded: beyond [`SERIES_MAX`] series they all count under `<overflow>`.
+
+mod families;
+mod render;
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, Hash},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rustc_hash::{FxBuildHasher, FxHashMap};
+
+use self::families::{Counts, LATENCY_MS, Labels, LabelsRef, TOKENS};
+pub use self::{families::MetricOptions, render::Sample};
+use crate::exchange::Exchange;
+
+/// All shards.
+#[derive(Default)]
+pub struct Metrics {
+    shards: Mutex<Vec<Arc<Shard>>>,
+}
+
+/// One worker's numbers.
+#[derive(Default)]
+pub struct Shard {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    began: u64,
+    ended: u64,
+    /// By hash of the labels, so that a look-up borrows them.
+    series: FxHashMap<u64, Vec<(Labels, Counts)>>,
+    count: usize,
+    active: HashMap<ActiveLabels, i64>,
+}
+
+/// Labels of `llm_active_connections`, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct ActiveLabels([String; 11]);
+
+impl Metrics {
+    /// A shard for one more worker.
+    pub fn shard(&self) -> Arc<Shard> {
+        let shard = Arc::new(Shard::default());
+        self.shards
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::clone(&shard));
+        shard
+    }
+
+    /// Everything, in Prometheus' text format 0.0.4, with `extra` samples.
+    pub fn render(&self, extra: &[Sample], options: &MetricOptions) -> String {
+        let shards = self
+            .shards
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        render::render(&shards, extra, options)
+    }
+}
+
+impl Shard {
+    /// A request's head has arrived.
+    pub fn request_began(&self) {
+        self.lock().began += 1;
+    }
+
+    /// It has ended.
+    pub fn request_ended(&self) {
+        self.lock().ended += 1;
+    }
+
+    /// Counts a request that has ended.
+    pub fn record(&self, exchange: &Exchange, prefer_name: bool) {
+        let facts = families::Facts::of(exchange);
+        let labels = LabelsRef::of(exchange, prefer_name);
+        let hash = FxBuildHasher.hash_one(&labels);
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let known = inner
+            .series
+            .get_mut(&hash)
+            .and_then(|list| list.iter_mut().find(|(owned, _)| labels.is(owned)));
+        if let Some((_, counts)) = known {
+            counts.add(&facts);
+            return;
+        }
+        let owned = if inner.count < SERIES_MAX {
+            labels.to_owned()
+        } else {
+            labels.overflow()
+        };
+        let hash = FxBuildHasher.hash_one(owned.borrow());
+        let list = inner.series.entry(hash).or_default();
+        let at = match list.iter().position(|(known, _)| *known == owned) {
+            Some(at) => at,
+            None => {
+                inner.count += 1;
+                list.push((owned, Counts::default()));
+                list.len() - 1
+            }
+        };
+        list[at].1.add(&facts);
+    }
+
+    fn active(&self, labels: &ActiveLabels, change: i64) {
+        let mut inner = self.lock();
+        if let Some(value) = inner.active.get_mut(labels) {
+            *value += change;
+        } else if inner.active.len() < SERIES_MAX {
+            inner.active.insert(labels.clone(), change);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An attempt that is under way, counted in `llm_active_connections` as long as this lives.
+pub struct ActiveConnection {
+    shard: Arc<Shard>,
+    labels: ActiveLabels,
+}
+
+impl ActiveConnection {
+    /// The current attempt of `exchange` begins.
+    pub fn begin(exchange: &Exchange) -> Self {
+        let shard = Arc::clone(exchange.gateway().metrics());
+        let labels = families::active_labels(exchange);
+        shard.active(&labels, 1);
+        Self { shard, labels }
+    }
+}
+
+impl Drop for ActiveConnection {
+    fn drop(&mut self) {
+        self.shard.active(&self.labels, -1);
+    }
+}
+
+/// Bounds of a histogram and what fell under each.
+#[derive(Clone, Debug, Default)]
+struct Histogram {
+    /// One per bound; those above the last are only in `count`.
+    buckets: [u64; 16],
+    sum: u64,
+    count: u64,
+}
+
+impl Histogram {
+    fn observe(&mut self, value: u64, bounds: &[u64]) {
+        if let Some(bucket) = bounds.iter().position(|bound| value <= *bound) {
+            self.buckets[bucket] += 1;
+        }
+        self.sum += value;
+        self.count += 1;
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {
+            *mine += theirs;
+        }
+        self.sum += other.sum;
+        self.count += other.count;
+    }
+}
+
+/// Series of one worker; labels that clients choose must not grow without end.
+pub const SERIES_MAX: usize = 10_000;
+const _: () = assert!(LATENCY_MS.len() <= 16 && TOKENS.len() <= 16);

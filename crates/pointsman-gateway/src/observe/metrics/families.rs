@@ -1,0 +1,370 @@
+//! Which numbers there are, and under which labels.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{Hash, Hasher},
+};
+
+use serde_json::Value;
+
+use super::{ActiveLabels, Histogram};
+use crate::{config::settings::PrometheusSettings, exchange::Exchange};
+
+/// Bounds of latencies, ms.
+pub(super) const LATENCY_MS: [u64; 15] = [
+    1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000,
+];
+/// Bounds of token counts.
+pub(super) const TOKENS: [u64; 16] = [
+    1, 10, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
+    1_000_000,
+];
+
+/// Settings and metadata that change how metrics are shown.
+#[derive(Clone, Debug)]
+pub struct MetricOptions {
+    /// Start of every name.
+    pub prefix: String,
+    /// Labels that are blank, by metric without prefix.
+    pub disabled: BTreeMap<String, BTreeSet<String>>,
+    /// The machine's name.
+    pub hostname: String,
+}
+
+impl MetricOptions {
+    /// From `plugin_attr.prometheus` and the plugin's metadata.
+    pub fn new(settings: &PrometheusSettings, metadata: Option<&Value>, hostname: &str) -> Self {
+        let mut disabled: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let labels = metadata.and_then(|metadata| metadata.get("disabled_labels")?.as_object());
+        for (metric, list) in labels.into_iter().flatten() {
+            let names = list
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str);
+            disabled.insert(metric.clone(), names.map(str::to_owned).collect());
+        }
+        Self {
+            prefix: settings.metric_prefix.clone(),
+            disabled,
+            hostname: hostname.to_owned(),
+        }
+    }
+}
+
+/// Everything that distinguishes one series of requests from another, borrowed.
+#[derive(Hash)]
+pub(super) struct LabelsRef<'a> {
+    pub(super) status: u16,
+    pub(super) source: &'a str,
+    pub(super) texts: [&'a str; 9],
+}
+
+/// The same, owned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Labels {
+    pub(super) status: u16,
+    pub(super) source: &'static str,
+    /// route, service, consumer, node, matched_uri, matched_host, request_type,
+    /// request_llm_model, llm_model.
+    pub(super) texts: [String; 9],
+}
+
+pub(super) const ROUTE: usize = 0;
+pub(super) const SERVICE: usize = 1;
+pub(super) const CONSUMER: usize = 2;
+pub(super) const NODE: usize = 3;
+pub(super) const MATCHED_URI: usize = 4;
+pub(super) const MATCHED_HOST: usize = 5;
+pub(super) const REQUEST_TYPE: usize = 6;
+pub(super) const REQUEST_MODEL: usize = 7;
+pub(super) const MODEL: usize = 8;
+
+impl<'a> LabelsRef<'a> {
+    /// The labels of a request that has ended.
+    pub(super) fn of(exchange: &'a Exchange, prefer_name: bool) -> Self {
+        let route = exchange.route();
+        let (route_label, service_label) = match (route, prefer_name) {
+            (Some(route), true) => (
+                if route.name.is_empty() {
+                    route.id.as_str()
+                } else {
+                    route.name.as_str()
+                },
+                route
+                    .service_name
+                    .as_deref()
+                    .or(route.service_id.as_deref())
+                    .unwrap_or_default(),
+            ),
+            (Some(route), false) => (
+                route.id.as_str(),
+                route.service_id.as_deref().unwrap_or_default(),
+            ),
+            (None, _) => ("", ""),
+        };
+        let matched = exchange.matched.as_ref();
+        Self {
+            status: exchange
+                .response
+                .status
+                .map_or(499, |status| status.as_u16()),
+            source: exchange.response_source(),
+            texts: [
+                route_label,
+                service_label,
+                exchange
+                    .consumer()
+                    .map_or("", |consumer| consumer.username.as_str()),
+                node(exchange),
+                matched.map_or("", |matched| matched.uri.as_str()),
+                matched
+                    .and_then(|matched| matched.host.as_deref())
+                    .unwrap_or_default(),
+                exchange.request_type(),
+                model(exchange.llm.request_model.as_deref()),
+                model(exchange.llm.model.as_deref()),
+            ],
+        }
+    }
+
+    pub(super) fn is(&self, owned: &Labels) -> bool {
+        self.status == owned.status
+            && self.source == owned.source
+            && self
+                .texts
+                .iter()
+                .zip(&owned.texts)
+                .all(|(a, b)| *a == b.as_str())
+    }
+
+    pub(super) fn to_owned(&self) -> Labels {
+        Labels {
+            status: self.status,
+            source: if self.source == "upstream" {
+                "upstream"
+            } else {
+                "apisix"
+            },
+            texts: self.texts.map(str::to_owned),
+        }
+    }
+
+    /// The labels under which all further series count.
+    pub(super) fn overflow(&self) -> Labels {
+        let mut labels = self.to_owned();
+        for chosen_by_clients in [MATCHED_HOST, REQUEST_MODEL, MODEL] {
+            "<overflow>".clone_into(&mut labels.texts[chosen_by_clients]);
+        }
+        labels
+    }
+}
+
+impl Labels {
+    pub(super) fn borrow(&self) -> LabelsRef<'_> {
+        LabelsRef {
+            status: self.status,
+            source: self.source,
+            texts: self.texts.each_ref().map(String::as_str),
+        }
+    }
+}
+
+impl Hash for Labels {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.borrow().hash(state);
+    }
+}
+
+/// The instance, or the node's address.
+fn node(exchange: &Exchange) -> &str {
+    if let Some(instance) = exchange.llm.instance.as_deref() {
+        return instance;
+    }
+    let address = exchange
+        .attempts
+        .last()
+        .map_or("", |attempt| &*attempt.address);
+    address.rsplit_once(':').map_or(address, |(host, _)| host)
+}
+
+/// A model's name as a label: at most 128 bytes.
+fn model(name: Option<&str>) -> &str {
+    let name = name.unwrap_or_default();
+    let mut end = name.len().min(MODEL_BYTES_MAX);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    &name[..end]
+}
+
+/// Labels of `llm_active_connections`.
+pub(super) fn active_labels(exchange: &Exchange) -> ActiveLabels {
+    let route = exchange.route();
+    let matched = exchange.matched.as_ref();
+    let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+    ActiveLabels([
+        text(route.map(|route| route.name.as_str())),
+        text(route.map(|route| route.id.as_str())),
+        text(matched.map(|matched| matched.uri.as_str())),
+        text(matched.and_then(|matched| matched.host.as_deref())),
+        text(route.and_then(|route| route.service_name.as_deref())),
+        text(route.and_then(|route| route.service_id.as_deref())),
+        text(
+            exchange
+                .consumer()
+                .map(|consumer| consumer.username.as_str()),
+        ),
+        text(exchange.llm.instance.as_deref()),
+        exchange.request_type().to_owned(),
+        model(exchange.llm.request_model.as_deref()).to_owned(),
+        model(exchange.llm.model.as_deref()).to_owned(),
+    ])
+}
+
+/// What one request adds.
+pub(super) struct Facts {
+    total_ms: u64,
+    upstream_ms: Option<u64>,
+    ingress: u64,
+    egress: u64,
+    llm: Option<LlmFacts>,
+}
+
+struct LlmFacts {
+    prompt: u64,
+    completion: u64,
+    /// Whole time and, for a stream, time to first token; only of an answer that is no error.
+    latency: Option<(u64, Option<u64>)>,
+}
+
+impl Facts {
+    /// The facts of a request that has ended.
+    pub(super) fn of(exchange: &Exchange) -> Self {
+        let total_ms = millis(crate::clock::now() - exchange.started);
+        let upstream: Vec<_> = exchange.attempts.iter().filter_map(|a| a.total).collect();
+        let upstream_ms = (!exchange.attempts.is_empty())
+            .then(|| millis(upstream.iter().sum::<std::time::Duration>()));
+        let llm = exchange.llm.protocol.map(|_| {
+            let usage = exchange.llm.usage.unwrap_or_default();
+            let is_fine = exchange
+                .response
+                .status
+                .is_some_and(|status| status.as_u16() < 400);
+            let latency = exchange
+                .llm
+                .first_token_ms
+                .filter(|_| is_fine)
+                .map(|first| {
+                    let first = exchange.llm.stream.then_some(first);
+                    (exchange.llm.response_ms.unwrap_or(total_ms), first)
+                });
+            LlmFacts {
+                prompt: usage.prompt,
+                completion: usage.completion,
+                latency,
+            }
+        });
+        let body = exchange.buffered_body().map_or_else(
+            || exchange.declared_length().unwrap_or(0),
+            |body| body.len() as u64,
+        );
+        Self {
+            total_ms,
+            upstream_ms,
+            ingress: body + head_bytes(exchange),
+            egress: exchange.response.body_bytes,
+            llm,
+        }
+    }
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// About what the request's head took on the wire.
+fn head_bytes(exchange: &Exchange) -> u64 {
+    let headers = &exchange.request.headers;
+    let lines: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum();
+    let target = exchange
+        .received
+        .uri
+        .path_and_query()
+        .map_or(1, |target| target.as_str().len());
+    (lines + target + exchange.received.method.as_str().len() + 14) as u64
+}
+
+/// What a series has come to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) requests: u64,
+    pub(super) request_ms: Histogram,
+    pub(super) upstream_ms: Histogram,
+    pub(super) apisix_ms: Histogram,
+    pub(super) ingress: u64,
+    pub(super) egress: u64,
+    pub(super) llm: Option<Box<LlmCounts>>,
+}
+
+/// The LLM side of a series.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LlmCounts {
+    pub(super) prompt: u64,
+    pub(super) completion: u64,
+    pub(super) prompt_dist: Histogram,
+    pub(super) completion_dist: Histogram,
+    pub(super) total_ms: Histogram,
+    pub(super) first_token_ms: Histogram,
+}
+
+impl Counts {
+    pub(super) fn add(&mut self, facts: &Facts) {
+        self.requests += 1;
+        self.request_ms.observe(facts.total_ms, &LATENCY_MS);
+        if let Some(upstream) = facts.upstream_ms {
+            self.upstream_ms.observe(upstream, &LATENCY_MS);
+        }
+        let own = facts
+            .total_ms
+            .saturating_sub(facts.upstream_ms.unwrap_or(0));
+        self.apisix_ms.observe(own, &LATENCY_MS);
+        self.ingress += facts.ingress;
+        self.egress += facts.egress;
+        let Some(llm) = &facts.llm else { return };
+        let counts = self.llm.get_or_insert_default();
+        counts.prompt += llm.prompt;
+        counts.completion += llm.completion;
+        counts.prompt_dist.observe(llm.prompt, &TOKENS);
+        counts.completion_dist.observe(llm.completion, &TOKENS);
+        if let Some((total, first)) = llm.latency {
+            counts.total_ms.observe(total, &LATENCY_MS);
+            if let Some(first) = first {
+                counts.first_token_ms.observe(first, &LATENCY_MS);
+            }
+        }
+    }
+
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.request_ms.add(&other.request_ms);
+        self.upstream_ms.add(&other.upstream_ms);
+        self.apisix_ms.add(&other.apisix_ms);
+        self.ingress += other.ingress;
+        self.egress += other.egress;
+        let Some(theirs) = &other.llm else { return };
+        let mine = self.llm.get_or_insert_default();
+        mine.prompt += theirs.prompt;
+        mine.completion += theirs.completion;
+        mine.prompt_dist.add(&theirs.prompt_dist);
+        mine.completion_dist.add(&theirs.completion_dist);
+        mine.total_ms.add(&theirs.total_ms);
+        mine.first_token_ms.add(&theirs.first_token_ms);
+    }
+}
+
+/// What APISIX keeps of a model's name.
+const MODEL_BYTES_MAX: usize = 128;

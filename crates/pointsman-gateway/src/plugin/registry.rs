@@ -1,0 +1,113 @@
+//! Every plugin, by name. A new plugin is its own file and one line here.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::{
+    config::plugin_schema::{PluginCatalog, PluginSchema},
+    plugin::Plugin,
+    plugins,
+    ports::Sinks,
+    upstream::{
+        Predecessors,
+        health::{Assigned, Planned},
+    },
+};
+
+/// All plugins, in no particular order.
+const PLUGINS: &[fn() -> PluginKind] = &[
+    plugins::ai_proxy::kind,
+    plugins::ai_proxy_multi::kind,
+    plugins::cors::kind,
+    plugins::file_logger::kind,
+    plugins::http_logger::kind,
+    plugins::key_auth::kind,
+    plugins::prometheus::kind,
+    plugins::proxy_rewrite::kind,
+    plugins::request_id::kind,
+];
+
+/// What the gateway must know of a plugin.
+pub struct PluginKind {
+    /// Its name, priority, schemas and cross-field rules.
+    pub schema: PluginSchema,
+    /// Makes one from a valid configuration.
+    pub build: fn(&Value, &mut Building<'_>) -> Result<Arc<dyn Plugin>, String>,
+    /// The probes that a valid configuration at `owner` wants, for plugins that have targets.
+    pub probes: Option<fn(&Value, owner: &str) -> Vec<Planned>>,
+    /// For an authentication plugin: the field of a consumer's configuration by which it is found.
+    pub identity_field: Option<&'static str>,
+}
+
+/// What a plugin may use while it is compiled.
+pub struct Building<'a> {
+    /// The resource that carries the plugin, such as `/routes/1`.
+    pub owner: &'a str,
+    /// The plugin's metadata object, if there is one.
+    pub metadata: Option<&'a Value>,
+    /// Where loggers get their sinks.
+    pub sinks: &'a dyn Sinks,
+    /// The targets by which AI instances are judged.
+    pub health: &'a Assigned,
+    /// The pools of the snapshot in force, whose balancing positions carry over.
+    pub previous: &'a dyn Predecessors,
+    /// Things worth telling the operator that are no errors.
+    pub warnings: &'a mut Vec<String>,
+}
+
+/// The plugins of this build.
+pub struct Registry {
+    kinds: Vec<PluginKind>,
+}
+
+impl Registry {
+    /// All plugins of this build.
+    pub fn new() -> Self {
+        Self {
+            kinds: PLUGINS.iter().map(|kind| kind()).collect(),
+        }
+    }
+
+    /// Only the plugins named, as `plugins:` in `config.yaml` has it. Unknown names are returned.
+    pub fn only(names: &[String]) -> (Self, Vec<String>) {
+        let mut all = Self::new();
+        let known: Vec<&str> = all.kinds.iter().map(|k| k.schema.name).collect();
+        let unknown = names
+            .iter()
+            .filter(|n| !known.contains(&n.as_str()))
+            .cloned()
+            .collect();
+        all.kinds
+            .retain(|kind| names.iter().any(|n| n == kind.schema.name));
+        (all, unknown)
+    }
+
+    /// The plugin called `name`.
+    pub fn kind(&self, name: &str) -> Option<&PluginKind> {
+        self.kinds.iter().find(|kind| kind.schema.name == name)
+    }
+
+    /// Every plugin, highest priority first.
+    pub fn by_priority(&self) -> Vec<&PluginKind> {
+        let mut kinds: Vec<&PluginKind> = self.kinds.iter().collect();
+        kinds.sort_by_key(|kind| std::cmp::Reverse(kind.schema.priority));
+        kinds
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl PluginCatalog for Registry {
+    fn plugin(&self, name: &str) -> Option<&PluginSchema> {
+        self.kind(name).map(|kind| &kind.schema)
+    }
+
+    fn names(&self) -> Vec<&'static str> {
+        self.kinds.iter().map(|kind| kind.schema.name).collect()
+    }
+}

@@ -1,0 +1,376 @@
+//! From the configuration of an AI plugin to instances that run, and to the probes they want.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use http::{HeaderName, HeaderValue};
+use pointsman_ai::{Endpoint, Protocol, Provider, Shaper, Shaping};
+use pointsman_balance::{Algorithm, MemberSpec, Pool, Wanted};
+use serde_json::Value;
+
+use crate::{
+    config::plugin::ai_proxy as written,
+    config::resource::checks,
+    forward::judge::RetryPolicy,
+    plugin::registry::Building,
+    plugins::ai_proxy::{AiInstance, AiLimits, AiTarget, Logging, encode_query},
+    template::Template,
+    upstream::{
+        HashKey,
+        destination::{Destination, Keepalive, Timeouts, Tls},
+        health::{Planned, ProbeKind, ProbeRequest, ProbeSpec, ReportName},
+    },
+};
+
+/// `ai-proxy`: one instance, named after its provider.
+pub(crate) fn single(conf: &Value, building: &mut Building<'_>) -> Result<Arc<AiTarget>, String> {
+    let conf: written::AiProxy = parse(conf)?;
+    let instance = written::Instance::from_single(&conf);
+    let common = conf.common;
+    let pool = Pool::new(
+        vec![MemberSpec {
+            name: instance.name.clone(),
+            weight: 1,
+            priority: 0,
+            targets: vec![],
+        }],
+        Algorithm::RoundRobin,
+        0,
+    )
+    .map_err(|error| error.to_string())?;
+    let instances = vec![run_form(&instance, &common, building.warnings)?];
+    let key = format!("{}#ai-proxy", building.owner);
+    Ok(Arc::new(target(
+        key,
+        pool,
+        instances,
+        &common,
+        None,
+        RetryPolicy::default(),
+    )))
+}
+
+/// `ai-proxy-multi`.
+pub(crate) fn multi(conf: &Value, building: &mut Building<'_>) -> Result<Arc<AiTarget>, String> {
+    let conf: written::AiProxyMulti = parse(conf)?;
+    let key = format!("{}#ai-proxy-multi", building.owner);
+    let members = conf
+        .instances
+        .iter()
+        .map(|instance| MemberSpec {
+            name: instance.name.clone(),
+            weight: instance.weight,
+            priority: instance.priority,
+            targets: building.health.targets(&key, &instance.name),
+        })
+        .collect();
+    let (algorithm, hash_key) = match &conf.balancer {
+        written::Balancer {
+            algorithm: written::BalancerAlgorithm::Chash,
+            ..
+        } => (Algorithm::Chash, Some(hash_key(&conf.balancer))),
+        _ => (Algorithm::RoundRobin, None),
+    };
+    let mut pool =
+        Pool::new(members, algorithm, rand::random()).map_err(|error| error.to_string())?;
+    if let Some(previous) = building.previous.pool(&key) {
+        pool = pool.succeeding(previous);
+    }
+    let mut instances = Vec::with_capacity(conf.instances.len());
+    for instance in &conf.instances {
+        instances.push(run_form(instance, &conf.common, building.warnings)?);
+    }
+    let retry = retry_policy(&conf);
+    Ok(Arc::new(target(
+        key,
+        pool,
+        instances,
+        &conf.common,
+        hash_key,
+        retry,
+    )))
+}
+
+/// The probes that the instances of an `ai-proxy-multi` want.
+pub(crate) fn probes(conf: &Value, owner: &str) -> Vec<Planned> {
+    // A configuration that does not parse is reported where it is built.
+    let Ok(conf) = parse::<written::AiProxyMulti>(conf) else {
+        return Vec::new();
+    };
+    let key = format!("{owner}#ai-proxy-multi");
+    conf.instances
+        .iter()
+        .enumerate()
+        .filter_map(|(index, instance)| {
+            let active = instance.checks.as_ref()?.active.as_ref()?;
+            let probe = probe_of(instance, active)?;
+            let name = format!("{owner}#plugins['ai-proxy-multi'].instances[{index}]");
+            let lineage = format!("{key}/{}@{}:{}", instance.name, probe.host, probe.port);
+            Some(Planned {
+                owner: key.clone(),
+                member: instance.name.clone(),
+                report: ReportName {
+                    name,
+                    instance: Some(instance.name.clone()),
+                },
+                wanted: Wanted {
+                    probe,
+                    policy: active.policy(),
+                    lineage,
+                    checker: format!("{key}/{}", instance.name),
+                },
+            })
+        })
+        .collect()
+}
+
+fn parse<T: serde::de::DeserializeOwned>(conf: &Value) -> Result<T, String> {
+    T::deserialize(conf).map_err(|error| error.to_string())
+}
+
+fn target(
+    key: String,
+    pool: Pool,
+    instances: Vec<AiInstance>,
+    common: &written::Common,
+    hash_key: Option<HashKey>,
+    retry: RetryPolicy,
+) -> AiTarget {
+    AiTarget {
+        key,
+        pool,
+        instances,
+        hash_key,
+        retry,
+        timeouts: Timeouts::all(Duration::from_millis(common.timeout)),
+        keepalive: Keepalive {
+            pool_size: if common.keepalive {
+                common.keepalive_pool
+            } else {
+                0
+            },
+            idle: Duration::from_millis(common.keepalive_timeout),
+            requests: u64::MAX,
+        },
+        limits: AiLimits {
+            request_bytes: common.max_req_body_size,
+            response_bytes: common.max_response_bytes,
+            stream_duration: common.max_stream_duration_ms.map(Duration::from_millis),
+        },
+        logging: Logging {
+            summaries: common.logging.summaries,
+            payloads: common.logging.payloads,
+        },
+    }
+}
+
+fn retry_policy(conf: &written::AiProxyMulti) -> RetryPolicy {
+    RetryPolicy {
+        has_alternatives: conf.instances.len() > 1,
+        on_429: conf.falls_back_on("http_429"),
+        on_5xx: conf.falls_back_on("http_5xx"),
+        statuses: conf.fallback_http_statuses.clone().unwrap_or_default(),
+        max_retries: conf.max_retries,
+        within: conf.retry_on_failure_within_ms.map(Duration::from_millis),
+    }
+}
+
+fn hash_key(balancer: &written::Balancer) -> HashKey {
+    let key = balancer.key.clone().unwrap_or_default();
+    match balancer.hash_on {
+        written::HashOn::Vars => HashKey::Var(key),
+        written::HashOn::Header => HashKey::Header(key),
+        written::HashOn::Cookie => HashKey::Cookie(key),
+        written::HashOn::Consumer => HashKey::Consumer,
+        written::HashOn::VarsCombinations => HashKey::Combination(Template::parse(&key)),
+    }
+}
+
+/// An instance in its run form.
+fn run_form(
+    instance: &written::Instance,
+    common: &written::Common,
+    warnings: &mut Vec<String>,
+) -> Result<AiInstance, String> {
+    let name = &instance.name;
+    let provider = provider_of(instance)?;
+    let endpoint = endpoint_of(instance)?;
+    if let Some(endpoint) = &endpoint
+        && endpoint.lone_slash()
+    {
+        warnings.push(format!(
+            "instance '{name}': override.endpoint ends in a lone `/`, which is read as no path"
+        ));
+    }
+    if endpoint.is_none() && provider.default_host().is_none() {
+        warnings.push(format!(
+            "instance '{name}': provider {} needs override.endpoint; requests to it will fail",
+            provider.as_str()
+        ));
+    }
+    let destination = destination_of(provider, endpoint.as_ref(), common.ssl_verify)?;
+    let auth_headers = auth_headers(instance)?;
+    let shaping = Shaping {
+        options: instance.options.clone().unwrap_or_default(),
+        llm_max_tokens: instance.llm_max_tokens(),
+        request_body: request_bodies(instance),
+        force: instance.request_body_force_override(),
+    };
+    let model = shaping
+        .options
+        .get("model")
+        .and_then(Value::as_str)
+        .map(Arc::from);
+    let shaper = Shaper::compile(provider, &shaping);
+    Ok(AiInstance::new(
+        name,
+        provider,
+        destination.map(Arc::new),
+        endpoint
+            .as_ref()
+            .and_then(|endpoint| endpoint.path().map(str::to_owned)),
+        auth_headers,
+        instance
+            .auth
+            .query
+            .clone()
+            .unwrap_or_default()
+            .into_iter()
+            .collect(),
+        endpoint
+            .map(|endpoint| endpoint.query().to_vec())
+            .unwrap_or_default(),
+        model,
+        shaper,
+    )
+    .with_fixed_targets())
+}
+
+fn provider_of(instance: &written::Instance) -> Result<Provider, String> {
+    Provider::from_name(&instance.provider)
+        .ok_or_else(|| format!("provider {} is not supported yet", instance.provider))
+}
+
+fn endpoint_of(instance: &written::Instance) -> Result<Option<Endpoint>, String> {
+    instance
+        .endpoint()
+        .map(|text| {
+            Endpoint::parse(text).map_err(|error| {
+                format!("instance '{}': override.endpoint: {error}", instance.name)
+            })
+        })
+        .transpose()
+}
+
+fn destination_of(
+    provider: Provider,
+    endpoint: Option<&Endpoint>,
+    verify: bool,
+) -> Result<Option<Destination>, String> {
+    let (host, port, https) = match (endpoint, provider.default_host()) {
+        (Some(endpoint), _) => (endpoint.host(), endpoint.port(), endpoint.is_https()),
+        (None, Some(host)) => (host, 443, true),
+        (None, None) => return Ok(None),
+    };
+    let tls = https.then(|| Tls {
+        server_name: host.into(),
+        verify,
+        client: None,
+    });
+    Destination::new(host, port, tls).map(Some)
+}
+
+fn auth_headers(instance: &written::Instance) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
+    let mut headers = Vec::new();
+    for (name, value) in instance.auth.header.iter().flatten() {
+        let lower = name.to_ascii_lowercase();
+        if ["host", "content-length", "accept-encoding"].contains(&lower.as_str()) {
+            continue;
+        }
+        let name = HeaderName::from_bytes(lower.as_bytes())
+            .map_err(|_| format!("auth.header: `{name}` is not a header name"))?;
+        let mut value = HeaderValue::from_str(value)
+            .map_err(|_| format!("auth.header.{name}: the value cannot stand in a header"))?;
+        value.set_sensitive(true);
+        headers.push((name, value));
+    }
+    Ok(headers)
+}
+
+fn request_bodies(
+    instance: &written::Instance,
+) -> BTreeMap<Protocol, serde_json::Map<String, Value>> {
+    instance
+        .request_body()
+        .into_iter()
+        .filter_map(|(name, patch)| Some((Protocol::from_name(name)?, patch.clone())))
+        .collect()
+}
+
+/// The probe of an instance: at its endpoint, with its credentials.
+fn probe_of(instance: &written::Instance, active: &checks::Active) -> Option<ProbeSpec> {
+    let provider = provider_of(instance).ok()?;
+    let endpoint = endpoint_of(instance).ok()?;
+    let (host, node_port) = match &endpoint {
+        Some(endpoint) => (endpoint.host().to_owned(), endpoint.port()),
+        None => (provider.default_host()?.to_owned(), 443),
+    };
+    let port = active.port.unwrap_or(node_port);
+    let is_name = host.parse::<std::net::IpAddr>().is_err();
+    let configured = active.host.clone();
+    let host_header = if is_name {
+        host.clone()
+    } else {
+        configured.clone().unwrap_or_else(|| host.clone())
+    };
+    let mut lines = active.req_headers.clone().unwrap_or_default();
+    for (name, value) in instance.auth.header.iter().flatten() {
+        let line = format!("{name}: {value}");
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    let mut target = active.http_path.clone();
+    let query: Vec<(String, String)> = instance
+        .auth
+        .query
+        .clone()
+        .unwrap_or_default()
+        .into_iter()
+        .collect();
+    if !query.is_empty() {
+        target.push(if target.contains('?') { '&' } else { '?' });
+        target.push_str(&encode_query(&query));
+    }
+    let hostname = configured.unwrap_or_else(|| host.clone());
+    Some(ProbeSpec {
+        kind: kind_of(active, lines, target, host_header),
+        host,
+        port,
+        hostname,
+    })
+}
+
+/// What is sent, by `checks.active.type`.
+pub(crate) fn kind_of(
+    active: &checks::Active,
+    lines: Vec<String>,
+    target: String,
+    host: String,
+) -> ProbeKind {
+    let request = ProbeRequest {
+        method: active.http_method.clone(),
+        target,
+        host: host.clone(),
+        lines,
+        body: active.http_req_body.clone(),
+    };
+    match active.kind {
+        checks::Kind::Tcp => ProbeKind::Tcp,
+        checks::Kind::Http => ProbeKind::Http(request),
+        checks::Kind::Https => ProbeKind::Https {
+            request,
+            server_name: active.https_sni.clone().unwrap_or(host),
+            verify: active.https_verify_certificate,
+        },
+    }
+}

@@ -1,0 +1,357 @@
+//! `ai-proxy` and what it shares with `ai-proxy-multi`: an LLM request and where it may go.
+//!
+//! The plugin sends nothing. In the access phase it reads the request, works out which protocol
+//! the client speaks, and sets the exchange's destination; the attempt loop treats that like any
+//! other. `ai-proxy` is a pool of one instance that is never retried.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode, Uri};
+use pointsman_ai::{BodyError, PathChoice, Protocol, Provider, RequestBody, Shaper, StreamMeter};
+use pointsman_balance::Pool;
+use serde_json::{Value, json};
+
+use crate::{
+    body::CollectError,
+    exchange::Exchange,
+    forward::judge::RetryPolicy,
+    plugin::{
+        Flow, Phases, Plugin, Reply, Step,
+        registry::{Building, PluginKind},
+    },
+    plugins::ai_instance,
+    upstream::{
+        HashKey,
+        destination::{Destination, Keepalive, Timeouts},
+    },
+};
+
+/// The instances of one AI plugin and the rules for using them.
+pub struct AiTarget {
+    /// Resource and plugin: the identity that the balancing position has.
+    pub key: String,
+    /// Who may be picked.
+    pub pool: Pool,
+    /// One per member of the pool, in the same order.
+    pub instances: Vec<AiInstance>,
+    /// What a hash ring hashes.
+    pub hash_key: Option<HashKey>,
+    /// When an attempt may be followed by another.
+    pub retry: RetryPolicy,
+    /// Limits of each operation on a connection.
+    pub timeouts: Timeouts,
+    /// Re-use of connections.
+    pub keepalive: Keepalive,
+    /// Limits on requests and responses.
+    pub limits: AiLimits,
+    /// What reaches log entries.
+    pub logging: Logging,
+}
+
+/// Limits on requests and responses.
+#[derive(Clone, Copy, Debug)]
+pub struct AiLimits {
+    /// `max_req_body_size`, bytes.
+    pub request_bytes: u64,
+    /// `max_response_bytes`.
+    pub response_bytes: Option<u64>,
+    /// `max_stream_duration_ms`.
+    pub stream_duration: Option<Duration>,
+}
+
+/// `logging`: what of an LLM exchange reaches log entries.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Logging {
+    /// `llm_summary`.
+    pub summaries: bool,
+    /// `llm_request` and `llm_response_text`.
+    pub payloads: bool,
+}
+
+/// One instance as it runs.
+pub struct AiInstance {
+    /// Its name; the label `node` of metrics.
+    pub name: Arc<str>,
+    /// Who serves it.
+    pub provider: Provider,
+    /// Where it is; `None` when neither the provider nor the configuration says.
+    pub destination: Option<Arc<Destination>>,
+    /// `host:port`, as logs show it.
+    pub address: Arc<str>,
+    /// `Host`, as logs show it.
+    pub host: Arc<str>,
+    /// The endpoint's own path, if it has one: then it is the path for everything.
+    pub path: Option<String>,
+    /// Credentials and other headers, over the client's.
+    pub auth_headers: Vec<(HeaderName, HeaderValue)>,
+    /// `auth.query`.
+    pub auth_query: Vec<(String, String)>,
+    /// The endpoint's own query.
+    pub endpoint_query: Vec<(String, String)>,
+    /// `options.model`.
+    pub model: Option<Arc<str>>,
+    /// What is written into request bodies.
+    pub shaper: Shaper,
+    targets: HashMap<Protocol, Uri>,
+}
+
+impl AiInstance {
+    /// Works out, once, the request targets that do not depend on the request.
+    #[must_use]
+    pub fn with_fixed_targets(mut self) -> Self {
+        for protocol in Protocol::ALL {
+            if protocol == Protocol::Passthrough {
+                continue;
+            }
+            let Ok(binding) = pointsman_ai::bind(self.provider, protocol) else {
+                continue;
+            };
+            let path = match (&self.path, binding.path) {
+                (Some(path), _) => path.as_str(),
+                (None, PathChoice::Provider(path)) => path,
+                (None, PathChoice::Inbound) => continue,
+            };
+            let query = self.query(None);
+            let full = if query.is_empty() {
+                path.to_owned()
+            } else {
+                format!("{path}?{query}")
+            };
+            if let Ok(uri) = Uri::try_from(full) {
+                self.targets.insert(protocol, uri);
+            }
+        }
+        self
+    }
+
+    /// An instance without fixed targets yet.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "every field is one; the caller names them all"
+    )]
+    pub(crate) fn new(
+        name: &str,
+        provider: Provider,
+        destination: Option<Arc<Destination>>,
+        path: Option<String>,
+        auth_headers: Vec<(HeaderName, HeaderValue)>,
+        auth_query: Vec<(String, String)>,
+        endpoint_query: Vec<(String, String)>,
+        model: Option<Arc<str>>,
+        shaper: Shaper,
+    ) -> Self {
+        use crate::upstream::destination::authority;
+        let (address, host) = destination.as_deref().map_or_else(
+            || (Arc::from(""), Arc::from("")),
+            |to| {
+                let address = Arc::from(authority(&to.host, to.port, 0));
+                (
+                    address,
+                    Arc::from(to.authority.to_str().unwrap_or_default()),
+                )
+            },
+        );
+        Self {
+            name: name.into(),
+            provider,
+            destination,
+            address,
+            host,
+            path,
+            auth_headers,
+            auth_query,
+            endpoint_query,
+            model,
+            shaper,
+            targets: HashMap::new(),
+        }
+    }
+
+    /// The request target for `protocol`, when it is always the same.
+    pub fn fixed_target(&self, protocol: Protocol) -> Option<&Uri> {
+        self.targets.get(&protocol)
+    }
+
+    /// The query to send: `auth.query`, then the endpoint's, which wins over it on a clash, then
+    /// the client's, which wins over the endpoint's but never over a credential.
+    pub fn query(&self, client: Option<&str>) -> String {
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        let mut set = |key: &str, value: &str| match pairs.iter_mut().find(|(k, _)| k == key) {
+            Some(pair) => value.clone_into(&mut pair.1),
+            None => pairs.push((key.to_owned(), value.to_owned())),
+        };
+        for (key, value) in self.auth_query.iter().chain(&self.endpoint_query) {
+            set(key, value);
+        }
+        for (key, value) in client.map(parse_query).unwrap_or_default() {
+            if !self.auth_query.iter().any(|(ours, _)| *ours == key) {
+                set(&key, &value);
+            }
+        }
+        encode_query(&pairs)
+    }
+}
+
+/// An LLM request that an AI plugin has claimed.
+pub struct AiCall {
+    /// Where it may go.
+    pub target: Arc<AiTarget>,
+    /// What the client speaks.
+    pub protocol: Protocol,
+    /// The client asked for a stream.
+    pub streaming: bool,
+    /// The client's body.
+    pub body: RequestBody,
+    /// Reads the response's stream in passing.
+    pub meter: Option<StreamMeter>,
+}
+
+/// `ai-proxy` or `ai-proxy-multi` at one place in the configuration.
+pub struct AiProxy {
+    /// Its instances.
+    pub target: Arc<AiTarget>,
+}
+
+/// `ai-proxy` for the registry.
+pub(crate) fn kind() -> PluginKind {
+    PluginKind {
+        schema: crate::config::plugin::ai_proxy::single_schema(),
+        build: build_single,
+        probes: None,
+        identity_field: None,
+    }
+}
+
+fn build_single(conf: &Value, building: &mut Building<'_>) -> Result<Arc<dyn Plugin>, String> {
+    let target = ai_instance::single(conf, building)?;
+    Ok(Arc::new(AiProxy { target }))
+}
+
+impl Plugin for AiProxy {
+    fn phases(&self) -> Phases {
+        Phases::ACCESS
+    }
+
+    fn access<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
+        Step::Later(Box::pin(self.claim(exchange)))
+    }
+
+    fn ai_target(&self) -> Option<&Arc<AiTarget>> {
+        Some(&self.target)
+    }
+}
+
+impl AiProxy {
+    /// Reads the request and claims the exchange for this plugin's instances.
+    async fn claim(&self, exchange: &mut Exchange) -> Flow {
+        if exchange.ai.is_some() {
+            // `ai-proxy-multi` has run; two destinations for one request cannot both be right.
+            return Flow::Continue;
+        }
+        if let Some(reply) = refuse_content_type(exchange) {
+            return Flow::Respond(reply);
+        }
+        let limit = self.target.limits.request_bytes;
+        let bytes = match exchange.read_body(limit).await {
+            Ok(bytes) => bytes,
+            Err(CollectError::TooLarge(size)) => return Flow::Respond(too_large(size, limit)),
+            Err(error) => return Flow::Fail(crate::gateway::body_failure(&error)),
+        };
+        match self.read(exchange, bytes) {
+            Ok(call) => {
+                exchange.ai = Some(Box::new(call));
+                Flow::Continue
+            }
+            Err(reply) => Flow::Respond(reply),
+        }
+    }
+
+    fn read(&self, exchange: &mut Exchange, bytes: Bytes) -> Result<AiCall, Reply> {
+        let body = RequestBody::parse(bytes).map_err(|error| refuse_body(&error))?;
+        let protocol = pointsman_ai::detect(&exchange.request.path, &body).ok_or_else(|| {
+            Reply::text(
+                StatusCode::BAD_REQUEST,
+                "no matching AI protocol for the request",
+            )
+        })?;
+        let streaming = pointsman_ai::is_streaming(protocol, &body);
+        exchange.llm.protocol = Some(protocol);
+        exchange.llm.stream = streaming;
+        exchange.llm.request_model = body.model().map(std::borrow::Cow::into_owned);
+        let target = Arc::clone(&self.target);
+        Ok(AiCall {
+            target,
+            protocol,
+            streaming,
+            body,
+            meter: None,
+        })
+    }
+}
+
+/// Anything but JSON is refused; no content type counts as JSON.
+fn refuse_content_type(exchange: &Exchange) -> Option<Reply> {
+    let value = exchange.request.headers.get(http::header::CONTENT_TYPE)?;
+    if value.as_bytes().starts_with(b"application/json") {
+        return None;
+    }
+    let value = String::from_utf8_lossy(value.as_bytes());
+    let text = format!("unsupported content-type: {value}, only application/json is supported");
+    Some(Reply::text(StatusCode::BAD_REQUEST, text))
+}
+
+fn too_large(size: u64, limit: u64) -> Reply {
+    let text = format!(
+        "could not get body: request size {size} is greater than the maximum size {limit} allowed"
+    );
+    Reply::json(StatusCode::PAYLOAD_TOO_LARGE, json!({ "message": text }))
+}
+
+fn refuse_body(error: &BodyError) -> Reply {
+    let text = match error {
+        BodyError::Empty => "could not get body: request body is empty".to_owned(),
+        BodyError::Malformed { .. } => format!("could not parse JSON request body: {error}"),
+        BodyError::Repeated(_) => error.to_string(),
+    };
+    Reply::json(StatusCode::BAD_REQUEST, json!({ "message": text }))
+}
+
+fn parse_query(query: &str) -> Vec<(String, String)> {
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(key), decode(value))
+        })
+        .collect()
+}
+
+fn decode(text: &str) -> String {
+    let spaced = text.replace('+', " ");
+    percent_encoding::percent_decode_str(&spaced)
+        .decode_utf8_lossy()
+        .into_owned()
+}
+
+/// `key=value` pairs, percent-encoded.
+pub(crate) fn encode_query(pairs: &[(String, String)]) -> String {
+    use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+    const KEPT: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'_')
+        .remove(b'.')
+        .remove(b'~');
+    let encoded: Vec<String> = pairs
+        .iter()
+        .map(|(key, value)| {
+            format!(
+                "{}={}",
+                utf8_percent_encode(key, KEPT),
+                utf8_percent_encode(value, KEPT)
+            )
+        })
+        .collect();
+    encoded.join("&")
+}

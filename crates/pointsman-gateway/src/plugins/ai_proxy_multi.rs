@@ -1,0 +1,28 @@
+//! `ai-proxy-multi`: one route, many instances, weighted and prioritised, with health and fallback.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::{
+    plugin::{
+        Plugin,
+        registry::{Building, PluginKind},
+    },
+    plugins::{ai_instance, ai_proxy::AiProxy},
+};
+
+/// `ai-proxy-multi` for the registry.
+pub(crate) fn kind() -> PluginKind {
+    PluginKind {
+        schema: crate::config::plugin::ai_proxy::multi_schema(),
+        build,
+        probes: Some(ai_instance::probes),
+        identity_field: None,
+    }
+}
+
+fn build(conf: &Value, building: &mut Building<'_>) -> Result<Arc<dyn Plugin>, String> {
+    let target = ai_instance::multi(conf, building)?;
+    Ok(Arc::new(AiProxy { target }))
+}

@@ -1,0 +1,101 @@
+//! `file-logger`: one JSON line per request, appended to a file.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{no_rules, parse};
+use crate::{
+    config::{plugin_schema::PluginSchema, resource::schema_of},
+    exchange::Exchange,
+    observe::entry::{LogConf, LogMetadata, Wants, Writer},
+    plugin::{
+        Phases, Plugin,
+        registry::{Building, PluginKind},
+    },
+    ports::{Sink, SinkSpec},
+    router::Expr,
+};
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+struct Conf {
+    /// The file; without it, the metadata's.
+    path: Option<String>,
+    /// Log only when one of these holds.
+    #[serde(rename = "match")]
+    #[schemars(length(max = 20))]
+    matches: Option<Vec<Value>>,
+    /// What is logged.
+    #[serde(flatten)]
+    common: LogConf,
+}
+
+struct FileLogger {
+    sink: Arc<dyn Sink>,
+    writer: Writer,
+    matches: Option<Vec<Expr>>,
+}
+
+/// For the registry.
+pub(crate) fn kind() -> PluginKind {
+    PluginKind {
+        schema: PluginSchema {
+            name: "file-logger",
+            priority: 399,
+            version: "0.1",
+            schema: schema_of::<Conf>(),
+            consumer_schema: None,
+            metadata_schema: Some(schema_of::<LogMetadata>()),
+            is_auth: false,
+            check: no_rules,
+        },
+        build,
+        probes: None,
+        identity_field: None,
+    }
+}
+
+fn build(conf: &Value, building: &mut Building<'_>) -> Result<Arc<dyn Plugin>, String> {
+    let conf: Conf = parse(conf)?;
+    let metadata: LogMetadata = building
+        .metadata
+        .map(parse)
+        .transpose()?
+        .unwrap_or_default();
+    let path = conf.path.or_else(|| metadata.path.clone());
+    let path = path.ok_or("property \"path\" is required (here or in the plugin's metadata)")?;
+    let matches = conf
+        .matches
+        .map(|list| list.iter().map(Expr::parse).collect::<Result<Vec<_>, _>>())
+        .transpose()
+        .map_err(|error| format!("match: {error}"))?;
+    let writer = Writer::new(conf.common, &metadata)?;
+    Ok(Arc::new(FileLogger {
+        sink: building.sinks.open(&SinkSpec::File { path }),
+        writer,
+        matches,
+    }))
+}
+
+impl Plugin for FileLogger {
+    fn phases(&self) -> Phases {
+        Phases::LOG
+    }
+
+    fn wants(&self) -> Wants {
+        self.writer.wants()
+    }
+
+    fn log(&self, exchange: &Exchange) {
+        let wanted = self.matches.as_ref().is_none_or(|matches| {
+            matches
+                .iter()
+                .any(|expr| expr.eval(exchange).unwrap_or(false))
+        });
+        if wanted {
+            self.sink.push(self.writer.entry(exchange));
+        }
+    }
+}

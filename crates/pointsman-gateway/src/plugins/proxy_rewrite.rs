@@ -1,0 +1,275 @@
+//! `proxy-rewrite`: changes what the target receives.
+
+use std::sync::Arc;
+
+use fancy_regex::Regex;
+use http::{HeaderName, HeaderValue, Method};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::parse;
+use crate::{
+    config::{plugin_schema::PluginSchema, resource::schema_of},
+    exchange::Exchange,
+    plugin::{
+        Flow, Phases, Plugin, Step,
+        registry::{Building, PluginKind},
+    },
+    template::Template,
+};
+
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
+struct Conf {
+    /// New path, a template; a `?` in it starts the query.
+    #[schemars(length(min = 1, max = 4096), regex(pattern = r"^/.*"))]
+    uri: Option<String>,
+    /// Pairs of a pattern and what replaces the path; the first that matches counts.
+    #[schemars(length(min = 2))]
+    regex_uri: Option<Vec<String>>,
+    /// `Host` of the target.
+    #[schemars(regex(pattern = r"^[0-9a-zA-Z\-.]+(:\d{1,5})?$"))]
+    host: Option<String>,
+    /// Method of the target.
+    #[schemars(extend("enum" = ["GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "MKCOL", "COPY", "MOVE", "PROPFIND", "LOCK", "UNLOCK", "PATCH", "TRACE"]))]
+    method: Option<String>,
+    /// `{set, add, remove}`, or headers to set.
+    headers: Option<Map<String, Value>>,
+    /// Start from the path as received, and send it without encoding it again.
+    use_real_request_uri_unsafe: bool,
+}
+
+struct ProxyRewrite {
+    uri: Option<Template>,
+    patterns: Vec<(Regex, Template)>,
+    host: Option<HeaderValue>,
+    method: Option<Method>,
+    add: Vec<(HeaderName, Template)>,
+    set: Vec<(HeaderName, Template)>,
+    remove: Vec<HeaderName>,
+    real_uri: bool,
+}
+
+/// For the registry.
+pub(crate) fn kind() -> PluginKind {
+    PluginKind {
+        schema: PluginSchema {
+            name: "proxy-rewrite",
+            priority: 1008,
+            version: "0.1",
+            schema: schema_of::<Conf>(),
+            consumer_schema: None,
+            metadata_schema: None,
+            is_auth: false,
+            check: |conf| compile(conf).map(drop),
+        },
+        build: |conf, _: &mut Building<'_>| Ok(Arc::new(compile(conf)?)),
+        probes: None,
+        identity_field: None,
+    }
+}
+
+fn compile(conf: &Value) -> Result<ProxyRewrite, String> {
+    let conf: Conf = parse(conf)?;
+    let pairs = conf.regex_uri.unwrap_or_default();
+    if pairs.len() % 2 != 0 {
+        return Err("The length of regex_uri should be an even number".to_owned());
+    }
+    let patterns = pairs
+        .chunks_exact(2)
+        .map(|pair| {
+            let regex = Regex::new(&pair[0])
+                .map_err(|error| format!("invalid regex_uri({}, {}): {error}", pair[0], pair[1]))?;
+            Ok((regex, Template::parse(&pair[1])))
+        })
+        .collect::<Result<Vec<_>, String>>()?;
+    let headers = conf.headers.unwrap_or_default();
+    let is_nested = headers
+        .keys()
+        .any(|key| matches!(key.as_str(), "set" | "add" | "remove"))
+        && headers
+            .values()
+            .all(|value| value.is_object() || value.is_array());
+    let (add, set, remove) = if is_nested {
+        (
+            named(headers.get("add"))?,
+            named(headers.get("set"))?,
+            names(headers.get("remove"))?,
+        )
+    } else {
+        (
+            Vec::new(),
+            named(Some(&Value::Object(headers)))?,
+            Vec::new(),
+        )
+    };
+    let host = conf
+        .host
+        .map(|host| HeaderValue::from_str(&host))
+        .transpose();
+    Ok(ProxyRewrite {
+        uri: conf.uri.as_deref().map(Template::parse),
+        patterns,
+        host: host.map_err(|_| "host cannot stand in a header".to_owned())?,
+        method: conf
+            .method
+            .and_then(|method| Method::from_bytes(method.as_bytes()).ok()),
+        add,
+        set,
+        remove,
+        real_uri: conf.use_real_request_uri_unsafe,
+    })
+}
+
+fn named(headers: Option<&Value>) -> Result<Vec<(HeaderName, Template)>, String> {
+    let mut list = Vec::new();
+    for (name, value) in headers.and_then(Value::as_object).into_iter().flatten() {
+        let header = header_name(name)?;
+        let values = match value {
+            Value::Array(values) => values.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        for value in values {
+            let text = match value {
+                Value::String(text) => text.clone(),
+                Value::Number(number) => number.to_string(),
+                _ => return Err(format!("headers.{name}: must be a text or a number")),
+            };
+            list.push((header.clone(), Template::parse(&text)));
+        }
+    }
+    Ok(list)
+}
+
+fn names(headers: Option<&Value>) -> Result<Vec<HeaderName>, String> {
+    let list = headers
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    list.iter()
+        .filter_map(Value::as_str)
+        .map(header_name)
+        .collect()
+}
+
+fn header_name(name: &str) -> Result<HeaderName, String> {
+    HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| format!("headers: `{name}` is not a header name"))
+}
+
+impl Plugin for ProxyRewrite {
+    fn phases(&self) -> Phases {
+        Phases::REWRITE
+    }
+
+    fn rewrite<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
+        let captures = self.rewrite_uri(exchange);
+        let captures: Vec<&str> = captures.iter().map(String::as_str).collect();
+        self.rewrite_headers(exchange, &captures);
+        if let Some(host) = &self.host {
+            exchange.request.host = Some(host.clone());
+        }
+        if let Some(method) = &self.method {
+            exchange.request.method = method.clone();
+        }
+        Step::Done(Flow::Continue)
+    }
+}
+
+impl ProxyRewrite {
+    /// Changes path and query; returns what the pattern captured.
+    fn rewrite_uri(&self, exchange: &mut Exchange) -> Vec<String> {
+        let from = if self.real_uri {
+            exchange.received.uri.path().to_owned()
+        } else {
+            exchange.request.path.clone()
+        };
+        let mut captures = Vec::new();
+        let new = match &self.uri {
+            Some(template) => Some(template.render(exchange).text),
+            None => self.patterns.iter().find_map(|(pattern, template)| {
+                let found = pattern.captures(&from).ok().flatten()?;
+                captures = found
+                    .iter()
+                    .map(|group| group.map_or_else(String::new, |group| group.as_str().to_owned()))
+                    .collect();
+                let groups: Vec<&str> = captures.iter().map(String::as_str).collect();
+                Some(template.render_with(exchange, &groups).text)
+            }),
+        };
+        let Some(new) = new.or_else(|| self.real_uri.then_some(from)) else {
+            return captures;
+        };
+        let (path, own_query) = match new.split_once('?') {
+            Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
+            None => (new, None),
+        };
+        let path = if path.starts_with('/') {
+            path
+        } else {
+            format!("/{path}")
+        };
+        let request = &mut exchange.request;
+        request.raw_path = self.real_uri.then(|| path.clone());
+        request.path = path;
+        let client = request.query.take().filter(|query| !query.is_empty());
+        request.query = match (own_query, client) {
+            (Some(own), Some(client)) => Some(format!("{own}&{client}")),
+            (own, client) => own.or(client),
+        };
+        captures
+    }
+
+    /// Adds, then sets, then removes. A value that comes out empty removes the header.
+    fn rewrite_headers(&self, exchange: &mut Exchange, captures: &[&str]) {
+        for (name, template) in &self.add {
+            let text = template.render_with(exchange, captures).text;
+            if let Ok(value) = HeaderValue::from_str(&text) {
+                exchange.request.headers.append(name.clone(), value);
+            }
+        }
+        for (name, template) in &self.set {
+            let text = template.render_with(exchange, captures).text;
+            match HeaderValue::from_str(&text) {
+                Ok(value) if !text.is_empty() => {
+                    exchange.request.headers.insert(name.clone(), value);
+                }
+                _ => {
+                    exchange.request.headers.remove(name);
+                }
+            }
+        }
+        for name in &self.remove {
+            exchange.request.headers.remove(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// G-166
+    #[test]
+    fn mistakes_are_told() {
+        let error = |conf: Value| compile(&conf).err().expect("wrong");
+        assert_eq!(
+            error(json!({"regex_uri": ["a", "b", "c"]})),
+            "The length of regex_uri should be an even number"
+        );
+        assert!(error(json!({"regex_uri": ["(", "b"]})).starts_with("invalid regex_uri((, b): "));
+        assert!(error(json!({"headers": {"a b": "x"}})).contains("not a header name"));
+    }
+
+    #[test]
+    fn headers_come_in_two_forms() {
+        let flat = compile(&json!({"headers": {"X-A": "1", "X-B": 2}})).expect("valid");
+        assert_eq!((flat.set.len(), flat.add.len()), (2, 0));
+        let nested = compile(&json!({"headers": {"add": {"x": ["1", "2"]}, "remove": ["y"]}}))
+            .expect("valid");
+        assert_eq!((nested.add.len(), nested.remove.len()), (2, 1));
+    }
+}

@@ -1,0 +1,156 @@
+//! What the outside must provide.
+//!
+//! This crate opens no socket, spawns no task and writes no file. The program hands it these
+//! ports; tests hand it scripted ones.
+
+use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use pointsman_balance::Picked;
+
+use crate::{
+    body::Body,
+    failure::TransportFault,
+    upstream::destination::{Destination, Keepalive, Timeouts},
+};
+
+/// A future that stays on its worker's thread.
+pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// Sends requests to targets. One per worker; owns that worker's connections.
+pub trait Upstreams {
+    /// Sends one attempt and returns once the response's head has arrived.
+    ///
+    /// Dropping the future, or later the response's body, closes the connection at once. The
+    /// body yields errors whose source is a [`TransportFault`] via [`BrokenBody`].
+    fn send(&self, attempt: Attempt) -> LocalFuture<'_, Result<Answer, SendError>>;
+}
+
+/// One request to one target.
+///
+/// `picked` is the proof that a pick against the current verdicts chose the target: nothing can
+/// be sent without one.
+pub struct Attempt {
+    /// The pick that this attempt carries out.
+    pub picked: Picked,
+    /// Where to connect and how.
+    pub destination: Arc<Destination>,
+    /// What to send. The URI is in origin form; `Host` is set.
+    pub request: http::Request<Body>,
+    /// Limits for connecting, sending and each read.
+    pub timeouts: Timeouts,
+    /// Whether and how the connection may be used again.
+    pub keepalive: Keepalive,
+    /// The request asks for a protocol switch (WebSocket) and may get one.
+    pub upgrade: bool,
+}
+
+/// The head of a target's response, its body and what is known of the transfer.
+pub struct Answer {
+    /// Status, headers and body. After a 101 the body is empty and the extensions hold what the
+    /// program needs to join the two connections.
+    pub response: http::Response<Body>,
+    /// The address that was dialled.
+    pub address: Option<SocketAddr>,
+    /// Time to connect, TLS included; `None` on a connection that was open already.
+    pub connect_time: Option<Duration>,
+}
+
+/// An attempt without a response head.
+#[derive(Debug)]
+pub struct SendError {
+    /// What went wrong.
+    pub fault: TransportFault,
+    /// Detail for the log; holds no secret.
+    pub detail: String,
+    /// The address that was dialled, if it came to that.
+    pub address: Option<SocketAddr>,
+    /// The request, if nothing of it can have reached the target.
+    pub unsent: Option<http::Request<Body>>,
+}
+
+/// The error of a response body that broke off.
+#[derive(Debug)]
+pub struct BrokenBody(pub TransportFault);
+
+impl std::fmt::Display for BrokenBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.as_str())
+    }
+}
+
+impl std::error::Error for BrokenBody {}
+
+/// The error of a request body whose next bytes did not arrive in time.
+#[derive(Debug)]
+pub struct BodyTimeout;
+
+impl std::fmt::Display for BodyTimeout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the request body did not arrive in time")
+    }
+}
+
+impl std::error::Error for BodyTimeout {}
+
+/// A place where lines of a log go: bounded, never blocking.
+///
+/// When a sink is full it drops the line and counts it; the count is a metric.
+pub trait Sink: Send + Sync {
+    /// Hands over one entry, without a line end. Returns at once.
+    fn push(&self, entry: Bytes);
+    /// How many entries were dropped so far.
+    fn dropped(&self) -> u64;
+    /// How many entries wait.
+    fn pending(&self) -> u64;
+}
+
+/// Opens sinks when configuration is compiled. Equal specifications share one sink, also across
+/// reloads; a sink that no configuration names any more is flushed and closed.
+pub trait Sinks: Send + Sync {
+    /// The sink for `spec`.
+    fn open(&self, spec: &SinkSpec) -> Arc<dyn Sink>;
+}
+
+/// Where entries go and how they are gathered on the way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum SinkSpec {
+    /// One line per entry, appended to a file.
+    File {
+        /// Path as configured.
+        path: String,
+    },
+    /// Batches over HTTP.
+    Http(Box<HttpSink>),
+}
+
+/// An HTTP collector and the batch processor in front of it (APISIX 3.18 names and defaults).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HttpSink {
+    /// Where to `POST`.
+    pub uri: String,
+    /// Value of `Authorization`.
+    pub auth_header: Option<String>,
+    /// Limit of one delivery.
+    pub timeout: Duration,
+    /// Verify the collector's certificate.
+    pub ssl_verify: bool,
+    /// `new_line`: JSON lines as `text/plain`; otherwise a JSON object or array.
+    pub new_line: bool,
+    /// Deliveries of one batch after the first.
+    pub max_retry_count: u32,
+    /// Pause before such a retry.
+    pub retry_delay: Duration,
+    /// The oldest entry waits no longer than this.
+    pub buffer_duration: Duration,
+    /// No new entry for this long: send what is there.
+    pub inactive_timeout: Duration,
+    /// Entries per batch.
+    pub batch_max_size: usize,
+    /// Entries that may wait; more are dropped and counted.
+    pub max_pending_entries: usize,
+    /// Label of the metric, `<plugin>` unless named.
+    pub name: String,
+    /// The route that the configuration belongs to, for the metric.
+    pub route_id: String,
+}

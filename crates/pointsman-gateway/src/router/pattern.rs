@@ -1,0 +1,181 @@
+//! Regular expressions as operators write them: PCRE syntax, unanchored.
+//!
+//! Compiled once, when configuration is loaded, and matched under a limit, so
+//! that no request can make a pattern run for long. Most patterns in the wild
+//! are only `^/v1/` or `^chat$`; those never reach the engine.
+//!
+//! One difference from PCRE in byte mode is accepted: `\w`, `\d` and case
+//! folding know Unicode.
+
+use fancy_regex::{Regex, RegexBuilder};
+
+/// Steps a backtracking match may take before it is given up.
+pub const BACKTRACK_LIMIT: usize = 100_000;
+
+/// Bytes one compiled pattern may take.
+pub const COMPILED_BYTES_MAX: usize = 10 << 20;
+
+/// Whether upper and lower case differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Case {
+    /// `A` is not `a`.
+    Sensitive,
+    /// `A` is `a`.
+    Insensitive,
+}
+
+/// A compiled pattern.
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    engine: Engine,
+}
+
+/// The pattern cannot be compiled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid regex '{pattern}': {reason}")]
+pub struct PatternError {
+    /// As configured.
+    pub pattern: String,
+    /// What the engine says about it.
+    pub reason: String,
+}
+
+/// The match was given up: see [`BACKTRACK_LIMIT`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("regex took too many steps on this input")]
+pub struct MatchLimit;
+
+#[derive(Debug, Clone)]
+enum Engine {
+    Equals(Box<str>),
+    StartsWith(Box<str>),
+    EndsWith(Box<str>),
+    Contains(Box<str>),
+    Regex(Box<Regex>),
+}
+
+impl Pattern {
+    /// Compiles `pattern`.
+    ///
+    /// # Errors
+    /// When the syntax is wrong or the result would exceed
+    /// [`COMPILED_BYTES_MAX`].
+    pub fn new(pattern: &str, case: Case) -> Result<Self, PatternError> {
+        if case == Case::Sensitive
+            && let Some(engine) = Engine::literal(pattern)
+        {
+            return Ok(Self { engine });
+        }
+        let regex = RegexBuilder::new(pattern)
+            .case_insensitive(case == Case::Insensitive)
+            .backtrack_limit(BACKTRACK_LIMIT)
+            .delegate_size_limit(COMPILED_BYTES_MAX)
+            .build()
+            .map_err(|error| PatternError {
+                pattern: pattern.to_owned(),
+                reason: error.to_string(),
+            })?;
+        Ok(Self {
+            engine: Engine::Regex(Box::new(regex)),
+        })
+    }
+
+    /// Whether the pattern occurs anywhere in `text`.
+    ///
+    /// # Errors
+    /// When the match took more than [`BACKTRACK_LIMIT`] steps; the answer is
+    /// then unknown, and a caller must not take it for a "no".
+    pub fn is_match(&self, text: &str) -> Result<bool, MatchLimit> {
+        Ok(match &self.engine {
+            Engine::Equals(literal) => text == &**literal,
+            Engine::StartsWith(literal) => text.starts_with(&**literal),
+            Engine::EndsWith(literal) => text.ends_with(&**literal),
+            Engine::Contains(literal) => text.contains(&**literal),
+            Engine::Regex(regex) => return regex.is_match(text).map_err(|_| MatchLimit),
+        })
+    }
+}
+
+impl Engine {
+    /// The plain comparison a pattern without metacharacters comes down to.
+    fn literal(pattern: &str) -> Option<Self> {
+        let (at_start, rest) = match pattern.strip_prefix('^') {
+            Some(rest) => (true, rest),
+            None => (false, pattern),
+        };
+        let (at_end, literal) = match rest.strip_suffix('$') {
+            Some(literal) => (true, literal),
+            None => (false, rest),
+        };
+        if literal.contains(METACHARACTERS) {
+            return None;
+        }
+        let literal = Box::from(literal);
+        Some(match (at_start, at_end) {
+            (true, true) => Self::Equals(literal),
+            (true, false) => Self::StartsWith(literal),
+            (false, true) => Self::EndsWith(literal),
+            (false, false) => Self::Contains(literal),
+        })
+    }
+}
+
+const METACHARACTERS: [char; 14] = [
+    '\\', '.', '+', '*', '?', '(', ')', '|', '[', ']', '{', '}', '^', '$',
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(pattern: &str, case: Case, text: &str, expected: bool) {
+        let compiled = Pattern::new(pattern, case).unwrap();
+        assert_eq!(
+            compiled.is_match(text),
+            Ok(expected),
+            "{pattern:?} on {text:?}"
+        );
+    }
+
+    #[test]
+    fn literals_take_the_short_way_and_mean_the_same() {
+        for pattern in ["", "^", "$", "^$", "ab", "^ab", "ab$", "^ab$", "/v1/"] {
+            let short = Pattern::new(pattern, Case::Sensitive).unwrap();
+            assert!(!matches!(short.engine, Engine::Regex(_)), "{pattern:?}");
+            let long = Regex::new(pattern).unwrap();
+            for text in ["", "ab", "abc", "xab", "xabc", "a", "AB", "x/v1/y"] {
+                assert_eq!(
+                    short.is_match(text).unwrap(),
+                    long.is_match(text).unwrap(),
+                    "{pattern:?} on {text:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn pcre_features_work() {
+        check("^(?!internal-).+$", Case::Sensitive, "gpt-4", true);
+        check("^(?!internal-).+$", Case::Sensitive, "internal-4", false);
+        check(r"(a)\1", Case::Sensitive, "xaax", true);
+        check("gpt", Case::Insensitive, "GPT-4", true);
+        check("gpt", Case::Sensitive, "GPT-4", false);
+    }
+
+    #[test]
+    fn a_broken_pattern_is_refused() {
+        for pattern in ["(", "[", "a{2,1}", r"\p{Nope}", "(?P<x"] {
+            let error = Pattern::new(pattern, Case::Sensitive).unwrap_err();
+            assert_eq!(error.pattern, pattern);
+            assert!(error.to_string().starts_with("invalid regex '"));
+        }
+        assert!(Pattern::new(&"(".repeat(100_000), Case::Sensitive).is_err());
+        assert!(Pattern::new("(?:a{1000}){10000}", Case::Sensitive).is_err());
+    }
+
+    #[test]
+    fn runaway_backtracking_is_given_up() {
+        let pattern = Pattern::new(r"^(a+)+\1b$", Case::Sensitive).unwrap();
+        assert_eq!(pattern.is_match(&"a".repeat(64)), Err(MatchLimit));
+    }
+}

@@ -1,0 +1,213 @@
+//! From an upstream as written to one that runs.
+
+use std::{sync::Arc, time::Duration};
+
+use http::HeaderValue;
+use pointsman_balance::{Algorithm, MemberSpec, Pool, PoolError, Wanted};
+
+use crate::{
+    config::{resource::upstream as written, snapshot::seconds},
+    plugins::ai_instance,
+    template::Template,
+    upstream::{
+        HashKey, PassHost, Predecessors, Upstream,
+        destination::{ClientCertificate, Destination, Keepalive, Timeouts, Tls, authority},
+        health::{Assigned, Planned, ProbeSpec, ReportName},
+    },
+};
+
+/// What an upstream compiles to.
+pub enum Built {
+    /// It can take requests.
+    Usable(Arc<Upstream>),
+    /// It has no node: 503.
+    NoNodes,
+    /// Every weight of its ring is 0: 502.
+    NothingToPick,
+}
+
+/// The run form of `upstream`, which belongs to `key`.
+pub fn upstream(
+    key: &str,
+    upstream: &written::Upstream,
+    health: &Assigned,
+    previous: &dyn Predecessors,
+) -> Result<Built, String> {
+    let nodes = upstream.nodes();
+    if nodes.is_empty() {
+        return Ok(Built::NoNodes);
+    }
+    let algorithm = match upstream.kind.as_str() {
+        "roundrobin" => Algorithm::RoundRobin,
+        "chash" => Algorithm::Chash,
+        other => {
+            return Err(format!(
+                "type {other} is not supported yet (roundrobin, chash)"
+            ));
+        }
+    };
+    if algorithm == Algorithm::Chash && nodes.iter().all(|node| node.weight == 0) {
+        return Ok(Built::NothingToPick);
+    }
+    let members = nodes
+        .iter()
+        .map(|node| {
+            let name = authority(&node.host, node.port, 0);
+            MemberSpec {
+                targets: health.targets(key, &name),
+                name,
+                weight: node.weight,
+                priority: node.priority,
+            }
+        })
+        .collect();
+    let mut pool =
+        Pool::new(members, algorithm, rand::random()).map_err(|e: PoolError| e.to_string())?;
+    if let Some(before) = previous.pool(key) {
+        pool = pool.succeeding(before);
+    }
+    let client = client_certificate(upstream)?;
+    let destinations = nodes
+        .iter()
+        .map(|node| {
+            let tls = upstream.is_tls().then(|| Tls {
+                server_name: node.host.as_str().into(),
+                // APISIX does not verify the certificates of plain upstreams; see `tls.verify`.
+                verify: upstream.verifies(),
+                client: client.clone(),
+            });
+            Destination::new(&node.host, node.port, tls).map(Arc::new)
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let retries = upstream.retries.unwrap_or(nodes.len() - 1);
+    Ok(Built::Usable(Arc::new(Upstream {
+        key: key.to_owned(),
+        pool,
+        nodes: destinations,
+        hash_key: (algorithm == Algorithm::Chash).then(|| hash_key(upstream)),
+        pass_host: pass_host(upstream)?,
+        retries,
+        retry_timeout: upstream
+            .retry_timeout
+            .filter(|limit| *limit > 0.0)
+            .map(seconds),
+        timeouts: upstream.timeout.as_ref().map_or(DEFAULT_TIMEOUTS, timeouts),
+        keepalive: keepalive(upstream),
+    })))
+}
+
+/// `timeout` as written, in its run form.
+pub fn timeouts(written: &crate::config::resource::Timeout) -> Timeouts {
+    Timeouts {
+        connect: seconds(written.connect),
+        send: seconds(written.send),
+        read: seconds(written.read),
+    }
+}
+
+/// The probes that the nodes of `upstream` want.
+pub fn probes(key: &str, upstream: &written::Upstream) -> Vec<Planned> {
+    let Some(active) = upstream
+        .checks
+        .as_ref()
+        .and_then(|checks| checks.active.as_ref())
+    else {
+        return Vec::new();
+    };
+    upstream
+        .nodes()
+        .iter()
+        .map(|node| {
+            let port = active.port.unwrap_or(node.port);
+            let is_name = node.host.parse::<std::net::IpAddr>().is_err();
+            let host = match (&upstream.upstream_host, is_name) {
+                (Some(host), _) if upstream.rewrites_host() => host.clone(),
+                (_, true) => node.host.clone(),
+                (_, false) => active.host.clone().unwrap_or_else(|| node.host.clone()),
+            };
+            let hostname = active.host.clone().unwrap_or_else(|| node.host.clone());
+            let lines = active.req_headers.clone().unwrap_or_default();
+            let kind = ai_instance::kind_of(active, lines, active.http_path.clone(), host);
+            let member = authority(&node.host, node.port, 0);
+            Planned {
+                owner: key.to_owned(),
+                report: ReportName {
+                    name: key.to_owned(),
+                    instance: None,
+                },
+                wanted: Wanted {
+                    probe: ProbeSpec {
+                        kind,
+                        host: node.host.clone(),
+                        port,
+                        hostname,
+                    },
+                    policy: active.policy(),
+                    lineage: format!("{key}/{member}"),
+                    checker: key.to_owned(),
+                },
+                member,
+            }
+        })
+        .collect()
+}
+
+fn hash_key(upstream: &written::Upstream) -> HashKey {
+    let key = upstream.key.clone().unwrap_or_default();
+    match upstream.hash_on.as_str() {
+        "header" => HashKey::Header(key),
+        "cookie" => HashKey::Cookie(key),
+        "consumer" => HashKey::Consumer,
+        "vars_combinations" => HashKey::Combination(Template::parse(&key)),
+        _ => HashKey::Var(key),
+    }
+}
+
+fn pass_host(upstream: &written::Upstream) -> Result<PassHost, String> {
+    Ok(match upstream.pass_host.as_str() {
+        "node" => PassHost::Node,
+        "rewrite" => {
+            let host = upstream.upstream_host.as_deref().unwrap_or_default();
+            let value = HeaderValue::from_str(host)
+                .map_err(|_| format!("upstream_host `{host}` cannot stand in a header"))?;
+            PassHost::Rewrite(value)
+        }
+        _ => PassHost::Pass,
+    })
+}
+
+fn keepalive(upstream: &written::Upstream) -> Keepalive {
+    upstream
+        .keepalive_pool
+        .as_ref()
+        .map_or(DEFAULT_KEEPALIVE, |pool| Keepalive {
+            pool_size: pool.size,
+            idle: seconds(pool.idle_timeout),
+            requests: pool.requests,
+        })
+}
+
+fn client_certificate(
+    upstream: &written::Upstream,
+) -> Result<Option<Arc<ClientCertificate>>, String> {
+    let Some(tls) = &upstream.tls else {
+        return Ok(None);
+    };
+    match (&tls.client_cert, &tls.client_key) {
+        (Some(cert), Some(key)) => Ok(Some(Arc::new(ClientCertificate {
+            cert: cert.clone(),
+            key: key.clone(),
+        }))),
+        _ if tls.client_cert_id.is_some() => Err(
+            "tls.client_cert_id is not supported yet; use client_cert and client_key".to_owned(),
+        ),
+        _ => Ok(None),
+    }
+}
+
+const DEFAULT_TIMEOUTS: Timeouts = Timeouts::all(Duration::from_secs(60));
+const DEFAULT_KEEPALIVE: Keepalive = Keepalive {
+    pool_size: 320,
+    idle: Duration::from_secs(60),
+    requests: 1000,
+};

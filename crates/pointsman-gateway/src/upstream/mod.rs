@@ -1,0 +1,97 @@
+//! Pools at work: the run form of an upstream, its nodes and how requests reach them.
+
+pub mod build;
+pub mod destination;
+pub mod driver;
+pub mod health;
+
+use std::{sync::Arc, time::Duration};
+
+use http::HeaderValue;
+use pointsman_balance::Pool;
+
+use crate::{
+    exchange::Exchange,
+    template::Template,
+    upstream::destination::{Destination, Keepalive, Timeouts},
+};
+
+/// An upstream that can take requests.
+pub struct Upstream {
+    /// Resource key, such as `/upstreams/1`; the identity that its balancing position has.
+    pub key: String,
+    /// Who may be picked.
+    pub pool: Pool,
+    /// One destination per member of the pool, in the same order.
+    pub nodes: Vec<Arc<Destination>>,
+    /// What a hash ring hashes.
+    pub hash_key: Option<HashKey>,
+    /// `Host` and TLS name of its requests.
+    pub pass_host: PassHost,
+    /// Attempts after the first.
+    pub retries: usize,
+    /// No further attempt after this; `None` for no limit.
+    pub retry_timeout: Option<Duration>,
+    /// Limits of an attempt.
+    pub timeouts: Timeouts,
+    /// Re-use of connections.
+    pub keepalive: Keepalive,
+}
+
+/// Which `Host` a plain upstream receives (APISIX `pass_host`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PassHost {
+    /// The client's.
+    Pass,
+    /// The node's own, with its port unless that is the scheme's.
+    Node,
+    /// A fixed one.
+    Rewrite(HeaderValue),
+}
+
+/// What a hash ring hashes (APISIX `hash_on` and `key`).
+#[derive(Debug)]
+pub enum HashKey {
+    /// A request variable.
+    Var(String),
+    /// A request header.
+    Header(String),
+    /// A cookie.
+    Cookie(String),
+    /// The authenticated consumer's name.
+    Consumer,
+    /// A template; counts as missing when none of its variables resolves.
+    Combination(Template),
+}
+
+impl HashKey {
+    /// The key of this request; the client's address when what is configured is missing.
+    pub fn of(&self, exchange: &Exchange) -> String {
+        let found = match self {
+            Self::Var(name) => exchange.text(name),
+            // APISIX looks headers up as variables, where `-` and `_` are one.
+            Self::Header(name) => exchange.text(&format!(
+                "http_{}",
+                name.to_ascii_lowercase().replace('-', "_")
+            )),
+            Self::Cookie(name) => exchange.text(&format!("cookie_{name}")),
+            Self::Consumer => exchange
+                .consumer()
+                .map(|consumer| consumer.username.to_string()),
+            Self::Combination(template) => {
+                let rendered = template.render(exchange);
+                (rendered.resolved > 0).then_some(rendered.text)
+            }
+        };
+        match found {
+            Some(key) if !key.is_empty() => key,
+            _ => exchange.peer.client.ip().to_string(),
+        }
+    }
+}
+
+/// The pools of an earlier configuration, by the resource that they belong to.
+pub trait Predecessors {
+    /// The pool that `key` had, whose balancing position a new one takes over.
+    fn pool(&self, key: &str) -> Option<&Pool>;
+}

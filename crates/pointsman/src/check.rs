@@ -1,0 +1,114 @@
+//! `pointsman check`: every error of a configuration at once, and no socket.
+
+use std::{cell::RefCell, process::ExitCode, rc::Rc, sync::Arc};
+
+use bytes::Bytes;
+use pointsman_gateway::{
+    config::{document::Severity, settings::Settings},
+    plugin::registry::Registry,
+    ports::{Sink, SinkSpec, Sinks},
+    upstream::driver::Health,
+};
+
+use crate::{
+    cli::CheckOptions, config_source::DocumentFile, http_client::ClientTls, publisher::Publisher,
+    run::fail,
+};
+
+/// `pointsman check`.
+pub(crate) fn main(options: &CheckOptions) -> ExitCode {
+    match check(options) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(errors) => {
+            eprintln!("pointsman: {errors} error(s)");
+            ExitCode::FAILURE
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+/// Prints what is wrong; returns how many errors there are.
+fn check(options: &CheckOptions) -> Result<usize, String> {
+    let config = options.config.display();
+    let text = std::fs::read_to_string(&options.config)
+        .map_err(|error| format!("cannot read {config}: {error}"))?;
+    let env = |name: &str| std::env::var(name).ok();
+    let (settings, warnings) = match Settings::parse(&text, &env) {
+        Ok(parsed) => parsed,
+        Err(errors) => {
+            for error in &errors {
+                eprintln!("error: {config}: {error}");
+            }
+            return Ok(errors.len());
+        }
+    };
+    for warning in &warnings {
+        eprintln!("warning: {config}: {warning}");
+    }
+    let mut errors = 0;
+    if let Err(error) = ClientTls::new(settings.ssl.trusted_certificate.as_deref()) {
+        eprintln!("error: {config}: {error}");
+        errors += 1;
+    }
+    let registry = match &settings.plugins {
+        Some(names) => {
+            let (registry, unknown) = Registry::only(names);
+            for name in unknown {
+                eprintln!("warning: {config}: plugins: `{name}` is not a plugin of this gateway");
+            }
+            registry
+        }
+        None => Registry::new(),
+    };
+    let mut document = DocumentFile::beside(&options.config, settings.document_format());
+    let path = document.path().display().to_string();
+    let text = document.read_if_changed()?.unwrap_or_default();
+    let mut publisher = Publisher::new(
+        Arc::new(settings),
+        Arc::new(registry),
+        Arc::new(NoSinks),
+        Rc::new(RefCell::new(Health::new())),
+    );
+    match publisher.prepare(&text, document.format(), None) {
+        Err(error) => {
+            eprintln!("error: {path}: {error}");
+            errors += 1;
+        }
+        Ok(prepared) => {
+            for problem in &prepared.problems {
+                let level = match problem.severity {
+                    Severity::Error => {
+                        errors += 1;
+                        "error"
+                    }
+                    Severity::Warning => "warning",
+                };
+                eprintln!("{level}: {path}: {problem}");
+            }
+            let routes = prepared.snapshot.routes.len();
+            println!("{path}: {routes} route(s) can be served");
+        }
+    }
+    Ok(errors)
+}
+
+/// Loggers get a sink that takes nothing: checking must not touch anything.
+struct NoSinks;
+
+impl Sinks for NoSinks {
+    fn open(&self, _: &SinkSpec) -> Arc<dyn Sink> {
+        Arc::new(Self)
+    }
+}
+
+impl Sink for NoSinks {
+    fn push(&self, _: Bytes) {}
+
+    fn dropped(&self) -> u64 {
+        0
+    }
+
+    fn pending(&self) -> u64 {
+        0
+    }
+}

@@ -1,0 +1,78 @@
+//! The configuration files: read, watched, read again.
+//!
+//! The folder is watched rather than the file, because editors and Kubernetes replace files by
+//! renaming. What the watcher says is only a hint; whether anything changed is decided by the
+//! bytes.
+
+use std::path::{Path, PathBuf};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use pointsman_gateway::config::document::Format;
+use tokio::sync::mpsc;
+
+/// The standalone document beside `config.yaml`.
+pub(crate) struct DocumentFile {
+    path: PathBuf,
+    format: Format,
+    last: Option<Vec<u8>>,
+}
+
+impl DocumentFile {
+    /// `apisix.yaml` or `apisix.json` in the folder of `config`.
+    pub(crate) fn beside(config: &Path, format: Format) -> Self {
+        let name = match format {
+            Format::Yaml => "apisix.yaml",
+            Format::Json => "apisix.json",
+        };
+        let folder = config.parent().unwrap_or_else(|| Path::new("."));
+        Self {
+            path: folder.join(name),
+            format,
+            last: None,
+        }
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How it is written.
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Its text, if that differs from the last one. Errors say which file and why.
+    pub(crate) fn read_if_changed(&mut self) -> Result<Option<String>, String> {
+        let bytes = std::fs::read(&self.path)
+            .map_err(|error| format!("cannot read {}: {error}", self.path.display()))?;
+        if self.last.as_ref() == Some(&bytes) {
+            return Ok(None);
+        }
+        self.last = Some(bytes.clone());
+        String::from_utf8(bytes)
+            .map(Some)
+            .map_err(|_| format!("{} is not UTF-8", self.path.display()))
+    }
+}
+
+/// Watches the folder of `path`; every message means that something in it may have changed.
+pub(crate) fn watch(path: &Path) -> Result<(RecommendedWatcher, mpsc::Receiver<()>), String> {
+    // One message is enough: it says "look again", not what happened.
+    let (changed, changes) = mpsc::channel(1);
+    let folder = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            // Full: a message that nobody has read yet already says it.
+            let _ = changed.try_send(());
+        }
+    })
+    .map_err(|error| format!("cannot watch {}: {error}", folder.display()))?;
+    watcher
+        .watch(folder, RecursiveMode::NonRecursive)
+        .map_err(|error| format!("cannot watch {}: {error}", folder.display()))?;
+    Ok((watcher, changes))
+}

@@ -1,0 +1,158 @@
+//! Opening connections: resolve, dial, secure.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use pointsman_gateway::{
+    failure::TransportFault, ports::SendError, upstream::destination::Destination,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::client::TlsStream;
+
+use super::{refused, tls::ClientTls};
+use crate::dns::Resolver;
+
+/// Opens connections to targets; shared by the workers and the prober.
+pub(crate) struct Dialer {
+    resolver: Resolver,
+    tls: std::sync::Arc<ClientTls>,
+}
+
+/// A connection, plain or over TLS.
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Dialer {
+    /// A dialer that resolves with `resolver` and trusts the roots of `tls`.
+    pub(crate) fn new(resolver: Resolver, tls: std::sync::Arc<ClientTls>) -> Self {
+        Self { resolver, tls }
+    }
+
+    /// A connection to `destination`, ready for HTTP. The caller limits the time.
+    pub(crate) async fn dial(
+        &self,
+        destination: &Destination,
+    ) -> Result<(Stream, SocketAddr), SendError> {
+        let (tcp, address) = self.connect(&destination.host, destination.port).await?;
+        let Some(tls) = &destination.tls else {
+            return Ok((Stream::Plain(tcp), address));
+        };
+        let connector = self
+            .tls
+            .connector(tls)
+            .map_err(|error| refused(TransportFault::Tls, &error, Some(address)))?;
+        let name = ClientTls::server_name(&tls.server_name)
+            .map_err(|error| refused(TransportFault::Tls, &error, Some(address)))?;
+        match connector.connect(name, tcp).await {
+            Ok(stream) => Ok((Stream::Tls(Box::new(stream)), address)),
+            Err(error) => Err(refused(
+                TransportFault::Tls,
+                &error.to_string(),
+                Some(address),
+            )),
+        }
+    }
+
+    /// A TCP connection to the first address of `host` that accepts one.
+    pub(crate) async fn connect(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> Result<(TcpStream, SocketAddr), SendError> {
+        let addresses = match host.parse::<IpAddr>() {
+            Ok(address) => vec![address],
+            Err(_) => self
+                .resolver
+                .look_up(host)
+                .await
+                .map_err(|error| refused(TransportFault::Dns, &error, None))?,
+        };
+        let mut last = None;
+        for address in addresses {
+            let address = SocketAddr::new(address, port);
+            match TcpStream::connect(address).await {
+                Ok(stream) => {
+                    // Requests are written whole; waiting to fill a segment only adds delay.
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(%address, "TCP_NODELAY: {error}");
+                    }
+                    return Ok((stream, address));
+                }
+                Err(error) => last = Some((address, error)),
+            }
+        }
+        Err(match last {
+            Some((address, error)) => {
+                refused(TransportFault::Connect, &error.to_string(), Some(address))
+            }
+            None => refused(TransportFault::Dns, "the name has no address", None),
+        })
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

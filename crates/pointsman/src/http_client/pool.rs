@@ -1,0 +1,96 @@
+//! Idle connections, by destination, newest first.
+//!
+//! The newest is used first because it is the least likely to be closed by its peer, and so that
+//! connections that are no longer needed grow old and go.
+
+use std::{
+    cell::RefCell,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Instant,
+};
+
+use pointsman_gateway::{
+    clock,
+    upstream::destination::{Destination, Keepalive},
+};
+use rustc_hash::FxHashMap;
+
+use super::Connection;
+
+/// The idle connections of one worker.
+#[derive(Default)]
+pub(super) struct Pool {
+    idle: FxHashMap<Arc<Destination>, Vec<Idle>>,
+}
+
+/// A connection that waits for its next request.
+pub(super) struct Idle {
+    connection: Connection,
+    until: Instant,
+}
+
+/// Where a connection goes once its response has been read to the end.
+pub(super) struct Return {
+    pub(super) pool: Rc<RefCell<Pool>>,
+    pub(super) destination: Arc<Destination>,
+    pub(super) keepalive: Keepalive,
+}
+
+impl Pool {
+    /// A connection to `destination` that its peer has not closed, as far as can be known.
+    pub(super) fn take(
+        &mut self,
+        destination: &Arc<Destination>,
+        now: Instant,
+    ) -> Option<Connection> {
+        let list = self.idle.get_mut(destination)?;
+        while let Some(mut idle) = list.pop() {
+            if idle.until > now && is_open(&mut idle.connection) {
+                return Some(idle.connection);
+            }
+        }
+        None
+    }
+
+    fn put(&mut self, destination: Arc<Destination>, keepalive: Keepalive, connection: Connection) {
+        let list = self.idle.entry(destination).or_default();
+        if list.len() >= keepalive.pool_size {
+            // The oldest goes: it is the next to be closed by its peer anyway.
+            list.remove(0);
+        }
+        list.push(Idle {
+            connection,
+            until: clock::now() + keepalive.idle,
+        });
+    }
+
+    /// Drops what has expired or has been closed by its peer.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        self.idle.retain(|_, list| {
+            list.retain_mut(|idle| idle.until > now && is_open(&mut idle.connection));
+            !list.is_empty()
+        });
+    }
+}
+
+impl Return {
+    /// Puts `connection` back.
+    pub(super) fn put(self, connection: Connection) {
+        self.pool
+            .borrow_mut()
+            .put(self.destination, self.keepalive, connection);
+    }
+}
+
+/// Polls an idle connection once: it reads, and so sees a close or stray bytes.
+fn is_open(connection: &mut Connection) -> bool {
+    let mut cx = Context::from_waker(Waker::noop());
+    match Pin::new(&mut connection.driver).poll(&mut cx) {
+        Poll::Ready(_) => false,
+        Poll::Pending => connection.sender.is_ready(),
+    }
+}

@@ -1,0 +1,127 @@
+//! From the text of a document to the configuration in force.
+//!
+//! Lives on the control thread and owns what must not be shared: the documents as last applied
+//! and the health of all targets. A document that cannot be read at all changes nothing; one with
+//! bad items is applied without them.
+
+use std::{cell::RefCell, rc::Rc, sync::Arc};
+
+use pointsman_gateway::{
+    clock,
+    config::{
+        compile::{self, Compiled},
+        document::{Document, Format, Problem, Severity},
+        settings::Settings,
+        snapshot::Snapshot,
+    },
+    gateway::State,
+    plugin::registry::Registry,
+    ports::Sinks,
+    upstream::driver::Health,
+};
+
+use crate::tls::{ServerTls, Table, TlsSettings};
+
+/// Turns documents into snapshots and publishes them.
+pub(crate) struct Publisher {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) sinks: Arc<dyn Sinks>,
+    pub(crate) health: Rc<RefCell<Health>>,
+    generation: u64,
+}
+
+/// A snapshot that is ready, and what was wrong on the way.
+pub(crate) struct Prepared {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) certificates: Table,
+    pub(crate) problems: Vec<Problem>,
+}
+
+impl Publisher {
+    /// Nothing has been applied yet.
+    pub(crate) fn new(
+        settings: Arc<Settings>,
+        registry: Arc<Registry>,
+        sinks: Arc<dyn Sinks>,
+        health: Rc<RefCell<Health>>,
+    ) -> Self {
+        Self {
+            settings,
+            registry,
+            sinks,
+            health,
+            generation: 0,
+        }
+    }
+
+    /// Compiles `text`. Targets that are new are known to the monitor when this returns.
+    pub(crate) fn prepare(
+        &mut self,
+        text: &str,
+        format: Format,
+        previous: Option<&Snapshot>,
+    ) -> Result<Prepared, String> {
+        let env = |name: &str| std::env::var(name).ok();
+        let (document, mut problems) =
+            Document::parse(text, format, &env, &*self.registry).map_err(|e| e.to_string())?;
+        self.generation += 1;
+        let compiled = compile::compile(compile::Input {
+            document: Arc::new(document),
+            settings: &self.settings,
+            registry: &self.registry,
+            sinks: &*self.sinks,
+            env: &env,
+            health: &mut self.health.borrow_mut(),
+            previous,
+            generation: self.generation,
+            now: clock::now(),
+        });
+        let Compiled {
+            snapshot,
+            problems: more,
+        } = compiled;
+        problems.extend(more);
+        let tls = TlsSettings {
+            http2: self.settings.http2,
+            fallback_sni: self.settings.ssl.fallback_sni.clone(),
+            protocols: self.settings.ssl.protocols.clone(),
+        };
+        let (certificates, refused) = Table::build(&snapshot.document.ssls, &tls);
+        problems.extend(refused.into_iter().map(Problem::certificate));
+        Ok(Prepared {
+            snapshot: Arc::new(snapshot),
+            certificates,
+            problems,
+        })
+    }
+
+    /// Puts `prepared` in force.
+    pub(crate) fn publish(&self, prepared: Prepared, state: &State, tls: &ServerTls) {
+        let generation = prepared.snapshot.generation;
+        let routes = prepared.snapshot.routes.len();
+        tls.publish(prepared.certificates);
+        state.publish(prepared.snapshot, self.health.borrow().availability());
+        let errors = prepared
+            .problems
+            .iter()
+            .filter(|p| p.severity == Severity::Error)
+            .count();
+        tell(&prepared.problems);
+        tracing::info!(
+            routes,
+            errors,
+            "configuration applied generation={generation}"
+        );
+    }
+}
+
+/// Says what is wrong, one line each.
+pub(crate) fn tell(problems: &[Problem]) {
+    for problem in problems {
+        match problem.severity {
+            Severity::Error => tracing::error!("{problem}"),
+            Severity::Warning => tracing::warn!("{problem}"),
+        }
+    }
+}

@@ -1,0 +1,556 @@
+//! Build, start, drain: the program from its first line to its exit code.
+//!
+//! One worker thread per core, each with a runtime, a listener socket and upstream connections of
+//! its own; and the control thread (this one), which reads configuration, performs probes and
+//! serves the Control API and metrics. The workers only read what the control thread publishes.
+
+use std::{
+    cell::RefCell, net::TcpListener as StdListener, process::ExitCode, rc::Rc, sync::Arc,
+    thread::JoinHandle, time::Duration,
+};
+
+use pointsman_gateway::{
+    clock,
+    config::settings::{Settings, Warning},
+    gateway::{Gateway, State},
+    observe::metrics::{Metrics, Shard},
+    plugin::registry::Registry,
+    ports::{Sink, SinkSpec, Sinks},
+    upstream::driver::Health,
+};
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+    sync::{mpsc, watch},
+    task::LocalSet,
+};
+
+use crate::{
+    cli::RunOptions,
+    config_source::{self, DocumentFile},
+    dns::Resolver,
+    http_client::{ClientTls, Dialer, HttpClient},
+    http_server::Limits,
+    listener::{self, Address, Bound, Door},
+    probe,
+    publisher::{Prepared, Publisher},
+    side_servers::{self, Sides},
+    sinks::{self, Delivery, HttpQueue, OpenSinks, Writer},
+    tls::ServerTls,
+};
+
+/// `pointsman run`.
+pub(crate) fn main(options: &RunOptions) -> ExitCode {
+    if let Err(error) = start_log(&options.log_level) {
+        return fail(&error);
+    }
+    let text = match std::fs::read_to_string(&options.config) {
+        Ok(text) => text,
+        Err(error) => {
+            return fail(&format!(
+                "cannot read {}: {error}",
+                options.config.display()
+            ));
+        }
+    };
+    let env = |name: &str| std::env::var(name).ok();
+    let (settings, warnings) = match Settings::parse(&text, &env) {
+        Ok(parsed) => parsed,
+        Err(errors) => {
+            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            return fail(&format!(
+                "{}: {}",
+                options.config.display(),
+                lines.join("; ")
+            ));
+        }
+    };
+    tell_warnings(&warnings);
+    let document = DocumentFile::beside(&options.config, settings.document_format());
+    match Program::build(settings, document, options.workers).and_then(Program::serve) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// One clear line, and the exit code for "could not start".
+pub(crate) fn fail(error: &str) -> ExitCode {
+    eprintln!("pointsman: {error}");
+    ExitCode::FAILURE
+}
+
+/// Sends the program's own log to stderr.
+pub(crate) fn start_log(level: &str) -> Result<(), String> {
+    let filter = tracing_subscriber::EnvFilter::try_new(level)
+        .map_err(|error| format!("--log-level `{level}`: {error}"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false)
+        .try_init()
+        .map_err(|error| error.to_string())
+}
+
+fn tell_warnings(warnings: &[Warning]) {
+    for warning in warnings {
+        tracing::warn!("config.yaml: {warning}");
+    }
+}
+
+/// Everything that is needed to serve; nothing runs yet, but all sockets are bound.
+pub(crate) struct Program {
+    settings: Arc<Settings>,
+    document: DocumentFile,
+    workers: usize,
+    runtime: Runtime,
+    publisher: Publisher,
+    first: Prepared,
+    health: Rc<RefCell<Health>>,
+    registry: Arc<Registry>,
+    metrics: Arc<Metrics>,
+    client_tls: Arc<ClientTls>,
+    sinks: Arc<OpenSinks>,
+    writer: Arc<Writer>,
+    queues: mpsc::UnboundedReceiver<Arc<HttpQueue>>,
+    proxies: Vec<Bound>,
+    control: Option<StdListener>,
+    exporter: Option<StdListener>,
+    status: Option<StdListener>,
+}
+
+impl Program {
+    /// Reads, compiles and binds. Whatever fails here is one line and exit code 1.
+    pub(crate) fn build(
+        settings: Settings,
+        mut document: DocumentFile,
+        workers: Option<usize>,
+    ) -> Result<Self, String> {
+        let settings = Arc::new(settings);
+        let workers = worker_count(workers.or(settings.workers));
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| format!("cannot start a runtime: {error}"))?;
+        let (registry, unknown) = match &settings.plugins {
+            Some(names) => Registry::only(names),
+            None => (Registry::new(), Vec::new()),
+        };
+        for name in unknown {
+            tracing::warn!("config.yaml: plugins: `{name}` is not a plugin of this gateway");
+        }
+        let registry = Arc::new(registry);
+        let writer =
+            Arc::new(Writer::start().map_err(|error| format!("cannot start a thread: {error}"))?);
+        let (delivery, queues) = Delivery::new();
+        let sinks = Arc::new(OpenSinks::new(Arc::clone(&writer), delivery));
+        let health = Rc::new(RefCell::new(Health::new()));
+        let mut publisher = Publisher::new(
+            Arc::clone(&settings),
+            Arc::clone(&registry),
+            Arc::clone(&sinks) as Arc<dyn Sinks>,
+            Rc::clone(&health),
+        );
+        let text = document.read_if_changed()?.unwrap_or_default();
+        let first = publisher
+            .prepare(&text, document.format(), None)
+            .map_err(|error| format!("{}: {error}", document.path().display()))?;
+        let client_tls = Arc::new(ClientTls::new(settings.ssl.trusted_certificate.as_deref())?);
+        let mut proxies = Vec::new();
+        for address in &settings.node_listen {
+            proxies.push(listener::bind(
+                &Address {
+                    address: *address,
+                    tls: false,
+                },
+                workers,
+            )?);
+        }
+        for address in &settings.ssl.listen {
+            proxies.push(listener::bind(
+                &Address {
+                    address: *address,
+                    tls: true,
+                },
+                workers,
+            )?);
+        }
+        let bind =
+            |address: Option<std::net::SocketAddr>| address.map(listener::bind_one).transpose();
+        Ok(Self {
+            control: bind(settings.control)?,
+            exporter: bind(settings.prometheus.export_addr)?,
+            status: bind(settings.status)?,
+            metrics: Arc::new(Metrics::default()),
+            settings,
+            document,
+            workers,
+            runtime,
+            publisher,
+            first,
+            health,
+            registry,
+            client_tls,
+            sinks,
+            writer,
+            queues,
+            proxies,
+        })
+    }
+
+    /// The address of the first plain listener.
+    pub(crate) fn proxy_address(&self) -> Option<std::net::SocketAddr> {
+        self.proxies
+            .iter()
+            .find(|bound| !bound.tls)
+            .map(|bound| bound.address)
+    }
+
+    /// The metrics, to look at from outside.
+    pub(crate) fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    /// Serves until a signal ends it.
+    pub(crate) fn serve(self) -> Result<(), String> {
+        self.serve_until(std::future::pending())
+    }
+
+    /// Serves until a signal, or `stop`, ends it.
+    pub(crate) fn serve_until(mut self, stop: impl Future<Output = ()>) -> Result<(), String> {
+        let proxies = std::mem::take(&mut self.proxies);
+        let availability = self.health.borrow().availability();
+        let state = Arc::new(State::new(Arc::clone(&self.first.snapshot), availability));
+        let tls = Arc::new(ServerTls::new(crate::tls::Table::default()));
+        for bound in &proxies {
+            let name = if bound.tls { "proxy_tls" } else { "proxy" };
+            tracing::info!("listening {name}={}", bound.address);
+        }
+        let mut by_worker: Vec<Vec<(StdListener, bool)>> = Vec::new();
+        by_worker.resize_with(self.workers, Vec::new);
+        for bound in proxies {
+            // Each socket goes to its worker and is closed there, so that a drain really stops
+            // new connections.
+            for (socket, worker) in bound.sockets.into_iter().zip(&mut by_worker) {
+                worker.push((socket, bound.tls));
+            }
+        }
+        let (drain, draining) = watch::channel(false);
+        let access_log = self
+            .settings
+            .access_log
+            .as_ref()
+            .map(|path| self.sinks.open(&SinkSpec::File { path: path.clone() }));
+        let mut threads = Vec::new();
+        for (index, sockets) in by_worker.into_iter().enumerate() {
+            let worker = Worker {
+                index,
+                sockets,
+                state: Arc::clone(&state),
+                settings: Arc::clone(&self.settings),
+                shard: self.metrics.shard(),
+                access_log: access_log.clone(),
+                client_tls: Arc::clone(&self.client_tls),
+                server_tls: Arc::clone(&tls),
+                drain: draining.clone(),
+            };
+            threads.push(worker.start()?);
+        }
+        self.control(state, tls, drain, threads, stop)
+    }
+
+    /// The control thread's part, from the first publication to the end of the drain.
+    fn control(
+        self,
+        state: Arc<State>,
+        tls: Arc<ServerTls>,
+        drain: watch::Sender<bool>,
+        threads: Vec<JoinHandle<()>>,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), String> {
+        let resolver = Resolver::new(&self.settings.dns_servers, self.settings.dns_valid)?;
+        let dialer = Arc::new(Dialer::new(resolver, Arc::clone(&self.client_tls)));
+        let local = LocalSet::new();
+        let drain_limit = self.settings.drain_timeout;
+        let writer = Arc::clone(&self.writer);
+        let sides = Sides {
+            state: Arc::clone(&state),
+            health: Rc::clone(&self.health),
+            registry: Arc::clone(&self.registry),
+            metrics: Arc::clone(&self.metrics),
+            sinks: Arc::clone(&self.sinks),
+            settings: Arc::clone(&self.settings),
+        };
+        self.publisher.publish(self.first, &state, &tls);
+        let runtime = self.runtime;
+        let outcome = runtime.block_on(local.run_until(async {
+            side_servers::start(sides, self.control, self.exporter, self.status)?;
+            tokio::task::spawn_local(feed_collectors(self.queues, Arc::clone(&dialer)));
+            let health_changed = Rc::new(tokio::sync::Notify::new());
+            if !self.settings.disable_upstream_healthcheck {
+                tokio::task::spawn_local(keep_probing(
+                    Rc::clone(&self.health),
+                    dialer,
+                    Arc::clone(&state),
+                    Rc::clone(&health_changed),
+                ));
+            }
+            let mut reloader = Reloader {
+                publisher: self.publisher,
+                document: self.document,
+                state,
+                tls,
+                health_changed,
+            };
+            tracing::info!("ready");
+            until_signal(&mut reloader, stop).await?;
+            let _ = drain.send(true);
+            tracing::info!("draining: no new connections, up to {drain_limit:?} for open ones");
+            Ok::<(), String>(())
+        }));
+        outcome?;
+        finish(&runtime, &local, threads, drain_limit);
+        writer.stop();
+        Ok(())
+    }
+}
+
+fn worker_count(wanted: Option<usize>) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    wanted
+        .filter(|count| *count > 0)
+        .unwrap_or(cores)
+        .min(WORKERS_MAX)
+}
+
+/// Waits for the workers; a second signal, or the end of the time, ends it at once.
+fn finish(runtime: &Runtime, local: &LocalSet, threads: Vec<JoinHandle<()>>, limit: Duration) {
+    let (done, mut all_done) = mpsc::channel::<()>(1);
+    let joiner = std::thread::spawn(move || {
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker ended in a panic");
+            }
+        }
+        drop(done);
+    });
+    runtime.block_on(local.run_until(async {
+        tokio::select! {
+            _ = all_done.recv() => tracing::info!("drained"),
+            () = tokio::time::sleep(limit) => tracing::warn!("drain time is over"),
+            () = any_signal() => tracing::warn!("second signal: ending at once"),
+        }
+    }));
+    if joiner.is_finished() {
+        let _ = joiner.join();
+    }
+}
+
+/// One worker, before it runs.
+struct Worker {
+    index: usize,
+    sockets: Vec<(StdListener, bool)>,
+    state: Arc<State>,
+    settings: Arc<Settings>,
+    shard: Arc<Shard>,
+    access_log: Option<Arc<dyn Sink>>,
+    client_tls: Arc<ClientTls>,
+    server_tls: Arc<ServerTls>,
+    drain: watch::Receiver<bool>,
+}
+
+impl Worker {
+    fn start(self) -> Result<JoinHandle<()>, String> {
+        let name = format!("worker-{}", self.index);
+        std::thread::Builder::new()
+            .name(name)
+            .spawn(move || {
+                if let Err(error) = self.run() {
+                    tracing::error!("worker: {error}");
+                }
+            })
+            .map_err(|error| format!("cannot start a worker: {error}"))
+    }
+
+    fn run(self) -> Result<(), String> {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| error.to_string())?;
+        LocalSet::new().block_on(&runtime, async move {
+            let resolver = Resolver::new(&self.settings.dns_servers, self.settings.dns_valid)?;
+            let dialer = Arc::new(Dialer::new(resolver, self.client_tls));
+            let client = Rc::new(HttpClient::new(dialer));
+            tokio::task::spawn_local(sweep(Rc::clone(&client)));
+            let gateway = Rc::new(Gateway::new(
+                self.state,
+                client,
+                self.shard,
+                self.access_log,
+            ));
+            let (alive, mut gone) = mpsc::channel(1);
+            let door = Door {
+                gateway,
+                limits: limits(&self.settings),
+                http2: self.settings.http2,
+                tls: self.server_tls,
+                drain: self.drain.clone(),
+                alive,
+                connections_max: self.settings.max_connections.unwrap_or(usize::MAX),
+            };
+            for (socket, tls) in self.sockets {
+                let listener = TcpListener::from_std(socket).map_err(|e| e.to_string())?;
+                tokio::task::spawn_local(listener::accept(listener, tls, door.clone()));
+            }
+            let mut drain = self.drain;
+            let _ = drain.wait_for(|drain| *drain).await;
+            drop(door);
+            // Every connection holds a sender; `None` means that the last one has ended.
+            let _ = gone.recv().await;
+            Ok(())
+        })
+    }
+}
+
+fn limits(settings: &Settings) -> Limits {
+    Limits {
+        head: settings.client_header_timeout,
+        body: settings.client_body_timeout,
+        send: settings.send_timeout,
+        head_bytes: settings.max_header_bytes,
+        headers: settings.max_headers,
+    }
+}
+
+async fn sweep(client: Rc<HttpClient>) {
+    loop {
+        tokio::time::sleep(SWEEP_INTERVAL).await;
+        client.sweep();
+    }
+}
+
+/// Performs probes as they fall due.
+async fn keep_probing(
+    health: Rc<RefCell<Health>>,
+    dialer: Arc<Dialer>,
+    state: Arc<State>,
+    changed: Rc<tokio::sync::Notify>,
+) {
+    loop {
+        loop {
+            let due = health.borrow_mut().poll_probe(clock::now());
+            let Some(due) = due else { break };
+            let (health, dialer) = (Rc::clone(&health), Arc::clone(&dialer));
+            let (state, changed) = (Arc::clone(&state), Rc::clone(&changed));
+            tokio::task::spawn_local(async move {
+                let outcome = probe::perform(&dialer, &due.probe, due.timeout).await;
+                health
+                    .borrow_mut()
+                    .on_probe(due.ticket, outcome, clock::now(), &state);
+                changed.notify_one();
+            });
+        }
+        let deadline = health.borrow().next_deadline();
+        let idle = clock::now() + PROBE_IDLE;
+        let until = deadline.map_or(idle, |deadline| deadline.min(idle));
+        let _ = tokio::time::timeout_at(until.into(), changed.notified()).await;
+    }
+}
+
+async fn feed_collectors(mut queues: mpsc::UnboundedReceiver<Arc<HttpQueue>>, dialer: Arc<Dialer>) {
+    while let Some(queue) = queues.recv().await {
+        tokio::task::spawn_local(sinks::feed(queue, Arc::clone(&dialer)));
+    }
+}
+
+/// Applies changes of the document.
+struct Reloader {
+    publisher: Publisher,
+    document: DocumentFile,
+    state: Arc<State>,
+    tls: Arc<ServerTls>,
+    health_changed: Rc<tokio::sync::Notify>,
+}
+
+impl Reloader {
+    fn reload(&mut self) {
+        let text = match self.document.read_if_changed() {
+            Ok(Some(text)) => text,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::error!("configuration refused, the last one stays in force: {error}");
+                return;
+            }
+        };
+        let previous = self.state.snapshot();
+        match self
+            .publisher
+            .prepare(&text, self.document.format(), Some(&previous))
+        {
+            Ok(prepared) => {
+                self.publisher.publish(prepared, &self.state, &self.tls);
+                self.health_changed.notify_one();
+            }
+            Err(error) => tracing::error!(
+                "configuration refused, the last one stays in force: {}: {error}",
+                self.document.path().display()
+            ),
+        }
+    }
+}
+
+/// Reloads as asked until a signal, or `stop`, says to end.
+async fn until_signal(
+    reloader: &mut Reloader,
+    stop: impl Future<Output = ()>,
+) -> Result<(), String> {
+    let (_watcher, mut changes) = config_source::watch(reloader.document.path())?;
+    let mut hangup = hangup()?;
+    let mut stop = std::pin::pin!(stop);
+    let mut ended = std::pin::pin!(any_signal());
+    loop {
+        tokio::select! {
+            () = stop.as_mut() => return Ok(()),
+            () = ended.as_mut() => return Ok(()),
+            _ = hangup.recv() => reloader.reload(),
+            Some(()) = changes.recv() => {
+                // An editor's write is several events; look once they have settled.
+                tokio::time::sleep(SETTLE).await;
+                let _ = changes.try_recv();
+                reloader.reload();
+            }
+        }
+    }
+}
+
+#[cfg(unix)]
+fn hangup() -> Result<tokio::signal::unix::Signal, String> {
+    use tokio::signal::unix::{SignalKind, signal};
+    signal(SignalKind::hangup()).map_err(|error| format!("cannot wait for SIGHUP: {error}"))
+}
+
+/// SIGTERM or SIGINT.
+#[cfg(unix)]
+async fn any_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        tracing::error!("cannot wait for signals");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
+
+/// More workers than this help nobody.
+const WORKERS_MAX: usize = 256;
+/// How often idle connections are looked through.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest sleep of the prober.
+const PROBE_IDLE: Duration = Duration::from_secs(3600);
+/// From a change in the folder to reading the file.
+const SETTLE: Duration = Duration::from_millis(30);

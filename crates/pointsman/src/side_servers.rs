@@ -1,0 +1,125 @@
+//! The small servers beside the proxy: Control API, metrics, status. All on the control thread.
+
+use std::{
+    cell::RefCell, convert::Infallible, net::TcpListener as StdListener, rc::Rc, sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use pointsman_gateway::{
+    admin::{control, exporter, status},
+    config::settings::Settings,
+    gateway::State,
+    observe::metrics::Metrics,
+    plugin::registry::Registry,
+    upstream::driver::Health,
+};
+use tokio::net::TcpListener;
+
+use crate::sinks::OpenSinks;
+
+/// What the side servers show.
+pub(crate) struct Sides {
+    pub(crate) state: Arc<State>,
+    pub(crate) health: Rc<RefCell<Health>>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) sinks: Arc<OpenSinks>,
+    pub(crate) settings: Arc<Settings>,
+}
+
+#[derive(Clone, Copy)]
+enum Side {
+    Control,
+    Exporter,
+    Status,
+}
+
+/// Starts the servers whose sockets are given.
+pub(crate) fn start(
+    sides: Sides,
+    control: Option<StdListener>,
+    exporter: Option<StdListener>,
+    status: Option<StdListener>,
+) -> Result<(), String> {
+    let sides = Rc::new(sides);
+    let all = [
+        (Side::Control, "control", control),
+        (Side::Exporter, "metrics", exporter),
+        (Side::Status, "status", status),
+    ];
+    for (side, name, socket) in all {
+        let Some(socket) = socket else { continue };
+        let listener = TcpListener::from_std(socket).map_err(|error| error.to_string())?;
+        let address = listener.local_addr().map_err(|error| error.to_string())?;
+        tracing::info!("listening {name}={address}");
+        tokio::task::spawn_local(accept(listener, side, Rc::clone(&sides)));
+    }
+    Ok(())
+}
+
+async fn accept(listener: TcpListener, side: Side, sides: Rc<Sides>) {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::error!("accept: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let sides = Rc::clone(&sides);
+        tokio::task::spawn_local(async move {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let response = sides.answer(side, &request);
+                async move { Ok::<_, Infallible>(response.map(Full::new)) }
+            });
+            let serving = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_LIMIT)
+                .serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = serving.await {
+                tracing::debug!("side server: {error}");
+            }
+        });
+    }
+}
+
+impl Sides {
+    fn answer(&self, side: Side, request: &Request<Incoming>) -> Response<Bytes> {
+        let snapshot = self.state.snapshot();
+        match side {
+            Side::Control => {
+                let accept = request.headers().get(http::header::ACCEPT);
+                let ask = control::Ask {
+                    method: request.method(),
+                    path: request.uri().path(),
+                    accept: accept
+                        .and_then(|value| value.to_str().ok())
+                        .unwrap_or_default(),
+                };
+                control::respond(
+                    &ask,
+                    &snapshot,
+                    self.health.borrow().monitor(),
+                    &self.registry,
+                )
+            }
+            Side::Exporter => {
+                let sinks = self.sinks.list();
+                let settings = &self.settings;
+                let health = self.health.borrow();
+                let path = request.uri().path();
+                exporter::respond(path, settings, &snapshot, &health, &self.metrics, &sinks)
+            }
+            Side::Status => status::respond(request.uri().path(), &snapshot),
+        }
+    }
+}
+
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const HEAD_LIMIT: Duration = Duration::from_secs(10);

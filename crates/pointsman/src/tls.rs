@@ -1,0 +1,230 @@
+//! TLS towards clients: the certificate for a server name, from the configuration in force.
+//!
+//! A table is made of the `ssl` resources of a configuration and replaced as a whole. It is
+//! looked at once per handshake, so a change applies to the next connection and touches none
+//! that is open.
+
+use std::{collections::HashMap, io, sync::Arc};
+
+use arc_swap::ArcSwap;
+use pointsman_gateway::{
+    config::{document::Item, resource::ssl::Ssl},
+    exchange::TlsPeer,
+};
+use rustls::{
+    RootCertStore, ServerConfig, SupportedProtocolVersion,
+    crypto::CryptoProvider,
+    server::{Acceptor, ClientHello, ResolvesServerCert, WebPkiClientVerifier},
+    sign::CertifiedKey,
+    version::{TLS12, TLS13},
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use tokio::net::TcpStream;
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+
+use crate::http_server::Speaks;
+
+/// What applies to all `ssl` resources.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TlsSettings {
+    /// Offer HTTP/2.
+    pub(crate) http2: bool,
+    /// Name to use for clients that send none.
+    pub(crate) fallback_sni: Option<String>,
+    /// `ssl_protocols` of resources that name none.
+    pub(crate) protocols: Vec<String>,
+}
+
+/// The certificates in force.
+pub(crate) struct ServerTls {
+    table: ArcSwap<Table>,
+}
+
+/// Server configurations by name.
+#[derive(Default)]
+pub(crate) struct Table {
+    exact: HashMap<String, Arc<ServerConfig>>,
+    /// `*.example.com` is kept as `example.com`.
+    wildcard: HashMap<String, Arc<ServerConfig>>,
+    any: Option<Arc<ServerConfig>>,
+    fallback: Option<String>,
+}
+
+impl ServerTls {
+    /// Starts with `table`.
+    pub(crate) fn new(table: Table) -> Self {
+        Self {
+            table: ArcSwap::from_pointee(table),
+        }
+    }
+
+    /// Replaces the table.
+    pub(crate) fn publish(&self, table: Table) {
+        self.table.store(Arc::new(table));
+    }
+
+    /// The server's side of a handshake.
+    pub(crate) async fn accept(
+        &self,
+        stream: TcpStream,
+    ) -> io::Result<(TlsStream<TcpStream>, TlsPeer, Speaks)> {
+        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let name = start.client_hello().server_name().map(normalise);
+        let config = self.table.load().find(name.as_deref()).ok_or_else(|| {
+            let name = name.as_deref().unwrap_or("(none)");
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("no certificate for SNI `{name}`"),
+            )
+        })?;
+        let stream = start.into_stream(config).await?;
+        let speaks = match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => Speaks::Http2,
+            _ => Speaks::Http1,
+        };
+        Ok((
+            stream,
+            TlsPeer {
+                server_name: name.map(Arc::from),
+            },
+            speaks,
+        ))
+    }
+}
+
+impl Table {
+    /// A table of `resources`, and what is wrong with those that had to be left out.
+    pub(crate) fn build(resources: &[Item<Ssl>], settings: &TlsSettings) -> (Self, Vec<String>) {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut table = Self {
+            fallback: settings.fallback_sni.as_deref().map(normalise),
+            ..Self::default()
+        };
+        let mut problems = Vec::new();
+        for item in resources.iter().filter(|item| item.value.serves()) {
+            match server_config(&item.value, settings, &provider) {
+                Ok(config) => table.add(item.value.names(), &Arc::new(config)),
+                Err(error) => problems.push(format!("{}: {error}", item.key)),
+            }
+        }
+        (table, problems)
+    }
+
+    fn add(&mut self, names: Vec<String>, config: &Arc<ServerConfig>) {
+        for name in names {
+            let name = normalise(&name);
+            if name == "*" {
+                self.any = Some(Arc::clone(config));
+            } else if let Some(parent) = name.strip_prefix("*.") {
+                self.wildcard.insert(parent.to_owned(), Arc::clone(config));
+            } else {
+                self.exact.insert(name, Arc::clone(config));
+            }
+        }
+    }
+
+    /// Exact name first, then the wildcard one label up, then `*`. A client without a name gets
+    /// the fallback's.
+    fn find(&self, name: Option<&str>) -> Option<Arc<ServerConfig>> {
+        let name = name.or(self.fallback.as_deref())?;
+        self.exact
+            .get(name)
+            .or_else(|| self.wildcard.get(name.split_once('.')?.1))
+            .or(self.any.as_ref())
+            .cloned()
+    }
+}
+
+fn normalise(name: &str) -> String {
+    name.trim_end_matches('.').to_ascii_lowercase()
+}
+
+fn server_config(
+    ssl: &Ssl,
+    settings: &TlsSettings,
+    provider: &Arc<CryptoProvider>,
+) -> Result<ServerConfig, String> {
+    let keys = ssl
+        .pairs()
+        .enumerate()
+        .map(|(index, (cert, key))| certified(cert, key, index, provider))
+        .collect::<Result<Vec<_>, _>>()?;
+    let versions = versions(ssl.protocols().unwrap_or(&settings.protocols))?;
+    let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&versions)
+        .map_err(|error| error.to_string())?;
+    let builder = match ssl.client_ca()? {
+        None => builder.with_no_client_auth(),
+        Some(ca) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
+                let certificate =
+                    certificate.map_err(|error| format!("client.ca: not a PEM file: {error}"))?;
+                roots
+                    .add(certificate)
+                    .map_err(|error| format!("client.ca: {error}"))?;
+            }
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+                    .build()
+                    .map_err(|error| format!("client.ca: {error}"))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(Keys(keys)));
+    config.alpn_protocols = match settings.http2 {
+        true => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        false => vec![b"http/1.1".to_vec()],
+    };
+    Ok(config)
+}
+
+fn certified(
+    cert: &str,
+    key: &str,
+    index: usize,
+    provider: &CryptoProvider,
+) -> Result<Arc<CertifiedKey>, String> {
+    let chain = CertificateDer::pem_slice_iter(cert.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| format!("failed to parse cert: {error}"))?;
+    if chain.is_empty() {
+        return Err("failed to parse cert: no PEM certificate in it".to_owned());
+    }
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
+        .map_err(|error| format!("failed to parse key: {error}"))?;
+    let certified = CertifiedKey::from_der(chain, key, provider)
+        .map_err(|error| format!("failed to handle cert-key pair[{}]: {error}", index + 1))?;
+    Ok(Arc::new(certified))
+}
+
+fn versions(names: &[String]) -> Result<Vec<&'static SupportedProtocolVersion>, String> {
+    let mut versions = Vec::new();
+    for name in names {
+        match name.as_str() {
+            "TLSv1.2" => versions.push(&TLS12),
+            "TLSv1.3" => versions.push(&TLS13),
+            // Named in old configurations; nothing current offers it.
+            _ => {}
+        }
+    }
+    if versions.is_empty() {
+        return Err("ssl_protocols: none of them is supported (TLSv1.2, TLSv1.3)".to_owned());
+    }
+    Ok(versions)
+}
+
+/// The key pairs of one resource; the first whose kind the client can verify is used.
+#[derive(Debug)]
+struct Keys(Vec<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Keys {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let offered = hello.signature_schemes();
+        self.0
+            .iter()
+            .find(|pair| pair.key.choose_scheme(offered).is_some())
+            .or_else(|| self.0.first())
+            .cloned()
+    }
+}
