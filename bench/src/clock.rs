@@ -1,7 +1,7 @@
 //! The one reader of time in this program.
 //!
-//! The gateway takes time as an argument so that tests can set it. A benchmark is the opposite case: the real clock is
-//! what it is about.
+//! The gateway takes time as an argument so that tests can set it. A benchmark is the opposite
+//! case: the real clock is what it is about.
 
 use std::time::Instant;
 

@@ -1,7 +1,8 @@
-//! Latencies in logarithmic buckets: constant memory, and an error below half a percent at any magnitude.
+//! Latencies in logarithmic buckets: constant memory, and an error below half a percent at any
+//! magnitude.
 //!
-//! Each power of two is cut into [`SUB_BUCKETS`] equal parts, so the bucket of a value is found with shifts alone and
-//! its width is always below 1/256 of the value. Values are nanoseconds.
+//! Each power of two is cut into [`SUB_BUCKETS`] equal parts, so the bucket of a value is found
+//! with shifts alone and its width is always below 1/256 of the value. Values are nanoseconds.
 
 use std::time::Duration;
 
@@ -41,7 +42,8 @@ impl Histogram {
         self.total
     }
 
-    /// The value below which the given share (0.0 to 1.0) of the samples lies; zero if there is no sample.
+    /// The value below which the given share (0.0 to 1.0) of the samples lies; zero if there is no
+    /// sample.
     pub(crate) fn quantile(&self, share: f64) -> Duration {
         let rank = ((share * self.total as f64).ceil() as u64).clamp(1, self.total.max(1));
         let mut seen = 0;
@@ -61,7 +63,8 @@ impl Histogram {
     }
 }
 
-/// Values below `SUB_BUCKETS` have a bucket each; above, an octave starts every `SUB_BUCKETS` buckets.
+/// Values below `SUB_BUCKETS` have a bucket each; above, an octave starts every `SUB_BUCKETS`
+/// buckets.
 fn bucket_of(nanos: u64) -> usize {
     let octave = (u64::BITS - nanos.leading_zeros()).saturating_sub(SUB_BUCKET_BITS + 1);
     octave as usize * SUB_BUCKETS + (nanos >> octave) as usize

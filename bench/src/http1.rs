@@ -1,8 +1,9 @@
-//! The little of HTTP/1.1 that the mock upstream and the load generator need: heads, and where a body ends.
+//! The little of HTTP/1.1 that the mock upstream and the load generator need: heads, and where a
+//! body ends.
 //!
-//! Written by hand so that both ends stay much cheaper than any gateway between them. It reads what well-behaved peers
-//! send and refuses the rest; nothing here faces a stranger. Bodies are never stored: each piece is shown to a closure
-//! as it arrives.
+//! Written by hand so that both ends stay much cheaper than any gateway between them. It reads what
+//! well-behaved peers send and refuses the rest; nothing here faces a stranger. Bodies are never
+//! stored: each piece is shown to a closure as it arrives.
 
 use std::fmt;
 
@@ -117,7 +118,8 @@ impl BodyReader {
         Self { state }
     }
 
-    /// Takes the next bytes off the wire, shows what is body to `sink`, and returns how many belonged to the message.
+    /// Takes the next bytes off the wire, shows what is body to `sink`, and returns how many
+    /// belonged to the message.
     pub(crate) fn feed(
         &mut self,
         input: &[u8],
@@ -166,7 +168,8 @@ impl State {
         }
     }
 
-    /// Steps over one byte that frames chunks. Carriage returns are skipped wherever a line may end.
+    /// Steps over one byte that frames chunks. Carriage returns are skipped wherever a line may
+    /// end.
     fn after_framing_byte(self, byte: u8) -> Result<Self, Malformed> {
         Ok(match (self, byte) {
             (Self::ChunkSize { value, digits: 1.. }, b';' | b' ' | b'\r') => {
@@ -312,7 +315,8 @@ mod tests {
         assert!(status(b"HTTP").is_err());
     }
 
-    /// Feeds `wire` in two pieces for every place to cut it, and expects the same body and rest each time.
+    /// Feeds `wire` in two pieces for every place to cut it, and expects the same body and rest
+    /// each time.
     fn check_body(framing: Framing, wire: &[u8], body: &[u8], rest: usize) {
         for cut in 0..=wire.len() {
             let (mut reader, mut seen, mut consumed) = (BodyReader::new(framing), Vec::new(), 0);

@@ -1,9 +1,11 @@
-//! `pointsman-bench`: what does a request through Pointsman cost, beside plain nginx on the same machine?
+//! `pointsman-bench`: what does a request through Pointsman cost, beside plain nginx on the same
+//! machine?
 //!
-//! Three subcommands: `mock` is a cheap stand-in for a model provider, `load` drives one address and reports what it
-//! saw, and `compare` runs both around each gateway in turn and prints the table. The first two are processes of their
-//! own so that they can be pinned to another core than the gateway; `compare` starts them itself. How to use it, and
-//! how far to trust the figures, is in `docs/performance.md`.
+//! Three subcommands: `mock` is a cheap stand-in for a model provider, `load` drives one address
+//! and reports what it saw, and `compare` runs both around each gateway in turn and prints the
+//! table. The first two are processes of their own so that they can be pinned to another core than
+//! the gateway; `compare` starts them itself. How to use it, and how far to trust the figures, is
+//! in `docs/performance.md`.
 
 mod compare;
 mod load;

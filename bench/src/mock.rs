@@ -1,8 +1,9 @@
-//! `mock`: a stand-in for a model provider that costs almost nothing, so that what is measured is the gateway.
+//! `mock`: a stand-in for a model provider that costs almost nothing, so that what is measured is
+//! the gateway.
 //!
-//! It reads a request body of any size through one small buffer without parsing it, looks only at the body's start for
-//! `"stream": true`, and answers with bytes made once at the start. A stream goes out with one write per event, as a
-//! provider sends it, either as fast as it goes or paced.
+//! It reads a request body of any size through one small buffer without parsing it, looks only at
+//! the body's start for `"stream": true`, and answers with bytes made once at the start. A stream
+//! goes out with one write per event, as a provider sends it, either as fast as it goes or paced.
 
 use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
@@ -39,7 +40,8 @@ pub(crate) struct Options {
     until_stdin_closes: bool,
 }
 
-/// Serves until killed (or, if asked to, until standard input closes). Prints `listening ADDRESS` for each listener.
+/// Serves until killed (or, if asked to, until standard input closes). Prints `listening ADDRESS`
+/// for each listener.
 pub(crate) fn run(options: &Options) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -88,7 +90,7 @@ impl Answers {
             health: plain("200 OK", b"ok"),
             completion: plain("200 OK", &payload::completion()),
             not_found: plain("404 Not Found", b"{}"),
-            stream_head: b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec(),
+            stream_head: STREAM_HEAD.to_vec(),
             stream_writes: chunked(&payload::stream_events(options.chunks)),
             pace: Duration::from_millis(options.pace_ms),
         }
@@ -126,7 +128,8 @@ enum Wanted {
 async fn accept(listener: TcpListener, answers: Arc<Answers>) {
     let mut connections = JoinSet::new();
     loop {
-        // A failed accept (out of descriptors, or a client already gone) concerns that client alone.
+        // A failed accept (out of descriptors, or a client already gone) concerns that client
+        // alone.
         if let Ok((stream, _)) = listener.accept().await {
             connections.spawn(serve(stream, Arc::clone(&answers)));
         }
@@ -134,7 +137,8 @@ async fn accept(listener: TcpListener, answers: Arc<Answers>) {
     }
 }
 
-/// One connection: requests one after another until the client closes it or sends what we don't understand.
+/// One connection: requests one after another until the client closes it or sends what we don't
+/// understand.
 async fn serve(mut stream: TcpStream, answers: Arc<Answers>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut buffer = vec![0; BUFFER_BYTES];
@@ -229,6 +233,9 @@ fn chunked(events: &[Vec<u8>]) -> Vec<Vec<u8>> {
 fn invalid(error: http1::Malformed) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }
+
+const STREAM_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+    Cache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 /// One per connection; larger than any head we accept.
 const BUFFER_BYTES: usize = 64 * 1024;

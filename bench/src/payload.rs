@@ -1,10 +1,12 @@
-//! The bytes on the wire, known to both ends: the mock upstream serves them and the load generator checks for them.
+//! The bytes on the wire, known to both ends: the mock upstream serves them and the load generator
+//! checks for them.
 //!
-//! Everything is a pure function of its arguments, so a response that a gateway shortened, repeated or replaced by an
-//! error page has the wrong length and is noticed.
+//! Everything is a pure function of its arguments, so a response that a gateway shortened, repeated
+//! or replaced by an error page has the wrong length and is noticed.
 
-/// A chat request of exactly `bytes` bytes (or the smallest possible, if that is more): one long user message with
-/// the escapes and the non-ASCII text that real prompts have. `model` and `stream` stand first, as SDKs send them.
+/// A chat request of exactly `bytes` bytes (or the smallest possible, if that is more): one long
+/// user message with the escapes and the non-ASCII text that real prompts have. `model` and
+/// `stream` stand first, as SDKs send them.
 pub(crate) fn chat_request(bytes: usize, kind: Reply) -> Vec<u8> {
     let mut body = Vec::with_capacity(bytes);
     body.extend_from_slice(br#"{"model":"bench-small","#);
@@ -48,7 +50,8 @@ pub(crate) fn completion() -> Vec<u8> {
     body
 }
 
-/// The events of a stream of `chunks` chunks: the last of them carries the usage, and `[DONE]` follows as one more.
+/// The events of a stream of `chunks` chunks: the last of them carries the usage, and `[DONE]`
+/// follows as one more.
 pub(crate) fn stream_events(chunks: usize) -> Vec<Vec<u8>> {
     let start = r#"data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1760000000,"model":"bench-small","choices":["#;
     let delta = |index: usize| {

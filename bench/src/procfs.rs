@@ -1,7 +1,9 @@
-//! What the kernel says about other processes, read from `/proc`: CPU time, memory, children, allowed cores.
+//! What the kernel says about other processes, read from `/proc`: CPU time, memory, children,
+//! allowed cores.
 //!
-//! Linux only. A process that ends while it is being read simply counts for nothing; its parent is charged with its
-//! CPU time once it has been waited for, which is why the waited-for children are part of every sum.
+//! Linux only. A process that ends while it is being read simply counts for nothing; its parent is
+//! charged with its CPU time once it has been waited for, which is why the waited-for children are
+//! part of every sum.
 
 use std::collections::HashMap;
 use std::fs;
@@ -19,6 +21,8 @@ pub(crate) struct Stat {
     pub(crate) parent: Pid,
     /// Process group; unlike the parent it stays when the parent dies.
     pub(crate) group: Pid,
+    /// Ended, but its parent hasn't waited for it yet.
+    pub(crate) ended: bool,
     /// User and system time of all threads, live and ended, and of children that were waited for.
     pub(crate) cpu: Duration,
 }
@@ -53,10 +57,11 @@ pub(crate) fn tree(root: Pid) -> Vec<Pid> {
     found
 }
 
-/// The live members of a process group, orphans included.
+/// The members of a process group, orphans included. One that has ended but wasn't waited for
+/// doesn't count.
 pub(crate) fn group(group: Pid) -> Vec<Pid> {
     all()
-        .filter(|(_, stat)| stat.group == group)
+        .filter(|(_, stat)| stat.group == group && !stat.ended)
         .map(|(pid, _)| pid)
         .collect()
 }
@@ -112,6 +117,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
         .iter()
         .sum();
     Some(Stat {
+        ended: fields.first() == Some(&"Z"),
         parent: Pid(u32::try_from(number(4)?).ok()?),
         group: Pid(u32::try_from(number(5)?).ok()?),
         cpu: Duration::from_millis(ticks * MILLIS_PER_TICK),
@@ -146,7 +152,8 @@ fn parse_list(text: &str) -> Option<Vec<usize>> {
 /// Fields of `stat` are numbered from 1 in proc(5); 1 and 2 are the id and the name.
 const FIRST_FIELD_AFTER_NAME: usize = 3;
 
-/// `USER_HZ` is 100 on every architecture we run on, whatever the kernel's own tick; it is part of its interface.
+/// `USER_HZ` is 100 on every architecture we run on, whatever the kernel's own tick; it is part of
+/// its interface.
 const MILLIS_PER_TICK: u64 = 10;
 
 #[cfg(test)]
@@ -160,11 +167,14 @@ mod tests {
         assert_eq!(
             parse_stat(text),
             Some(Stat {
+                ended: false,
                 parent: Pid(77),
                 group: Pid(812),
                 cpu: Duration::from_millis(1590),
             })
         );
+        let ended = parse_stat(&text.replace(") R", ") Z"));
+        assert!(ended.is_some_and(|stat| stat.ended));
         assert_eq!(parse_stat("812 (a) S 1"), None);
         assert_eq!(parse_stat(""), None);
     }

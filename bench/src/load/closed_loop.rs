@@ -1,7 +1,8 @@
-//! Each connection sends its next request as soon as the last one is answered: the load for CPU per request.
+//! Each connection sends its next request as soon as the last one is answered: the load for CPU per
+//! request.
 //!
-//! One thread for all connections, since the load generator shares its core with the mock upstream and both must be
-//! cheap enough to keep the gateway busy.
+//! One thread for all connections, since the load generator shares its core with the mock upstream
+//! and both must be cheap enough to keep the gateway busy.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,10 +1,12 @@
 //! Requests at planned moments, whatever the answers do: the load for latency.
 //!
-//! Latency counts from the planned moment. If the gateway stalls, the requests that should have left meanwhile are
-//! charged with the wait; a closed loop would politely not send them and hide the stall.
+//! Latency counts from the planned moment. If the gateway stalls, the requests that should have
+//! left meanwhile are charged with the wait; a closed loop would politely not send them and hide
+//! the stall.
 //!
-//! One thread with blocking calls per connection: the kernel's own sleep is precise to some 50 µs, while the runtime's
-//! timer rounds up to whole milliseconds, which is more than the differences looked for. Connections take turns.
+//! One thread with blocking calls per connection: the kernel's own sleep is precise to some 50 µs,
+//! while the runtime's timer rounds up to whole milliseconds, which is more than the differences
+//! looked for. Connections take turns.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,12 +1,14 @@
 //! `load`: drives one address with chat requests and reports what came back.
 //!
-//! Two ways to send: a closed loop, where each connection sends its next request as soon as it has its answer (what
-//! does a request cost?), and a fixed rate, where requests have a planned moment and latency counts from it (what does
-//! a user wait?). Every answer is checked for status, length and number of events, and the first wrong one ends the
-//! run: an error must never look like a fast request.
+//! Two ways to send: a closed loop, where each connection sends its next request as soon as it has
+//! its answer (what does a request cost?), and a fixed rate, where requests have a planned moment
+//! and latency counts from it (what does a user wait?). Every answer is checked for status, length
+//! and number of events, and the first wrong one ends the run: an error must never look like a fast
+//! request.
 //!
-//! The load generator itself reads the CPU time of the process it is told to watch, at the same moments at which it
-//! reads its own counters, so that the warm-up counts for neither and no message between processes blurs the edges.
+//! The load generator itself reads the CPU time of the process it is told to watch, at the same
+//! moments at which it reads its own counters, so that the warm-up counts for neither and no
+//! message between processes blurs the edges.
 
 mod closed_loop;
 mod fixed_rate;
@@ -90,7 +92,8 @@ pub(crate) struct Watched {
     pub(crate) memory: Memory,
 }
 
-/// Runs the load and prints the report as one line of JSON. Fails on the first answer that isn't as expected.
+/// Runs the load and prints the report as one line of JSON. Fails on the first answer that isn't as
+/// expected.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     let plan = Plan::new(options)?;
     let report = match options.rate {

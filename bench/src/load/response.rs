@@ -60,7 +60,8 @@ impl ResponseReader {
         (self.body_bytes, self.events, self.after_newline) = (0, 0, false);
     }
 
-    /// Takes the next bytes from the wire. `None` if more are to come; an error if the answer is not as expected.
+    /// Takes the next bytes from the wire. `None` if more are to come; an error if the answer is
+    /// not as expected.
     pub(super) fn feed(&mut self, input: &[u8]) -> Result<Option<Complete>, String> {
         let complete = match self.stage {
             Stage::Body { .. } => self.read_body(input)?,
@@ -228,12 +229,12 @@ mod tests {
             closing,
         );
         let events = Expected {
-            body_bytes: 10,
+            body_bytes: 11,
             events: 3,
         };
         check(
             events,
-            "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\na\n\nb\nb\n\nc\n\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\na\n\nb\nb\n\nc\n\n",
             OPEN,
         );
     }
