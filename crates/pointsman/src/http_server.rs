@@ -1,6 +1,7 @@
 //! The client side: HTTP/1.1 and HTTP/2 on a connection, request by request to the gateway.
 
 use std::{
+    cell::Cell,
     convert::Infallible,
     net::SocketAddr,
     pin::Pin,
@@ -28,7 +29,7 @@ use pointsman_gateway::{
     ports::BodyTimeout,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::watch,
     time::Sleep,
 };
@@ -212,12 +213,39 @@ fn join(client: OnUpgrade, response: &mut Response<Body>) {
                 return;
             }
         };
-        let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-        match tokio::io::copy_bidirectional(&mut client, &mut upstream).await {
-            Ok((_, to_client)) => relay.tunnel_ended(to_client),
-            Err(error) => tracing::debug!("tunnel ended: {error}"),
+        let to_client = Cell::new(0);
+        let (client_read, client_write) = tokio::io::split(TokioIo::new(client));
+        let (upstream_read, upstream_write) = tokio::io::split(TokioIo::new(upstream));
+        // When one side has said its last word the other is not kept waiting.
+        let ended = tokio::select! {
+            ended = pump(client_read, upstream_write, None) => ended,
+            ended = pump(upstream_read, client_write, Some(&to_client)) => ended,
+        };
+        if let Err(error) = ended {
+            tracing::debug!("tunnel ended: {error}");
         }
+        relay.tunnel_ended(to_client.get());
     });
+}
+
+/// Copies until the reader ends; counts what was written.
+async fn pump(
+    mut reader: impl AsyncRead + Unpin,
+    mut writer: impl AsyncWrite + Unpin,
+    count: Option<&Cell<u64>>,
+) -> std::io::Result<()> {
+    let mut buffer = vec![0; TUNNEL_BUFFER_BYTES];
+    loop {
+        let read = reader.read(&mut buffer).await?;
+        if read == 0 {
+            return writer.shutdown().await;
+        }
+        writer.write_all(&buffer[..read]).await?;
+        writer.flush().await?;
+        if let Some(count) = count {
+            count.set(count.get() + read as u64);
+        }
+    }
 }
 
 /// A client's request body whose next bytes must not take too long.
@@ -278,5 +306,7 @@ where
 
 /// Read buffer of a connection, in bytes: large prompts arrive in few reads.
 const READ_BUFFER_BYTES: usize = 256 << 10;
+/// One direction of a joined connection, in bytes.
+const TUNNEL_BUFFER_BYTES: usize = 16 << 10;
 /// Streams of one HTTP/2 connection at a time.
 const HTTP2_STREAMS_MAX: u32 = 256;

@@ -167,9 +167,15 @@ fn open(stream: TcpStream, client: SocketAddr, server: SocketAddr, tls: bool, do
 
 async fn plain(stream: TcpStream, client: SocketAddr, server: SocketAddr, door: Door) {
     let speaks = if door.http2 {
-        match tokio::time::timeout(door.limits.head, prior_knowledge(&stream)).await {
-            Ok(Ok(speaks)) => speaks,
-            Ok(Err(_)) | Err(_) => return,
+        let mut drain = door.drain.clone();
+        tokio::select! {
+            biased;
+            // A connection that has not said a word yet has nothing to finish.
+            _ = drain.wait_for(|drain| *drain) => return,
+            first = tokio::time::timeout(door.limits.head, prior_knowledge(&stream)) => match first {
+                Ok(Ok(speaks)) => speaks,
+                Ok(Err(_)) | Err(_) => return,
+            },
         }
     } else {
         Speaks::Http1

@@ -67,7 +67,10 @@ pub(crate) fn main(options: &RunOptions) -> ExitCode {
     };
     tell_warnings(&warnings);
     let document = DocumentFile::beside(&options.config, settings.document_format());
-    match Program::build(settings, document, options.workers).and_then(Program::serve) {
+    match Program::build(settings, document, options.workers)
+        .map(Program::announced)
+        .and_then(Program::serve)
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
@@ -117,6 +120,7 @@ pub(crate) struct Program {
     control: Option<StdListener>,
     exporter: Option<StdListener>,
     status: Option<StdListener>,
+    announces: bool,
 }
 
 impl Program {
@@ -195,6 +199,7 @@ impl Program {
             writer,
             queues,
             proxies,
+            announces: false,
         })
     }
 
@@ -206,9 +211,25 @@ impl Program {
             .map(|bound| bound.address)
     }
 
-    /// The metrics, to look at from outside.
-    pub(crate) fn metrics(&self) -> Arc<Metrics> {
-        Arc::clone(&self.metrics)
+    /// Says on stderr where it listens, one `listening name=address` a line, and later `ready`.
+    /// Not part of the log: scripts read it, whatever the log level.
+    fn announced(mut self) -> Self {
+        for bound in &self.proxies {
+            let name = if bound.tls { "proxy_tls" } else { "proxy" };
+            eprintln!("listening {name}={}", bound.address);
+        }
+        let sides = [
+            ("control", &self.control),
+            ("metrics", &self.exporter),
+            ("status", &self.status),
+        ];
+        for (name, socket) in sides {
+            if let Some(address) = socket.as_ref().and_then(|socket| socket.local_addr().ok()) {
+                eprintln!("listening {name}={address}");
+            }
+        }
+        self.announces = true;
+        self
     }
 
     /// Serves until a signal ends it.
@@ -222,10 +243,6 @@ impl Program {
         let availability = self.health.borrow().availability();
         let state = Arc::new(State::new(Arc::clone(&self.first.snapshot), availability));
         let tls = Arc::new(ServerTls::new(crate::tls::Table::default()));
-        for bound in &proxies {
-            let name = if bound.tls { "proxy_tls" } else { "proxy" };
-            tracing::info!("listening {name}={}", bound.address);
-        }
         let mut by_worker: Vec<Vec<(StdListener, bool)>> = Vec::new();
         by_worker.resize_with(self.workers, Vec::new);
         for bound in proxies {
@@ -302,7 +319,9 @@ impl Program {
                 tls,
                 health_changed,
             };
-            tracing::info!("ready");
+            if self.announces {
+                eprintln!("ready");
+            }
             until_signal(&mut reloader, stop).await?;
             let _ = drain.send(true);
             tracing::info!("draining: no new connections, up to {drain_limit:?} for open ones");

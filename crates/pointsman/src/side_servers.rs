@@ -48,15 +48,13 @@ pub(crate) fn start(
 ) -> Result<(), String> {
     let sides = Rc::new(sides);
     let all = [
-        (Side::Control, "control", control),
-        (Side::Exporter, "metrics", exporter),
-        (Side::Status, "status", status),
+        (Side::Control, control),
+        (Side::Exporter, exporter),
+        (Side::Status, status),
     ];
-    for (side, name, socket) in all {
+    for (side, socket) in all {
         let Some(socket) = socket else { continue };
         let listener = TcpListener::from_std(socket).map_err(|error| error.to_string())?;
-        let address = listener.local_addr().map_err(|error| error.to_string())?;
-        tracing::info!("listening {name}={address}");
         tokio::task::spawn_local(accept(listener, side, Rc::clone(&sides)));
     }
     Ok(())

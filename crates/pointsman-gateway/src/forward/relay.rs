@@ -24,6 +24,7 @@ pub struct Relay {
     body: Body,
     exchange: Box<Exchange>,
     upstream_bytes: u64,
+    failed: Option<BodyError>,
 }
 
 /// Why we stopped passing a response on.
@@ -53,6 +54,7 @@ impl Relay {
             body,
             exchange,
             upstream_bytes: 0,
+            failed: None,
         }
     }
 
@@ -61,6 +63,9 @@ impl Relay {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         if self.exchange.ended().is_some() {
             return Poll::Ready(None);
         }
@@ -77,19 +82,27 @@ impl Relay {
                     "the upstream's response broke off: {error}"
                 );
                 self.end(Ended::UpstreamBroken);
-                Poll::Ready(Some(Err(error)))
+                self.fail_next(error, cx)
             }
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     if let Some(cut) = self.pass(&data.clone()) {
                         self.cut(cut);
-                        return Poll::Ready(Some(Err(Box::new(cut))));
+                        return self.fail_next(Box::new(cut), cx);
                     }
                     self.end_if_last();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
         }
+    }
+
+    /// Fails with `error` at the next poll. An error closes the client's connection on the spot;
+    /// this way what came before it is written first, and the client has all there was.
+    fn fail_next<T>(&mut self, error: BodyError, cx: &mut Context<'_>) -> Poll<T> {
+        self.failed = Some(error);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// The two connections that this response joined have ended after `to_client` bytes.

@@ -104,14 +104,6 @@ pub(crate) async fn feed(queue: Arc<HttpQueue>, dialer: Arc<Dialer>) {
     }
 }
 
-/// Sends what waits, once, without waiting for more: the program is ending.
-pub(crate) async fn flush(queue: &HttpQueue, dialer: &Dialer) {
-    let batch = take(queue, usize::MAX);
-    if !batch.is_empty() {
-        deliver(queue, dialer, batch).await;
-    }
-}
-
 async fn next_batch(queue: &HttpQueue) -> Vec<Bytes> {
     let spec = &queue.spec;
     loop {

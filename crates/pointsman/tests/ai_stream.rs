@@ -1,0 +1,275 @@
+//! Streams: passed on as they arrive, counted in passing, and never made to look complete.
+
+mod support;
+
+use std::time::Duration;
+
+use support::{
+    Answer, CHAT, Gateway, Upstream, client::Connection, instance, multi, post_json, single,
+};
+
+const STREAM: &str = r#"{"model":"gpt-4","stream":true,"messages":[]}"#;
+const EVENTS: [&str; 4] = [
+    r#"data: {"choices":[{"delta":{"role":"assistant","content":"Hel"}}]}"#,
+    r#"data: {"choices":[{"delta":{"content":"lo"}}]}"#,
+    r#"data: {"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":2,"total_tokens":12}}"#,
+    "data: [DONE]",
+];
+
+fn whole() -> String {
+    EVENTS.map(|event| format!("{event}\n\n")).concat()
+}
+
+fn ask(stream: &mut Connection, body: &str) {
+    let head = format!(
+        "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.send(head.as_bytes());
+}
+
+/// B-041, P-058, P-067, P-139, P-140, P-160
+#[test]
+fn a_stream_is_passed_on_byte_for_byte_however_it_is_cut() {
+    let text = whole();
+    for cut in [1, 7, 40, text.len() / 2, text.len()] {
+        let pieces: Vec<Vec<u8>> = text.as_bytes().chunks(cut).map(<[u8]>::to_vec).collect();
+        let answer = Answer::Stream {
+            pieces,
+            pause: Duration::ZERO,
+            ends: true,
+        };
+        let upstream = Upstream::start(move |_| answer.clone());
+        let gateway = Gateway::start(&single("openai", upstream.address, ""));
+        let response = post_json(gateway.proxy, "/x", STREAM);
+        assert_eq!((response.status, response.complete), (200, true));
+        assert_eq!(response.text(), text);
+        assert_eq!(response.header("content-type"), Some("text/event-stream"));
+        let line = gateway.access_log(1).remove(0);
+        let tokens = |name: &str| line[name].as_u64();
+        assert_eq!(
+            (tokens("llm_prompt_tokens"), tokens("llm_completion_tokens")),
+            (Some(10), Some(2))
+        );
+        assert_eq!(
+            (&line["llm_stream"], &line["llm_stream_done"]),
+            (&true.into(), &true.into())
+        );
+        assert_eq!(
+            (line["request_type"].as_str(), line["ended"].as_str()),
+            (Some("ai_stream"), Some("complete"))
+        );
+    }
+}
+
+/// P-142: an event reaches the client before the next one is made.
+#[test]
+fn events_arrive_as_they_are_made() {
+    let answer = Answer::Stream {
+        pieces: EVENTS
+            .iter()
+            .map(|event| format!("{event}\n\n").into_bytes())
+            .collect(),
+        pause: Duration::from_millis(150),
+        ends: true,
+    };
+    let upstream = Upstream::start(move |_| answer.clone());
+    let gateway = Gateway::start(&single("openai", upstream.address, ""));
+    let mut client = Connection::open(gateway.proxy);
+    ask(&mut client, STREAM);
+    client.read_until("Hel");
+    assert!(
+        upstream.written() < EVENTS.len(),
+        "the first event came with the last"
+    );
+    client.read_until("[DONE]");
+}
+
+/// P-057, P-141
+#[test]
+fn responses_streams_are_counted() {
+    let upstream = Upstream::start(|_| {
+        Answer::events(&[
+            "event: response.output_text.delta\ndata: {\"delta\":\"Hi\"}",
+            "event: response.completed\ndata: {\"response\":{\"usage\":{\"input_tokens\":5,\"output_tokens\":3,\"total_tokens\":8}}}",
+        ])
+    });
+    let gateway = Gateway::start(&single("openai", upstream.address, ""));
+    let body = r#"{"input":"x","stream":true}"#;
+    assert!(post_json(gateway.proxy, "/v1/responses", body).complete);
+    assert_eq!(upstream.last().text(), body);
+    assert_eq!(gateway.access_log(1)[0]["llm_total_tokens"], 8);
+}
+
+/// P-144, P-145, B-049, G-28: the client goes away, in a stream and before any answer.
+#[test]
+fn a_client_that_leaves_is_noticed_at_once() {
+    let endless = Upstream::start(|_| Answer::Endless {
+        event: EVENTS[1].to_owned(),
+        pause: Duration::from_millis(30),
+    });
+    let gateway = Gateway::start(&single("openai", endless.address, ""));
+    let mut client = Connection::open(gateway.proxy);
+    ask(&mut client, STREAM);
+    client.read_until("lo");
+    drop(client);
+    endless.wait_for_early_close();
+    let line = gateway.access_log(1).remove(0);
+    assert_eq!(
+        (line["ended"].as_str(), line["status"].as_u64()),
+        (Some("abandoned"), Some(200))
+    );
+
+    let silent = Upstream::start(|_| Answer::Silence);
+    gateway.reload(&single("openai", silent.address, ""));
+    let mut client = Connection::open(gateway.proxy);
+    ask(&mut client, CHAT);
+    support::wait_until("the request to arrive", || {
+        (silent.hits() == 1).then_some(())
+    });
+    drop(client);
+    silent.wait_for_early_close();
+    assert_eq!(gateway.access_log(2)[1]["ended"], "abandoned");
+    gateway.wait_until_idle();
+}
+
+/// A stream that breaks off reaches the client as a broken one (I-24: and nothing is retried).
+#[test]
+fn a_broken_stream_does_not_look_complete() {
+    let first = EVENTS[0].to_owned() + "\n\n";
+    let broken = Upstream::start(move |_| Answer::Stream {
+        pieces: vec![first.clone().into_bytes()],
+        pause: Duration::ZERO,
+        ends: false,
+    });
+    let other = Upstream::named("b");
+    let pair = [
+        instance("a", broken.address, ", priority: 1"),
+        instance("b", other.address, ""),
+    ];
+    let gateway = Gateway::start(&multi(&pair, "        fallback_strategy: http_5xx\n"));
+    let response = post_json(gateway.proxy, "/x", STREAM);
+    assert_eq!((response.status, response.complete), (200, false));
+    assert!(response.text().contains("Hel") && !response.text().contains("[DONE]"));
+    assert_eq!(other.hits(), 0);
+    assert_eq!(gateway.access_log(1)[0]["ended"], "upstream_broken");
+    gateway.wait_until_idle();
+}
+
+/// P-146, P-147, B-046, B-047
+#[test]
+fn limits_cut_a_stream() {
+    let endless = || {
+        Upstream::start(|_| Answer::Endless {
+            event: EVENTS[1].to_owned(),
+            pause: Duration::from_millis(20),
+        })
+    };
+    for limit in ["max_stream_duration_ms: 300", "max_response_bytes: 400"] {
+        let upstream = endless();
+        let gateway = Gateway::start(&single(
+            "openai",
+            upstream.address,
+            &format!("        {limit}\n"),
+        ));
+        let response = post_json(gateway.proxy, "/x", STREAM);
+        assert_eq!(
+            (response.status, response.complete),
+            (200, false),
+            "{limit}"
+        );
+        assert!(!response.body.is_empty() && !response.text().contains("[DONE]"));
+        upstream.wait_for_early_close();
+        assert_eq!(gateway.access_log(1)[0]["ended"], "limited");
+    }
+}
+
+/// P-148, P-149, B-048
+#[test]
+fn limits_refuse_a_whole_response() {
+    let body = "x".repeat(100_000);
+    let length = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let chunked = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+        body.len()
+    );
+    for bytes in [length, chunked] {
+        let upstream = Upstream::start(move |_| Answer::Raw(bytes.clone().into_bytes()));
+        let gateway = Gateway::start(&single(
+            "openai",
+            upstream.address,
+            "        max_response_bytes: 1024\n",
+        ));
+        let response = post_json(gateway.proxy, "/x", CHAT);
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (502, "max_response_bytes exceeded")
+        );
+    }
+}
+
+/// P-023, P-150, P-151, P-152, P-155, P-156, B-045, G-15: what an upstream says is passed on.
+#[test]
+fn errors_and_oddities_are_passed_on() {
+    let cases: Vec<(u16, &'static str, &str)> = vec![
+        (500, "application/json", r#"{"error":"boom"}"#),
+        (429, "application/json", r#"{"error":"slow down"}"#),
+        (401, "text/plain", "Unauthorized"),
+        (200, "text/html", "<html>"),
+        (200, "application/json", r#"{"content":null,"usage":null}"#),
+        (200, "application/json", "5"),
+    ];
+    for (status, kind, body) in cases {
+        let answer = Answer::Whole {
+            status,
+            kind,
+            body: body.to_owned(),
+            headers: vec![
+                ("Retry-After", "7".to_owned()),
+                ("X-Request-Id", "r".to_owned()),
+                ("Set-Cookie", "a=b".to_owned()),
+            ],
+        };
+        let upstream = Upstream::start(move |_| answer.clone());
+        let gateway = Gateway::start(&single("openai", upstream.address, ""));
+        let response = post_json(gateway.proxy, "/x", CHAT);
+        assert_eq!((response.status, response.text().as_str()), (status, body));
+        assert_eq!(response.header("content-type"), Some(kind));
+        assert_eq!(
+            (
+                response.header("retry-after"),
+                response.header("x-request-id")
+            ),
+            (Some("7"), Some("r"))
+        );
+        assert_eq!(response.header("set-cookie"), None);
+    }
+}
+
+/// A response that is cut short before it is whole is an error, not half an answer.
+#[test]
+fn a_truncated_answer_is_an_error() {
+    for bytes in [
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"half\":",
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n{\"half\":\r\n",
+        "not http at all\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-",
+        "",
+    ] {
+        let upstream = Upstream::start(move |_| Answer::Raw(bytes.as_bytes().to_vec()));
+        let gateway = Gateway::start(&single("openai", upstream.address, ""));
+        let response = post_json(gateway.proxy, "/x", CHAT);
+        assert_eq!(response.status, 500, "{bytes}");
+        assert!(
+            response.json()["error"]["message"]
+                .as_str()
+                .expect("a message")
+                .starts_with("upstream"),
+            "{bytes}"
+        );
+        gateway.wait_until_idle();
+    }
+}

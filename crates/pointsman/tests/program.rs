@@ -1,0 +1,191 @@
+//! The program itself: start, check, drain, and what it says when it cannot start.
+
+mod support;
+
+use std::{net::TcpListener, time::Duration};
+
+use support::{
+    Answer, CHAT, Gateway, Start, Upstream, client::Connection, post_json, run, single,
+    write_config,
+};
+
+fn folder(document: &str) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_config(folder.path(), "", "");
+    std::fs::write(
+        folder.path().join("apisix.yaml"),
+        format!("{document}\n#END\n"),
+    )
+    .expect("written");
+    let config = folder
+        .path()
+        .join("config.yaml")
+        .to_str()
+        .expect("UTF-8")
+        .to_owned();
+    (folder, config)
+}
+
+/// One clear line, exit code 1.
+#[test]
+fn what_prevents_a_start_is_one_line() {
+    let fails = |config: &str, part: &str| {
+        let (code, _, stderr) = run(&["run", "--config", config, "--log-level", "error"]);
+        assert_eq!(code, Some(1), "{stderr}");
+        let lines: Vec<&str> = stderr
+            .lines()
+            .filter(|line| line.starts_with("pointsman: "))
+            .collect();
+        assert_eq!(lines.len(), 1, "{stderr}");
+        assert!(lines[0].contains(part), "{stderr} lacks {part}");
+    };
+    fails(
+        "/nonexistent/config.yaml",
+        "cannot read /nonexistent/config.yaml",
+    );
+    let (missing, config) = folder("routes: []");
+    std::fs::remove_file(missing.path().join("apisix.yaml")).expect("removed");
+    fails(&config, "apisix.yaml");
+    let taken = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let port = taken.local_addr().expect("bound").port();
+    let (used, config) = folder("routes: []");
+    let text = std::fs::read_to_string(&config).expect("readable");
+    std::fs::write(
+        &config,
+        text.replace(
+            "node_listen: [{ip: 127.0.0.1, port: 0}]",
+            &format!("node_listen: [{{ip: 127.0.0.1, port: {port}}}]"),
+        ),
+    )
+    .expect("written");
+    fails(&config, &format!("cannot listen on 127.0.0.1:{port}"));
+    drop(used);
+    let (unreadable, config) = folder("routes: []");
+    write_config(
+        unreadable.path(),
+        "  ssl: {enable: false, ssl_trusted_certificate: /nonexistent/ca.pem}",
+        "",
+    );
+    fails(&config, "/nonexistent/ca.pem");
+    let (broken, config) = folder("routes: [");
+    fails(&config, "apisix.yaml: line");
+    drop(broken);
+}
+
+/// `check` tells every error at once, with its line, and opens nothing.
+#[test]
+fn check_reports_every_error() {
+    let (_kept, config) = folder(
+        "routes:\n- {id: 1, uri: 5}\n- {id: 2, uri: /a, plugins: {nope: {}}}\n- {id: 3, uri: /b, upstream_id: 1}",
+    );
+    let (code, stdout, stderr) = run(&["check", "--config", &config]);
+    assert_eq!(code, Some(1));
+    assert!(
+        stderr.contains("line 2: routes[0] (id 1) uri")
+            && stderr.contains("line 3: routes[1] (id 2) plugins.nope"),
+        "{stderr}"
+    );
+    assert!(
+        stderr.contains("2 error(s)") && stdout.contains("1 route(s)"),
+        "{stderr}{stdout}"
+    );
+    let (_kept, config) = folder("routes: []");
+    assert_eq!(run(&["check", "--config", &config]).0, Some(0));
+}
+
+/// The examples of the repository are valid, and so is a document with every field of the tables.
+#[test]
+fn the_examples_are_valid() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
+    for example in ["ai-proxy-multi", "plain-upstream", "chash-sessions"] {
+        let text = std::fs::read_to_string(format!("{root}/{example}.yaml")).expect("an example");
+        let (_kept, config) = folder(&text);
+        let (code, _, stderr) = run(&["check", "--config", &config]);
+        assert_eq!(code, Some(0), "{example}: {stderr}");
+    }
+    let everything = std::fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/sample/apisix.yaml"
+    ))
+    .expect("a sample");
+    let (_kept, config) = folder(&everything);
+    let (code, _, stderr) = run(&["check", "--config", &config]);
+    assert_eq!(
+        (code, stderr.contains("error:")),
+        (Some(0), false),
+        "{stderr}"
+    );
+}
+
+/// SIGTERM: no new connections, what is under way is finished, exit code 0.
+#[test]
+fn a_drain_finishes_what_is_under_way() {
+    let slow =
+        Upstream::start(|_| Answer::After(Duration::from_millis(700), Box::new(Answer::chat("a"))));
+    let mut gateway = Gateway::start_with(Start {
+        document: &single("openai", slow.address, ""),
+        workers: 2,
+        ..Start::default()
+    });
+    let mut idle = Connection::open(gateway.proxy);
+    let proxy = gateway.proxy;
+    let under_way = std::thread::spawn(move || post_json(proxy, "/x", CHAT));
+    support::wait_until("the request to arrive", || (slow.hits() == 1).then_some(()));
+    gateway.signal("TERM");
+    gateway.wait_for_line("draining");
+    assert_eq!(under_way.join().expect("answered").status, 200);
+    assert!(idle.is_closed());
+    assert_eq!(gateway.wait_for_exit().code(), Some(0));
+    assert!(
+        std::net::TcpStream::connect(proxy).is_err(),
+        "somebody still listens"
+    );
+}
+
+/// A second signal ends at once, whatever is under way.
+#[test]
+fn a_second_signal_ends_at_once() {
+    let silent = Upstream::start(|_| Answer::Silence);
+    let mut gateway = Gateway::start(&single("openai", silent.address, ""));
+    let proxy = gateway.proxy;
+    std::thread::spawn(move || {
+        let mut connection = Connection::open(proxy);
+        connection.send(
+            format!(
+                "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{CHAT}",
+                CHAT.len()
+            )
+            .as_bytes(),
+        );
+        connection.read_end()
+    });
+    support::wait_until("the request to arrive", || {
+        (silent.hits() == 1).then_some(())
+    });
+    gateway.signal("TERM");
+    gateway.wait_for_line("draining");
+    gateway.signal("TERM");
+    gateway.wait_for_exit();
+    assert!(gateway.stderr().contains("second signal"));
+}
+
+/// SIGHUP reads the document again.
+#[test]
+fn a_hangup_reloads() {
+    let gateway = Gateway::start("routes: []");
+    gateway.reload("routes: [] # again");
+    gateway.signal("HUP");
+    gateway.reload("routes: [] # and again");
+}
+
+/// The demo needs nothing and ends by itself when told to.
+#[test]
+fn the_demo_runs() {
+    let (code, stdout, stderr) = run(&["demo", "--port", "0", "--seconds", "7"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(
+        stdout.contains("swift") && stdout.contains("failed 0"),
+        "{stdout}"
+    );
+    assert!(!stdout.contains("answered 0 "), "{stdout}");
+}

@@ -1,0 +1,354 @@
+//! What the black-box tests share: the gateway as a process, scripted upstreams, a raw client.
+//!
+//! Nothing here sleeps and hopes: everything waits for a condition, with a deadline.
+
+#![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests measure and wait in real time"
+)]
+
+pub(crate) mod client;
+pub(crate) mod upstream;
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Condvar, Mutex},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+pub(crate) use self::{
+    client::{Response, get, post_json, request},
+    upstream::{Answer, Received, Upstream},
+};
+
+/// Long enough for any machine; a test that waits this long has failed.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A running gateway. Ends with the value.
+pub(crate) struct Gateway {
+    child: Child,
+    folder: tempfile::TempDir,
+    lines: Arc<(Mutex<Vec<String>>, Condvar)>,
+    pub(crate) proxy: SocketAddr,
+}
+
+/// How a gateway is started.
+pub(crate) struct Start<'a> {
+    pub(crate) document: &'a str,
+    /// Further lines of the section `apisix`, indented by two.
+    pub(crate) apisix: &'a str,
+    /// Further sections of `config.yaml`.
+    pub(crate) sections: &'a str,
+    pub(crate) workers: usize,
+    pub(crate) environment: &'a [(&'a str, &'a str)],
+}
+
+impl Default for Start<'_> {
+    fn default() -> Self {
+        Self {
+            document: "",
+            apisix: "",
+            sections: "",
+            workers: 1,
+            environment: &[],
+        }
+    }
+}
+
+impl Gateway {
+    /// A gateway with one worker that serves `document` (without the end marker).
+    pub(crate) fn start(document: &str) -> Self {
+        Self::start_with(Start {
+            document,
+            ..Start::default()
+        })
+    }
+
+    pub(crate) fn start_with(start: Start<'_>) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        write_config(folder.path(), start.apisix, start.sections);
+        write_document(folder.path(), start.document);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_pointsman"))
+            .arg("run")
+            .arg("--config")
+            .arg(folder.path().join("config.yaml"))
+            .args([
+                "--workers",
+                &start.workers.to_string(),
+                "--log-level",
+                "debug",
+            ])
+            .envs(start.environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the gateway starts");
+        let stderr = child.stderr.take().expect("stderr is piped");
+        let lines: Arc<(Mutex<Vec<String>>, Condvar)> = Arc::default();
+        let theirs = Arc::clone(&lines);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                theirs.0.lock().expect("not poisoned").push(line);
+                theirs.1.notify_all();
+            }
+        });
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut gateway = Self {
+            child,
+            folder,
+            lines,
+            proxy: nowhere,
+        };
+        gateway.wait_for_line("ready");
+        gateway.proxy = gateway.address("proxy");
+        gateway
+    }
+
+    /// The address that was announced under `name`.
+    pub(crate) fn address(&self, name: &str) -> SocketAddr {
+        let start = format!("listening {name}=");
+        let line = self.wait_for_line(&start);
+        line[start.len()..].trim().parse().expect("an address")
+    }
+
+    /// The first line on stderr that contains `part`.
+    pub(crate) fn wait_for_line(&self, part: &str) -> String {
+        self.wait_for_lines(part, 1).remove(0)
+    }
+
+    /// The first `count` lines on stderr that contain `part`.
+    pub(crate) fn wait_for_lines(&self, part: &str, count: usize) -> Vec<String> {
+        let (lines, changed) = &*self.lines;
+        let deadline = Instant::now() + DEADLINE;
+        let mut lines = lines.lock().expect("not poisoned");
+        loop {
+            let found: Vec<String> = lines
+                .iter()
+                .filter(|line| line.contains(part))
+                .take(count)
+                .cloned()
+                .collect();
+            if found.len() == count {
+                return found;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no `{part}` on stderr: {lines:#?}");
+            lines = changed.wait_timeout(lines, left).expect("not poisoned").0;
+        }
+    }
+
+    /// Everything on stderr so far.
+    pub(crate) fn stderr(&self) -> String {
+        self.lines.0.lock().expect("not poisoned").join("\n")
+    }
+
+    /// Replaces the document and waits until it is in force.
+    pub(crate) fn reload(&self, document: &str) {
+        let before = self.count("configuration applied");
+        write_document(self.folder.path(), document);
+        self.wait_for_lines("configuration applied", before + 1);
+    }
+
+    /// Replaces the document with one that will be refused, and waits for that.
+    pub(crate) fn reload_refused(&self, text: &str) -> String {
+        let before = self.count("configuration refused");
+        replace(&self.folder.path().join("apisix.yaml"), text);
+        self.wait_for_lines("configuration refused", before + 1)
+            .pop()
+            .expect("a line")
+    }
+
+    fn count(&self, part: &str) -> usize {
+        let lines = self.lines.0.lock().expect("not poisoned");
+        lines.iter().filter(|line| line.contains(part)).count()
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Lines of the access log once there are `count`.
+    pub(crate) fn access_log(&self, count: usize) -> Vec<Value> {
+        let path = self.folder.path().join("access.log");
+        wait_until("the access log", || {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let lines: Vec<Value> = text
+                .lines()
+                .map(|line| serde_json::from_str(line).expect("a JSON line"))
+                .collect();
+            (lines.len() >= count).then_some(lines)
+        })
+    }
+
+    /// The metrics page.
+    pub(crate) fn metrics(&self) -> String {
+        let response = get(self.address("metrics"), "/apisix/prometheus/metrics", &[]);
+        assert_eq!(response.status, 200);
+        response.text()
+    }
+
+    /// Waits for a metrics line that contains all of `parts`; returns its value.
+    pub(crate) fn metric(&self, parts: &[&str]) -> f64 {
+        wait_until(&format!("a metric with {parts:?}"), || {
+            let page = self.metrics();
+            let line = page
+                .lines()
+                .find(|line| parts.iter().all(|part| line.contains(part)))?;
+            line.rsplit(' ').next()?.parse().ok()
+        })
+    }
+
+    /// Waits until nothing is under way any more.
+    pub(crate) fn wait_until_idle(&self) {
+        wait_until("all requests to end", || {
+            let page = self.metrics();
+            let idle = page
+                .lines()
+                .filter(|line| {
+                    line.starts_with("apisix_nginx_http_current_connections{")
+                        || line.starts_with("apisix_llm_active_connections{")
+                })
+                .all(|line| line.ends_with(" 0"));
+            idle.then_some(())
+        });
+    }
+
+    /// A page of the Control API.
+    pub(crate) fn control(&self, path: &str) -> Response {
+        get(self.address("control"), path, &[])
+    }
+
+    /// Waits until the health report says `status` of the target with that port.
+    pub(crate) fn wait_for_status(&self, port: u16, status: &str) {
+        wait_until(&format!("port {port} to be {status}"), || {
+            let report = self.control("/v1/healthcheck").json();
+            let checkers = report.as_array()?;
+            let nodes = checkers
+                .iter()
+                .filter_map(|one| one["nodes"].as_array())
+                .flatten();
+            let mut at_port = nodes.filter(|node| node["port"] == port).peekable();
+            at_port.peek()?;
+            at_port.all(|node| node["status"] == status).then_some(())
+        });
+    }
+
+    /// Sends a signal, such as `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args([&format!("-{name}"), &self.child.id().to_string()])
+            .status()
+            .expect("kill runs");
+        assert!(status.success());
+    }
+
+    /// Waits for the process to end.
+    pub(crate) fn wait_for_exit(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        wait_until("the gateway to end", || child.try_wait().expect("a child"))
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Writes a `config.yaml` whose listeners are on ports of the system's choice.
+pub(crate) fn write_config(folder: &Path, apisix: &str, sections: &str) {
+    let log = folder.join("access.log");
+    let ssl = if apisix.contains("ssl:") {
+        ""
+    } else {
+        "  ssl: {enable: false}\n"
+    };
+    let text = format!(
+        "deployment: {{role: data_plane, role_data_plane: {{config_provider: yaml}}}}\n\
+         apisix:\n  node_listen: [{{ip: 127.0.0.1, port: 0}}]\n{ssl}  \
+         control: {{ip: 127.0.0.1, port: 0}}\n{apisix}\n\
+         plugin_attr: {{prometheus: {{export_addr: {{ip: 127.0.0.1, port: 0}}}}}}\n\
+         pointsman: {{access_log: {{path: \"{}\"}}}}\n{sections}\n",
+        log.display()
+    );
+    std::fs::write(folder.join("config.yaml"), text).expect("written");
+}
+
+fn write_document(folder: &Path, document: &str) {
+    replace(&folder.join("apisix.yaml"), &format!("{document}\n#END\n"));
+}
+
+/// Replaces a file at once, as careful editors do.
+fn replace(path: &Path, text: &str) {
+    let next: PathBuf = path.with_extension("next");
+    std::fs::write(&next, text).expect("written");
+    std::fs::rename(&next, path).expect("renamed");
+}
+
+/// Runs `pointsman` with `arguments` to its end: exit code, stdout, stderr.
+pub(crate) fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_pointsman"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+/// Asks again and again until there is an answer.
+pub(crate) fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// A document with one route `/*` to the instances given, as flow maps, and further fields.
+pub(crate) fn multi(instances: &[String], more: &str) -> String {
+    let list = instances
+        .iter()
+        .map(|instance| format!("          - {instance}\n"));
+    format!(
+        "routes:\n  - id: 1\n    uri: /*\n    plugins:\n      prometheus: {{}}\n      \
+         ai-proxy-multi:\n        instances:\n{}{more}",
+        list.collect::<String>()
+    )
+}
+
+/// An instance of provider openai-compatible at `address`.
+pub(crate) fn instance(name: &str, address: SocketAddr, more: &str) -> String {
+    format!(
+        "{{name: {name}, provider: openai-compatible, weight: 1, auth: {{header: {{Authorization: \
+         Bearer token}}}}, override: {{endpoint: \"http://{address}\"}}{more}}}"
+    )
+}
+
+/// A document with `ai-proxy` on `/*`, of that provider, at `address`.
+pub(crate) fn single(provider: &str, address: SocketAddr, more: &str) -> String {
+    format!(
+        "routes:\n  - id: 1\n    uri: /*\n    plugins:\n      prometheus: {{}}\n      ai-proxy:\n        \
+         provider: {provider}\n        auth: {{header: {{Authorization: Bearer token}}}}\n        \
+         override: {{endpoint: \"http://{address}\"}}\n{more}"
+    )
+}
+
+/// A chat request.
+pub(crate) const CHAT: &str = r#"{"model":"gpt-4","messages":[{"role":"user","content":"Hi"}]}"#;
