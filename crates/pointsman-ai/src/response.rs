@@ -40,9 +40,7 @@ pub fn read_response(protocol: Protocol, body: &[u8], capture: Capture) -> Optio
             .rfind(|m| json::is_key(&body[m.key.clone()], name))?;
         Some(&body[member.value.clone()])
     };
-    let usage = member("usage")
-        .and_then(|raw| serde_json::from_slice::<Value>(raw).ok())
-        .and_then(|usage| Usage::read(protocol, &usage, Total::Summed));
+    let usage = member("usage").and_then(|raw| Usage::read(protocol, raw, Total::Summed));
     let (name, sign) = match protocol {
         Protocol::OpenaiChat => ("choices", "\"tool_calls\""),
         Protocol::OpenaiResponses => ("output", "\"function_call\""),

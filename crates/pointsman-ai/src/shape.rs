@@ -236,7 +236,7 @@ impl Edits<'_> {
         });
         let end = members
             .last()
-            .map_or(body.end(), |last| last.value.end.max(copied));
+            .map_or_else(|| body.end(), |last| last.value.end.max(copied));
         parts.push(body.slice(copied..end));
         for (key, value) in added {
             let comma = if kept > 0 { "," } else { "" };

@@ -1,6 +1,6 @@
 //! Tokens, from any protocol.
 
-use serde_json::Value;
+use serde::{Deserialize, Deserializer, de::Visitor};
 
 use crate::Protocol;
 
@@ -26,53 +26,61 @@ pub(crate) enum Total {
 }
 
 impl Usage {
-    /// From a protocol's usage object; `None` when it is not an object.
-    pub(crate) fn read(protocol: Protocol, usage: &Value, total: Total) -> Option<Self> {
-        let usage = usage.is_object().then_some(usage)?;
-        let number = |value: Option<&Value>| {
-            value
-                .and_then(|v| v.as_u64().or_else(|| v.as_f64().map(float)))
-                .unwrap_or(0)
-        };
-        let top = |key: &str| number(usage.get(key));
-        let inside = |outer: &str, key: &str| number(usage.get(outer).and_then(|o| o.get(key)));
+    /// From a protocol's usage object, as it stands; `None` when it is not an object.
+    pub(crate) fn read(protocol: Protocol, usage: &[u8], total: Total) -> Option<Self> {
+        let raw: Raw = serde_json::from_slice(usage).ok()?;
+        Self::of(protocol, &raw, total)
+    }
+
+    pub(crate) fn of(protocol: Protocol, raw: &Raw, total: Total) -> Option<Self> {
         let mut read = match protocol {
-            Protocol::OpenaiChat => Self {
-                prompt: top("prompt_tokens"),
-                completion: top("completion_tokens"),
-                total: top("total_tokens"),
-                cache_read: match usage.pointer("/prompt_tokens_details/cached_tokens") {
-                    Some(cached) => number(Some(cached)),
-                    None => top("prompt_cache_hit_tokens"),
-                },
-                cache_creation: inside("prompt_tokens_details", "cache_creation_input_tokens"),
-                reasoning: inside("completion_tokens_details", "reasoning_tokens"),
-            },
+            Protocol::OpenaiChat => {
+                let prompt = raw.prompt_tokens_details.unwrap_or_default();
+                Self {
+                    prompt: raw.prompt_tokens.0,
+                    completion: raw.completion_tokens.0,
+                    total: raw.total_tokens.0,
+                    cache_read: prompt
+                        .cached_tokens
+                        .unwrap_or(raw.prompt_cache_hit_tokens)
+                        .0,
+                    cache_creation: prompt.cache_creation_input_tokens.0,
+                    reasoning: raw
+                        .completion_tokens_details
+                        .unwrap_or_default()
+                        .reasoning_tokens
+                        .0,
+                }
+            }
             Protocol::OpenaiResponses => Self {
-                prompt: top("input_tokens"),
-                completion: top("output_tokens"),
-                total: top("total_tokens"),
-                cache_read: inside("input_tokens_details", "cached_tokens"),
+                prompt: raw.input_tokens.0,
+                completion: raw.output_tokens.0,
+                total: raw.total_tokens.0,
+                cache_read: cached(raw.input_tokens_details),
                 cache_creation: 0,
-                reasoning: inside("output_tokens_details", "reasoning_tokens"),
+                reasoning: raw
+                    .output_tokens_details
+                    .unwrap_or_default()
+                    .reasoning_tokens
+                    .0,
             },
             Protocol::OpenaiEmbeddings => Self {
-                prompt: top("prompt_tokens"),
-                total: top("total_tokens"),
+                prompt: raw.prompt_tokens.0,
+                total: raw.total_tokens.0,
                 ..Self::default()
             },
             Protocol::AnthropicMessages => Self {
-                prompt: top("input_tokens"),
-                completion: top("output_tokens"),
-                total: top("input_tokens") + top("output_tokens"),
-                cache_read: top("cache_read_input_tokens"),
-                cache_creation: top("cache_creation_input_tokens"),
+                prompt: raw.input_tokens.0,
+                completion: raw.output_tokens.0,
+                total: raw.input_tokens.0.saturating_add(raw.output_tokens.0),
+                cache_read: raw.cache_read_input_tokens.0,
+                cache_creation: raw.cache_creation_input_tokens.0,
                 reasoning: 0,
             },
             Protocol::BedrockConverse | Protocol::Passthrough => return None,
         };
         if read.total == 0 && total == Total::Summed {
-            read.total = read.prompt + read.completion;
+            read.total = read.prompt.saturating_add(read.completion);
         }
         Some(read)
     }
@@ -90,7 +98,83 @@ impl Usage {
         newer(&mut self.cache_read, later.cache_read);
         newer(&mut self.cache_creation, later.cache_creation);
         newer(&mut self.reasoning, later.reasoning);
-        self.total = self.total.max(self.prompt + self.completion);
+        self.total = self.total.max(self.prompt.saturating_add(self.completion));
+    }
+}
+
+fn cached(details: Option<Details>) -> u64 {
+    details
+        .unwrap_or_default()
+        .cached_tokens
+        .unwrap_or_default()
+        .0
+}
+
+/// Every name under which some protocol states tokens. Anything else in the object is skipped.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Raw {
+    prompt_tokens: Count,
+    completion_tokens: Count,
+    total_tokens: Count,
+    prompt_cache_hit_tokens: Count,
+    prompt_tokens_details: Option<Details>,
+    completion_tokens_details: Option<Details>,
+    input_tokens: Count,
+    output_tokens: Count,
+    input_tokens_details: Option<Details>,
+    output_tokens_details: Option<Details>,
+    cache_read_input_tokens: Count,
+    cache_creation_input_tokens: Count,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Details {
+    cached_tokens: Option<Count>,
+    cache_creation_input_tokens: Count,
+    reasoning_tokens: Count,
+}
+
+/// A number of tokens; whatever is not a number at least 0 counts as nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count(u64);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Count;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a number of tokens")
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Count, E> {
+                Ok(Count(value))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Count, E> {
+                Ok(Count(u64::try_from(value).unwrap_or(0)))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Count, E> {
+                Ok(Count(float(value)))
+            }
+
+            fn visit_unit<E>(self) -> Result<Count, E> {
+                Ok(Count(0))
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Count, E> {
+                Ok(Count(0))
+            }
+
+            fn visit_str<E>(self, _: &str) -> Result<Count, E> {
+                Ok(Count(0))
+            }
+        }
+        deserializer.deserialize_any(Reader)
     }
 }
 
@@ -106,14 +190,15 @@ fn float(number: f64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
     #[test]
     fn usage_by_protocol() {
         let check = |protocol, usage: Value, expected: [u64; 6]| {
-            let read = Usage::read(protocol, &usage, Total::Summed).expect("an object");
+            let read = Usage::read(protocol, usage.to_string().as_bytes(), Total::Summed)
+                .expect("an object");
             let found = [
                 read.prompt,
                 read.completion,
@@ -163,7 +248,7 @@ mod tests {
             [0; 6],
         );
         assert_eq!(
-            Usage::read(Protocol::OpenaiChat, &Value::Null, Total::Summed),
+            Usage::read(Protocol::OpenaiChat, b"null", Total::Summed),
             None
         );
     }

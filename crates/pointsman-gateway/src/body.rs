@@ -136,7 +136,7 @@ pub enum CollectError {
 /// Reads `body` to its end into one contiguous buffer of at most `limit` bytes.
 ///
 /// A body that arrives in one frame is not copied. `expected` is the declared length, if any; it
-/// only sizes the buffer, and a lie costs at most [`PREALLOCATE_MAX`] bytes.
+/// only sizes the buffer, and a lie costs at most 1 MiB.
 pub async fn collect(
     body: &mut Body,
     expected: Option<u64>,

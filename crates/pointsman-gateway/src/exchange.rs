@@ -452,7 +452,9 @@ impl Exchange {
             return;
         };
         attempt.status = failure.status().as_u16();
-        attempt.total.get_or_insert(clock::now() - attempt.started);
+        if attempt.total.is_none() {
+            attempt.total = Some(clock::now() - attempt.started);
+        }
         tracing::warn!(upstream = %attempt.address, member = %attempt.member, detail, "{failure}");
     }
 

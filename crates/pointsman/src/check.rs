@@ -1,5 +1,10 @@
 //! `pointsman check`: every error of a configuration at once, and no socket.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "what it prints is what a person asked for"
+)]
+
 use std::{cell::RefCell, process::ExitCode, rc::Rc, sync::Arc};
 
 use bytes::Bytes;

@@ -3,6 +3,11 @@
 //! One of the models dies and recovers every twenty seconds. Some traffic is sent all the time, so
 //! that the terminal shows who gets how much and who is out; a `curl` of yours joins in.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "what it prints is what a person asked for"
+)]
+
 mod model;
 mod traffic;
 

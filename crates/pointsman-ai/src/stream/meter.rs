@@ -8,7 +8,11 @@ use std::sync::LazyLock;
 use memchr::memmem::Finder;
 use serde_json::Value;
 
-use crate::{Capture, Protocol, Usage, stream::sse::Decoder, usage::Total};
+use crate::{
+    Capture, Protocol, Usage,
+    stream::sse::Decoder,
+    usage::{Raw, Total},
+};
 
 /// Reads one stream.
 #[derive(Debug)]
@@ -189,7 +193,14 @@ impl Reader {
     }
 
     fn usage(&mut self, usage: &Value) {
-        let Some(read) = Usage::read(self.protocol, usage, Total::AsStated) else {
+        if !usage.is_object() {
+            return;
+        }
+        // Once or twice a stream, so the way through a tree is short enough.
+        let Ok(raw) = serde_json::from_value::<Raw>(usage.clone()) else {
+            return;
+        };
+        let Some(read) = Usage::of(self.protocol, &raw, Total::AsStated) else {
             return;
         };
         self.facts.usage.get_or_insert_default().update(read);

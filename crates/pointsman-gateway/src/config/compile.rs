@@ -215,7 +215,7 @@ impl Compiler<'_> {
         let vars = written
             .vars
             .as_ref()
-            .map(|vars| Expr::parse(vars))
+            .map(Expr::parse)
             .transpose()
             .map_err(|error| format!("failed to validate the 'vars' expression: {error}"))?;
         let entry = Entry {

@@ -99,7 +99,7 @@ pub struct Writer {
 #[derive(Debug)]
 enum Node {
     Text(Template),
-    Map(Vec<(String, Node)>),
+    Map(Vec<(String, Self)>),
     Plain(Value),
 }
 

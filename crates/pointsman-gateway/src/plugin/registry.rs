@@ -28,12 +28,15 @@ const PLUGINS: &[fn() -> PluginKind] = &[
     plugins::request_id::kind,
 ];
 
+/// Makes a plugin from a valid configuration.
+pub type Build = fn(&Value, &mut Building<'_>) -> Result<Arc<dyn Plugin>, String>;
+
 /// What the gateway must know of a plugin.
 pub struct PluginKind {
     /// Its name, priority, schemas and cross-field rules.
     pub schema: PluginSchema,
     /// Makes one from a valid configuration.
-    pub build: fn(&Value, &mut Building<'_>) -> Result<Arc<dyn Plugin>, String>,
+    pub build: Build,
     /// The probes that a valid configuration at `owner` wants, for plugins that have targets.
     pub probes: Option<fn(&Value, owner: &str) -> Vec<Planned>>,
     /// For an authentication plugin: the field of a consumer's configuration by which it is found.

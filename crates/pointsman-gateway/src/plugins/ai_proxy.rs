@@ -263,17 +263,15 @@ impl AiProxy {
                 exchange.ai = Some(Box::new(call));
                 Flow::Continue
             }
-            Err(reply) => Flow::Respond(reply),
+            Err(reply) => Flow::Respond(*reply),
         }
     }
 
-    fn read(&self, exchange: &mut Exchange, bytes: Bytes) -> Result<AiCall, Reply> {
-        let body = RequestBody::parse(bytes).map_err(|error| refuse_body(&error))?;
+    fn read(&self, exchange: &mut Exchange, bytes: Bytes) -> Result<AiCall, Box<Reply>> {
+        let body = RequestBody::parse(bytes).map_err(|error| Box::new(refuse_body(&error)))?;
         let protocol = pointsman_ai::detect(&exchange.request.path, &body).ok_or_else(|| {
-            Reply::text(
-                StatusCode::BAD_REQUEST,
-                "no matching AI protocol for the request",
-            )
+            let text = "no matching AI protocol for the request";
+            Box::new(Reply::text(StatusCode::BAD_REQUEST, text))
         })?;
         let streaming = pointsman_ai::is_streaming(protocol, &body);
         exchange.llm.protocol = Some(protocol);

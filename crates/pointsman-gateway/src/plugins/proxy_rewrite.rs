@@ -73,7 +73,7 @@ pub(crate) fn kind() -> PluginKind {
 fn compile(conf: &Value) -> Result<ProxyRewrite, String> {
     let conf: Conf = parse(conf)?;
     let pairs = conf.regex_uri.unwrap_or_default();
-    if pairs.len() % 2 != 0 {
+    if !pairs.len().is_multiple_of(2) {
         return Err("The length of regex_uri should be an even number".to_owned());
     }
     let patterns = pairs

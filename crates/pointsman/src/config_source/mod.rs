@@ -63,7 +63,7 @@ pub(crate) fn watch(path: &Path) -> Result<(RecommendedWatcher, mpsc::Receiver<(
     let folder = path
         .parent()
         .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+        .unwrap_or_else(|| Path::new("."));
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|event| !event.kind.is_access()) {
             // Full: a message that nobody has read yet already says it.

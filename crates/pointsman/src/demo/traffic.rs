@@ -1,5 +1,10 @@
 //! The demo's own traffic, the fate of its models, and the picture in the terminal.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "what it prints is what a person asked for"
+)]
+
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},

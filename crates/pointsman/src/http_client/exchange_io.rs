@@ -93,13 +93,12 @@ pub(super) async fn request(
                 |error| error_of(fault_of(&error), chain_of(&error), address),
             )));
         }
-        watch.poll_expired(cx).map(|()| {
-            Err(error_of(
-                TransportFault::ReadTimeout,
-                "no response in time".to_owned(),
-                address,
-            ))
-        })
+        let late = watch.poll_expired(cx).is_ready();
+        if !late {
+            return Poll::Pending;
+        }
+        let detail = "no response in time".to_owned();
+        Poll::Ready(Err(error_of(TransportFault::ReadTimeout, detail, address)))
     })
     .await;
     drop(sending);

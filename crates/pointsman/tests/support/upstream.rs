@@ -65,7 +65,7 @@ pub(crate) enum Answer {
     /// Nothing, for a long time.
     Silence,
     /// Another answer, later.
-    After(Duration, Box<Answer>),
+    After(Duration, Box<Self>),
 }
 
 impl Answer {
