@@ -22,7 +22,7 @@ use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
     sync::{mpsc, watch},
-    task::LocalSet,
+    task::{JoinHandle as Task, JoinSet, LocalSet},
 };
 
 use crate::{
@@ -300,9 +300,11 @@ impl Program {
         };
         self.publisher.publish(self.first, &state, &tls);
         let runtime = self.runtime;
+        let (ending, ended) = watch::channel(false);
         let outcome = runtime.block_on(local.run_until(async {
             side_servers::start(sides, self.control, self.exporter, self.status)?;
-            tokio::task::spawn_local(feed_collectors(self.queues, Arc::clone(&dialer)));
+            let feeding = feed_collectors(self.queues, Arc::clone(&dialer), ended);
+            let feeding = tokio::task::spawn_local(feeding);
             let health_changed = Rc::new(tokio::sync::Notify::new());
             if !self.settings.disable_upstream_healthcheck {
                 tokio::task::spawn_local(keep_probing(
@@ -325,10 +327,12 @@ impl Program {
             until_signal(&mut reloader, stop).await?;
             let _ = drain.send(true);
             tracing::info!("draining: no new connections, up to {drain_limit:?} for open ones");
-            Ok::<(), String>(())
+            Ok::<_, String>(feeding)
         }));
-        outcome?;
+        let feeding = outcome?;
         finish(&runtime, &local, threads, drain_limit);
+        let _ = ending.send(true);
+        flush(&runtime, &local, feeding);
         writer.stop();
         Ok(())
     }
@@ -362,6 +366,15 @@ fn finish(runtime: &Runtime, local: &LocalSet, threads: Vec<JoinHandle<()>>, lim
     }));
     if joiner.is_finished() {
         let _ = joiner.join();
+    }
+}
+
+/// Sends what the loggers still hold.
+fn flush(runtime: &Runtime, local: &LocalSet, feeding: Task<()>) {
+    let flushed = runtime
+        .block_on(local.run_until(async { tokio::time::timeout(FLUSH_LIMIT, feeding).await }));
+    if flushed.is_err() {
+        tracing::error!("log entries were lost: a collector did not take them in time");
     }
 }
 
@@ -476,10 +489,26 @@ async fn keep_probing(
     }
 }
 
-async fn feed_collectors(mut queues: mpsc::UnboundedReceiver<Arc<HttpQueue>>, dialer: Arc<Dialer>) {
-    while let Some(queue) = queues.recv().await {
-        tokio::task::spawn_local(sinks::feed(queue, Arc::clone(&dialer)));
+/// Feeds collectors as configurations name them; ends once the program is `ending` and
+/// everything that waits has been sent.
+async fn feed_collectors(
+    mut queues: mpsc::UnboundedReceiver<Arc<HttpQueue>>,
+    dialer: Arc<Dialer>,
+    mut ending: watch::Receiver<bool>,
+) {
+    let mut feeders = JoinSet::new();
+    loop {
+        let ended = ending.clone();
+        tokio::select! {
+            _ = ending.wait_for(|ending| *ending) => break,
+            queue = queues.recv() => {
+                let Some(queue) = queue else { break };
+                feeders.spawn_local(sinks::feed(queue, Arc::clone(&dialer), ended));
+            }
+        }
+        while feeders.try_join_next().is_some() {}
     }
+    while feeders.join_next().await.is_some() {}
 }
 
 /// Applies changes of the document.
@@ -571,5 +600,7 @@ const WORKERS_MAX: usize = 256;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest sleep of the prober.
 const PROBE_IDLE: Duration = Duration::from_secs(3600);
+/// For the last deliveries of loggers.
+const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 /// From a change in the folder to reading the file.
 const SETTLE: Duration = Duration::from_millis(30);

@@ -24,7 +24,7 @@ use pointsman_gateway::{
     ports::{HttpSink, Sink},
     upstream::destination::{Destination, Tls},
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::http_client::Dialer;
 
@@ -90,43 +90,55 @@ impl Sink for HttpQueue {
     }
 }
 
-/// Feeds one collector until nobody can push any more and the queue is empty.
-pub(crate) async fn feed(queue: Arc<HttpQueue>, dialer: Arc<Dialer>) {
+/// Feeds one collector until nobody can push any more and the queue is empty, or until the
+/// program is `ending`: then what is there goes out at once.
+pub(crate) async fn feed(
+    queue: Arc<HttpQueue>,
+    dialer: Arc<Dialer>,
+    mut ending: watch::Receiver<bool>,
+) {
     loop {
-        let batch = next_batch(&queue).await;
+        let batch = tokio::select! {
+            biased;
+            _ = ending.wait_for(|ending| *ending) => break,
+            batch = next_batch(&queue) => batch,
+        };
+        if !batch.is_empty() {
+            deliver(&queue, &dialer, batch).await;
+        } else if Arc::strong_count(&queue) == 1 {
+            return;
+        }
+    }
+    loop {
+        let batch = take(&queue, queue.spec.batch_max_size);
         if batch.is_empty() {
-            if Arc::strong_count(&queue) == 1 {
-                return;
-            }
-            continue;
+            return;
         }
         deliver(&queue, &dialer, batch).await;
     }
 }
 
+/// The next batch once it is due; empty when nothing has come for a while.
 async fn next_batch(queue: &HttpQueue) -> Vec<Bytes> {
     let spec = &queue.spec;
     loop {
         let due = {
             let waiting = queue.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             match (waiting.front(), waiting.back()) {
-                _ if waiting.len() >= spec.batch_max_size => None,
-                (Some((oldest, _)), Some((newest, _))) => {
-                    Some((*oldest + spec.buffer_duration).min(*newest + spec.inactive_timeout))
+                (Some((oldest, _)), Some((newest, _))) if waiting.len() < spec.batch_max_size => {
+                    (*oldest + spec.buffer_duration).min(*newest + spec.inactive_timeout)
                 }
-                _ => Some(clock::now() + spec.inactive_timeout),
+                (Some(_), _) => clock::now(),
+                (None, _) => clock::now() + spec.inactive_timeout,
             }
-        };
-        let Some(due) = due else {
-            return take(queue, spec.batch_max_size);
         };
         if due <= clock::now() {
             return take(queue, spec.batch_max_size);
         }
-        // Either the batch may be full now, or its time is up.
-        let _ = tokio::time::timeout_at(due.into(), queue.notify.notified()).await;
-        let waiting = queue.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.is_empty() && due <= clock::now() {
+        let idle = tokio::time::timeout_at(due.into(), queue.notify.notified())
+            .await
+            .is_err();
+        if idle && queue.pending() == 0 {
             return Vec::new();
         }
     }

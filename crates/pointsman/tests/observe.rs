@@ -1,0 +1,246 @@
+//! What is known of a request afterwards: metrics, access log, loggers.
+
+mod support;
+
+use std::time::Duration;
+
+use serde_json::Value;
+use support::{
+    Answer, CHAT, Gateway, Start, Upstream, get, instance, multi, post_json, request, single,
+};
+
+/// P-157, P-159, P-162, P-168, B-130
+#[test]
+fn the_access_log_knows_the_llm_side() {
+    let upstream = Upstream::start(|_| {
+        Answer::json(
+            r#"{"choices":[{"message":{"tool_calls":[{"id":"1"}]}}],"usage":{"prompt_tokens":23,"completion_tokens":8,"total_tokens":31,"prompt_tokens_details":{"cached_tokens":10},"completion_tokens_details":{"reasoning_tokens":7}}}"#,
+        )
+    });
+    let gateway = Gateway::start(&single(
+        "openai",
+        upstream.address,
+        "        options: {model: gpt-3.5-turbo}\n",
+    ));
+    let body = r#"{"model":"gpt-4","user":"alice","tools":[{}],"messages":[]}"#;
+    assert_eq!(
+        post_json(gateway.proxy, "/x?apikey=sesame&q=1", body).status,
+        200
+    );
+    let line = gateway.access_log(1).remove(0);
+    for (name, expected) in [
+        ("upstream_addr", Value::from(upstream.address.to_string())),
+        ("upstream_status", "200".into()),
+        ("request_llm_model", "gpt-4".into()),
+        ("llm_model", "gpt-3.5-turbo".into()),
+        ("llm_prompt_tokens", 23.into()),
+        ("llm_completion_tokens", 8.into()),
+        ("llm_total_tokens", 31.into()),
+        ("llm_cache_read_input_tokens", 10.into()),
+        ("llm_reasoning_tokens", 7.into()),
+        ("llm_end_user_id", "alice".into()),
+        ("llm_tool_count", 1.into()),
+        ("llm_has_tool_calls", true.into()),
+        ("llm_stream", false.into()),
+        ("request_type", "ai_chat".into()),
+        ("balancer_ip", "ai-proxy-openai".into()),
+        ("response_source", "upstream".into()),
+        ("status", 200.into()),
+        ("uri", "/x?apikey=***&q=1".into()),
+    ] {
+        assert_eq!(line[name], expected, "{name}: {line}");
+    }
+}
+
+/// P-158, P-166, P-167, B-131, B-132: times are whole milliseconds.
+#[test]
+fn times_are_measured_in_every_outcome() {
+    for status in [200, 500, 429] {
+        let upstream = Upstream::start(move |_| {
+            Answer::After(
+                Duration::from_millis(200),
+                Box::new(Answer::status(status, "{}")),
+            )
+        });
+        let gateway = Gateway::start(&single("openai", upstream.address, ""));
+        assert_eq!(post_json(gateway.proxy, "/x", CHAT).status, status);
+        let line = gateway.access_log(1).remove(0);
+        for name in ["apisix_upstream_response_time", "llm_time_to_first_token"] {
+            assert!(
+                line[name].as_u64().is_some_and(|ms| ms >= 200),
+                "{status} {name}: {line}"
+            );
+        }
+    }
+    let gateway = Gateway::start(&single("openai", Upstream::nobody(), ""));
+    assert_eq!(post_json(gateway.proxy, "/x", CHAT).status, 500);
+    let line = gateway.access_log(1).remove(0);
+    assert_eq!(line["llm_time_to_first_token"], 0);
+    assert_eq!(line["response_source"], "apisix");
+}
+
+/// P-173, P-176, P-178, P-179, G-192, G-194
+#[test]
+fn metrics_have_apisix_names_and_labels() {
+    let upstream = Upstream::named("a");
+    let limited = Upstream::failing(429);
+    let instances = [instance(
+        "openai-gpt4",
+        upstream.address,
+        ", options: {model: gpt-4}",
+    )];
+    let document = format!(
+        "{}  - {{id: plain, uri: /plain, plugins: {{prometheus: {{}}}}, upstream: {{nodes: {{\"{}\": 1}}}}}}\n  \
+         - {{id: limited, uri: /limited, plugins: {{prometheus: {{}}, ai-proxy: {{provider: openai, auth: {{}}, override: {{endpoint: \"http://{}\"}}}}}}}}\n",
+        multi(&instances, ""),
+        upstream.address,
+        limited.address
+    );
+    let gateway = Gateway::start(&document);
+    assert_eq!(get(gateway.proxy, "/plain", &[]).status, 200);
+    gateway.wait_until_idle();
+    assert!(
+        !gateway.metrics().contains("apisix_llm_"),
+        "a plain request made LLM series"
+    );
+    let body = CHAT.replace("gpt-4", "gpt-3");
+    assert_eq!(post_json(gateway.proxy, "/x", &body).status, 200);
+    let labels = r#"route_id="1",service_id="",consumer="",node="openai-gpt4",request_type="ai_chat",request_llm_model="gpt-3",llm_model="gpt-4""#;
+    let one = |start: &str, value: f64| {
+        let found = gateway.metric(&[start, labels]);
+        assert!((found - value).abs() < f64::EPSILON, "{start}: {found}");
+    };
+    one("apisix_llm_prompt_tokens{", 8.0);
+    one("apisix_llm_completion_tokens{", 5.0);
+    one("apisix_llm_prompt_tokens_dist_count{", 1.0);
+    let latency = format!("apisix_llm_latency_count{{type=\"total\",{labels}}}");
+    assert!(
+        gateway.metrics().contains(&latency),
+        "{}",
+        gateway.metrics()
+    );
+    assert!(!gateway.metrics().contains("type=\"ttft\""));
+    assert!(
+        (gateway.metric(&["apisix_llm_active_connections{", "node=\"openai-gpt4\""]) - 0.0).abs()
+            < f64::EPSILON
+    );
+    let status = gateway.metric(&[
+        r#"apisix_http_status{code="200",route="1",matched_uri="/*",matched_host="""#,
+        r#"response_source="upstream""#,
+    ]);
+    assert!((status - 1.0).abs() < f64::EPSILON);
+    assert_eq!(post_json(gateway.proxy, "/limited", CHAT).status, 429);
+    gateway.metric(&["apisix_http_status{code=\"429\"", "route=\"limited\""]);
+    assert!(
+        !gateway
+            .metrics()
+            .lines()
+            .any(|line| line.starts_with("apisix_llm_latency_count") && line.contains("limited"))
+    );
+    let long = CHAT.replace("gpt-4", &"m".repeat(200));
+    post_json(gateway.proxy, "/x", &long);
+    let cut = format!("request_llm_model=\"{}\"", "m".repeat(128));
+    gateway.metric(&["apisix_http_status{", &cut]);
+}
+
+/// P-169 to P-172, B-133, G-199, G-201, G-203, G-205: what loggers write.
+#[test]
+fn loggers_write_entries() {
+    let upstream = Upstream::named("a");
+    let collector = Upstream::start(|_| Answer::text(200, ""));
+    let files = tempfile::tempdir().expect("a folder");
+    let log = files.path().join("log.json");
+    let document = |logging: &str| {
+        format!(
+            "{}      file-logger: {{path: \"{}\", log_format: {{who: $remote_addr, n: {{s: $status}}}}}}\n      \
+             http-logger: {{uri: \"http://{}/logs\", auth_header: Basic x, batch_max_size: 1, include_req_body: true, max_req_body_bytes: 10}}\n",
+            single(
+                "openai",
+                upstream.address,
+                &format!("        logging: {{{logging}}}\n")
+            ),
+            log.display(),
+            collector.address
+        )
+    };
+    let gateway = Gateway::start(&document("summaries: true, payloads: true"));
+    let secret = [
+        ("Content-Type", "application/json"),
+        ("X-Api-Key", "sesame"),
+    ];
+    assert_eq!(
+        request(gateway.proxy, "POST", "/x", &secret, CHAT).status,
+        200
+    );
+    let entry = support::wait_until("an entry", || {
+        (collector.hits() == 1).then(|| collector.last())
+    });
+    assert_eq!(
+        (entry.target.as_str(), entry.header("authorization")),
+        ("/logs", Some("Basic x"))
+    );
+    let entry = entry.json();
+    assert_eq!(entry["request"]["body"], &CHAT[..10]);
+    assert_eq!(
+        (
+            &entry["request"]["headers"]["x-api-key"],
+            &entry["response"]["status"]
+        ),
+        (&"***".into(), &200.into())
+    );
+    assert_eq!(
+        entry["llm_summary"].as_object().map(serde_json::Map::len),
+        Some(15)
+    );
+    assert_eq!(entry["llm_summary"]["total_tokens"], 13);
+    assert_eq!(entry["llm_request"]["messages"][0]["content"], "Hi");
+    assert_eq!(entry["llm_response_text"]["content"], "from a");
+    let line = support::wait_until("a line", || {
+        std::fs::read_to_string(&log)
+            .ok()
+            .filter(|text| text.ends_with('\n'))
+    });
+    let line: Value = serde_json::from_str(line.trim()).expect("JSON");
+    assert_eq!(
+        (&line["who"], &line["n"]["s"], &line["route_id"]),
+        (&"127.0.0.1".into(), &"200".into(), &"1".into())
+    );
+    gateway.reload(&document("summaries: false"));
+    post_json(gateway.proxy, "/x", CHAT);
+    let entry = support::wait_until("an entry", || {
+        (collector.hits() == 2).then(|| collector.last())
+    })
+    .json();
+    assert!(entry.get("llm_summary").is_none() && entry.get("llm_request").is_none());
+}
+
+/// G-200, G-204: batches, retries, and what waits when the program ends.
+#[test]
+fn batches_are_sent_and_nothing_is_lost_at_the_end() {
+    let failures = std::sync::atomic::AtomicUsize::new(1);
+    let collector = Upstream::start(move |_| {
+        let first = failures.swap(0, std::sync::atomic::Ordering::SeqCst);
+        Answer::text(if first == 1 { 500 } else { 200 }, "")
+    });
+    let upstream = Upstream::named("a");
+    let document = format!(
+        "{}      http-logger: {{uri: \"http://{}/logs\", batch_max_size: 2, max_retry_count: 1, retry_delay: 0}}\n",
+        single("openai", upstream.address, ""),
+        collector.address
+    );
+    let mut gateway = Gateway::start_with(Start {
+        document: &document,
+        ..Start::default()
+    });
+    for _ in 0..3 {
+        post_json(gateway.proxy, "/x", CHAT);
+    }
+    support::wait_until("a batch and its retry", || {
+        (collector.hits() == 2).then_some(())
+    });
+    assert_eq!(collector.last().json().as_array().map(Vec::len), Some(2));
+    gateway.signal("TERM");
+    assert_eq!(gateway.wait_for_exit().code(), Some(0));
+    assert_eq!(collector.hits(), 3);
+    assert_eq!(collector.last().json().as_array().map(Vec::len), Some(1));
+}

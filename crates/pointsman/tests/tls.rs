@@ -1,0 +1,231 @@
+//! TLS on both sides: certificates by name for clients, verified certificates of instances.
+
+mod support;
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::Arc,
+};
+
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+    version::TLS12,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+use support::{Answer, CHAT, Gateway, Start, Upstream, post_json, single};
+
+/// A certificate for `names` that is its own authority.
+struct Identity {
+    cert: String,
+    key: String,
+}
+
+fn identity(names: &[&str]) -> Identity {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
+    Identity {
+        cert: made.cert.pem(),
+        key: made.signing_key.serialize_pem(),
+    }
+}
+
+fn indent(pem: &str) -> String {
+    pem.lines().map(|line| format!("      {line}\n")).collect()
+}
+
+fn ssl(id: &str, sni: &str, identity: &Identity, more: &str) -> String {
+    format!(
+        "- id: {id}\n  sni: \"{sni}\"\n{more}  cert: |\n{}  key: |\n{}",
+        indent(&identity.cert),
+        indent(&identity.key)
+    )
+}
+
+fn client(trusted: &[&Identity], only_12: bool) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    for identity in trusted {
+        let cert = CertificateDer::from_pem_slice(identity.cert.as_bytes()).expect("PEM");
+        roots.add(cert).expect("a root");
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider);
+    let builder = if only_12 {
+        builder.with_protocol_versions(&[&TLS12])
+    } else {
+        builder.with_safe_default_protocol_versions()
+    };
+    builder
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+/// A request over TLS; the error text when the handshake or the request fails.
+fn https(address: SocketAddr, name: &str, config: ClientConfig) -> Result<String, String> {
+    let name = ServerName::try_from(name.to_owned()).map_err(|error| error.to_string())?;
+    let connection = ClientConnection::new(Arc::new(config), name).map_err(|e| e.to_string())?;
+    let stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
+    let mut stream = StreamOwned::new(connection, stream);
+    stream
+        .write_all(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .map_err(|error| error.to_string())?;
+    let mut text = String::new();
+    stream
+        .read_to_string(&mut text)
+        .map_err(|error| error.to_string())?;
+    Ok(text)
+}
+
+/// G-284 to G-288: names, wildcards of one label, no name, protocols; and renewal.
+#[test]
+fn certificates_are_found_by_name() {
+    let upstream = Upstream::start(|_| Answer::text(200, "over TLS"));
+    let (exact, wild) = (
+        identity(&["a.test.com", "new.test.com"]),
+        identity(&["*.test2.com", "b.a.test2.com"]),
+    );
+    let routes = format!(
+        "routes:\n- {{id: 1, uri: /x, upstream: {{nodes: {{\"{}\": 1}}}}}}\nssls:\n",
+        upstream.address
+    );
+    let document = format!(
+        "{routes}{}{}",
+        ssl("1", "a.test.com", &exact, "  ssl_protocols: [TLSv1.3]\n"),
+        ssl("2", "*.test2.com", &wild, "")
+    );
+    let gateway = Gateway::start_with(Start {
+        document: &document,
+        apisix: "  ssl: {listen: [{ip: 127.0.0.1, port: 0}]}",
+        ..Start::default()
+    });
+    let tls = gateway.address("proxy_tls");
+    let trusted = [&exact, &wild];
+    let ask = |name: &str| https(tls, name, client(&trusted, false));
+    assert!(ask("a.test.com").expect("served").ends_with("over TLS"));
+    assert!(ask("x.test2.com").expect("served").ends_with("over TLS"));
+    for name in ["b.test.com", "b.a.test2.com", "test2.com"] {
+        assert!(ask(name).is_err(), "{name} was served");
+    }
+    assert!(
+        https(tls, "a.test.com", client(&trusted, true)).is_err(),
+        "TLS 1.2 was served"
+    );
+    assert!(https(tls, "x.test2.com", client(&trusted, true)).is_ok());
+    assert!(
+        upstream
+            .last()
+            .header("x-forwarded-proto")
+            .is_some_and(|proto| proto == "https")
+    );
+    gateway.reload(&format!("{routes}{}", ssl("1", "new.test.com", &exact, "")));
+    assert!(ask("new.test.com").is_ok() && ask("a.test.com").is_err());
+}
+
+/// A broken certificate is reported and takes nothing else with it.
+#[test]
+fn a_broken_certificate_falls_out_alone() {
+    let good = identity(&["a.test.com"]);
+    let other = identity(&["b.test.com"]);
+    let mixed = Identity {
+        cert: good.cert.clone(),
+        key: other.key.clone(),
+    };
+    let document = format!(
+        "ssls:\n{}{}",
+        ssl("1", "bad.test.com", &mixed, ""),
+        ssl("2", "a.test.com", &good, "")
+    );
+    let gateway = Gateway::start_with(Start {
+        document: &document,
+        apisix: "  ssl: {listen: [{ip: 127.0.0.1, port: 0}]}",
+        ..Start::default()
+    });
+    gateway.wait_for_line("failed to handle cert-key pair[1]");
+    let served = https(
+        gateway.address("proxy_tls"),
+        "a.test.com",
+        client(&[&good], false),
+    );
+    assert!(served.expect("served").starts_with("HTTP/1.1 404"));
+    assert!(
+        !gateway.stderr().contains("PRIVATE KEY"),
+        "a key is in the log"
+    );
+}
+
+/// A model server over TLS that answers every request on a connection.
+fn tls_upstream(identity: &Identity) -> SocketAddr {
+    let chain = CertificateDer::pem_slice_iter(identity.cert.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .expect("PEM");
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).expect("PEM");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .expect("a certificate");
+    let config = Arc::new(config);
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let address = listener.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let config = Arc::clone(&config);
+            std::thread::spawn(move || {
+                let connection = ServerConnection::new(config).expect("a connection");
+                let mut stream = StreamOwned::new(connection, stream);
+                let mut request = Vec::new();
+                let mut piece = [0u8; 4096];
+                while !request.ends_with(b"}") {
+                    match stream.read(&mut piece) {
+                        Ok(read) if read > 0 => request.extend_from_slice(&piece[..read]),
+                        _ => return,
+                    }
+                }
+                let body = support::upstream::chat_body("tls");
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+                    body.len()
+                );
+                let _ = stream.write_all((head + &body).as_bytes());
+            });
+        }
+    });
+    address
+}
+
+/// P-037: an untrusted certificate is refused unless verification is off; a trusted one is fine.
+#[test]
+fn certificates_of_instances_are_verified() {
+    let identity = identity(&["localhost"]);
+    let address = tls_upstream(&identity);
+    let document = |more: &str| {
+        single("openai", address, more).replace(
+            &format!("http://{address}"),
+            &format!("https://localhost:{}", address.port()),
+        )
+    };
+    let gateway = Gateway::start(&document(""));
+    let refused = post_json(gateway.proxy, "/x", CHAT);
+    assert_eq!(refused.status, 500);
+    assert_eq!(
+        refused.json()["error"]["message"],
+        "upstream TLS handshake failed"
+    );
+    gateway.reload(&document("        ssl_verify: false\n"));
+    assert_eq!(post_json(gateway.proxy, "/x", CHAT).status, 200);
+    let folder = tempfile::tempdir().expect("a folder");
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, &identity.cert).expect("written");
+    let trusting = Gateway::start_with(Start {
+        document: &document(""),
+        apisix: &format!(
+            "  ssl: {{enable: false, ssl_trusted_certificate: \"{}\"}}",
+            ca.display()
+        ),
+        ..Start::default()
+    });
+    assert_eq!(post_json(trusting.proxy, "/x", CHAT).status, 200);
+}
