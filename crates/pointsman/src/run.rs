@@ -321,10 +321,7 @@ impl Program {
                 tls,
                 health_changed,
             };
-            if self.announces {
-                eprintln!("ready");
-            }
-            until_signal(&mut reloader, stop).await?;
+            until_signal(&mut reloader, stop, self.announces.then_some("ready")).await?;
             let _ = drain.send(true);
             tracing::info!("draining: no new connections, up to {drain_limit:?} for open ones");
             Ok::<_, String>(feeding)
@@ -358,10 +355,16 @@ fn finish(runtime: &Runtime, local: &LocalSet, threads: Vec<JoinHandle<()>>, lim
         drop(done);
     });
     runtime.block_on(local.run_until(async {
+        let second = async {
+            match any_signal() {
+                Ok(signal) => signal.await,
+                Err(_) => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = all_done.recv() => tracing::info!("drained"),
             () = tokio::time::sleep(limit) => tracing::warn!("drain time is over"),
-            () = any_signal() => tracing::warn!("second signal: ending at once"),
+            () = second => tracing::warn!("second signal: ending at once"),
         }
     }));
     if joiner.is_finished() {
@@ -547,15 +550,22 @@ impl Reloader {
     }
 }
 
-/// Reloads as asked until a signal, or `stop`, says to end.
+/// Reloads as asked until a signal, or `stop`, says to end. Prints `announcement` once it listens
+/// to changes and signals.
 async fn until_signal(
     reloader: &mut Reloader,
     stop: impl Future<Output = ()>,
+    announcement: Option<&str>,
 ) -> Result<(), String> {
     let (_watcher, mut changes) = config_source::watch(reloader.document.path())?;
     let mut hangup = hangup()?;
+    // What changed between the first reading and the watch would otherwise be missed.
+    reloader.reload();
     let mut stop = std::pin::pin!(stop);
-    let mut ended = std::pin::pin!(any_signal());
+    let mut ended = std::pin::pin!(any_signal()?);
+    if let Some(announcement) = announcement {
+        eprintln!("{announcement}");
+    }
     loop {
         tokio::select! {
             () = stop.as_mut() => return Ok(()),
@@ -577,21 +587,19 @@ fn hangup() -> Result<tokio::signal::unix::Signal, String> {
     signal(SignalKind::hangup()).map_err(|error| format!("cannot wait for SIGHUP: {error}"))
 }
 
-/// SIGTERM or SIGINT.
+/// SIGTERM or SIGINT; from this call on, neither ends the process by itself.
 #[cfg(unix)]
-async fn any_signal() {
+fn any_signal() -> Result<impl Future<Output = ()>, String> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        tracing::error!("cannot wait for signals");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
+    let listen = |kind| signal(kind).map_err(|error| format!("cannot wait for signals: {error}"));
+    let mut term = listen(SignalKind::terminate())?;
+    let mut int = listen(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
 }
 
 /// More workers than this help nobody.
