@@ -224,6 +224,19 @@ impl Walk<'_> {
     fn string(&mut self) -> Result<Range<usize>, Invalid> {
         self.at += 1;
         let start = self.at;
+        // Most strings are keys and short words, for which setting up a search costs more than
+        // looking at each byte.
+        for byte in self.text[start..].iter().take(SHORT_STRING) {
+            match byte {
+                b'"' => {
+                    let end = self.at;
+                    self.at += 1;
+                    return Ok(start..end);
+                }
+                b'\\' | 0..=0x1f => break,
+                _ => self.at += 1,
+            }
+        }
         loop {
             let rest = &self.text[self.at..];
             let Some(next) = memchr2(b'"', b'\\', rest) else {
@@ -317,6 +330,8 @@ pub(crate) fn mentions(text: &[u8], needle: &str) -> bool {
     memmem::find(text, needle.as_bytes()).is_some()
 }
 
+/// Bytes of a string that are looked at one by one.
+const SHORT_STRING: usize = 24;
 /// Levels of nesting; beyond them a text is refused rather than recursed into.
 const DEPTH_MAX: usize = 128;
 

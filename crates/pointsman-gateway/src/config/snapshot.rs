@@ -8,6 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 use pointsman_balance::{Pool, TargetId};
+use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -129,7 +130,8 @@ pub struct Consumer {
 #[derive(Default)]
 pub struct Consumers {
     by_name: HashMap<String, Arc<Consumer>>,
-    by_identity: HashMap<(&'static str, [u8; 32]), Identity>,
+    /// Keys are digests, which nobody can choose so that they collide.
+    by_identity: FxHashMap<(&'static str, [u8; 32]), Identity>,
 }
 
 /// What an authentication plugin finds.

@@ -21,7 +21,7 @@ use crate::{
     failure::{Failure, TransportFault},
     forward::{
         Outcome,
-        http::remove_hop_by_hop,
+        http::end_to_end,
         judge::{Accepted, Held, RetryPolicy},
     },
     observe::metrics::ActiveConnection,
@@ -334,21 +334,14 @@ fn instance_target(
 
 /// The client's end-to-end headers, the instance's own over them.
 fn instance_headers(client: &HeaderMap, instance: &AiInstance, target: Protocol) -> HeaderMap {
-    let mut headers = client.clone();
-    remove_hop_by_hop(&mut headers);
-    for name in NOT_FORWARDED {
-        headers.remove(*name);
-    }
-    if instance
+    // The client's key is for us. Beside the instance's own it would only confuse, or leak.
+    let has_own_key = instance
         .auth_headers
         .iter()
-        .any(|(name, _)| CREDENTIALS.contains(&name.as_str()))
-    {
-        // The client's key is for us. Beside the instance's own it would only confuse, or leak.
-        for name in CREDENTIALS {
-            headers.remove(*name);
-        }
-    }
+        .any(|(name, _)| CREDENTIALS.contains(&name.as_str()));
+    let mut headers = end_to_end(client, |name| {
+        !NOT_FORWARDED.contains(&name) && !(has_own_key && CREDENTIALS.contains(&name))
+    });
     for (name, value) in &instance.auth_headers {
         headers.insert(name.clone(), value.clone());
     }

@@ -167,36 +167,50 @@ pub fn stop(
 
 /// The headers that travel on: all but those that belong to one connection (RFC 9110 §7.6.1).
 pub fn forwardable(headers: &HeaderMap, upgrade: bool) -> HeaderMap {
-    let mut forwarded = headers.clone();
-    let switch = upgrade
-        .then(|| headers.get(header::UPGRADE).cloned())
-        .flatten();
-    remove_hop_by_hop(&mut forwarded);
-    if let Some(protocol) = switch {
+    let mut forwarded = end_to_end(headers, |_| true);
+    if let Some(protocol) = upgrade.then(|| headers.get(header::UPGRADE)).flatten() {
         forwarded.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        forwarded.insert(header::UPGRADE, protocol);
+        forwarded.insert(header::UPGRADE, protocol.clone());
     }
     forwarded
 }
 
+/// Those end-to-end headers whose name is `wanted`, copied in one pass.
+pub fn end_to_end(headers: &HeaderMap, wanted: impl Fn(&str) -> bool) -> HeaderMap {
+    let named = named_by_connection(headers);
+    let mut copy = HeaderMap::with_capacity(headers.len() + 4);
+    for (name, value) in headers {
+        let text = name.as_str();
+        if !is_hop_by_hop(text) && wanted(text) && !named.iter().any(|other| other == text) {
+            copy.append(name.clone(), value.clone());
+        }
+    }
+    copy
+}
+
 /// Removes what belongs to one connection, the headers that `Connection` names included.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let named: Vec<String> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .map(|name| name.trim().to_ascii_lowercase())
-            .filter(|name| !name.is_empty())
-            .collect();
-        for name in named {
-            headers.remove(name.as_str());
-        }
+    for name in named_by_connection(headers) {
+        headers.remove(name.as_str());
     }
     for name in HOP_BY_HOP {
         headers.remove(*name);
     }
+}
+
+fn named_by_connection(headers: &HeaderMap) -> Vec<String> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
+fn is_hop_by_hop(name: &str) -> bool {
+    HOP_BY_HOP.contains(&name)
 }
 
 /// The request target to send: the path as plugins left it, encoded, and the query.

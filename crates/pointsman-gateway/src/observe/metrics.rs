@@ -8,7 +8,6 @@ mod families;
 mod render;
 
 use std::{
-    collections::HashMap,
     hash::{BuildHasher, Hash},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -38,7 +37,7 @@ struct Inner {
     /// By hash of the labels, so that a look-up borrows them.
     series: FxHashMap<u64, Vec<(Labels, Counts)>>,
     count: usize,
-    active: HashMap<ActiveLabels, i64>,
+    active: FxHashMap<u64, Vec<(Arc<ActiveLabels>, i64)>>,
 }
 
 /// Labels of `llm_active_connections`, in their order.
@@ -111,12 +110,41 @@ impl Shard {
         list[at].1.add(&facts);
     }
 
-    fn active(&self, labels: &ActiveLabels, change: i64) {
+    /// One more attempt under way; returns the labels that it is counted under.
+    fn begin(&self, hash: u64, labels: &[&str; 11]) -> Arc<ActiveLabels> {
         let mut inner = self.lock();
-        if let Some(value) = inner.active.get_mut(labels) {
-            *value += change;
-        } else if inner.active.len() < SERIES_MAX {
-            inner.active.insert(labels.clone(), change);
+        let list = inner.active.entry(hash).or_default();
+        let known = list
+            .iter_mut()
+            .find(|(known, _)| known.0.iter().zip(labels).all(|(a, b)| a == b));
+        if let Some((known, value)) = known {
+            *value += 1;
+            return Arc::clone(known);
+        }
+        let owned = Arc::new(ActiveLabels(labels.map(str::to_owned)));
+        list.push((Arc::clone(&owned), 1));
+        let gone = inner.active.len() > SERIES_MAX;
+        if gone {
+            // Labels that clients choose must not grow without end: those at rest can go.
+            inner
+                .active
+                .retain(|_, list| list.iter().any(|(_, value)| *value != 0));
+        }
+        owned
+    }
+
+    fn end(&self, hash: u64, labels: &Arc<ActiveLabels>) {
+        let mut inner = self.lock();
+        let list = inner
+            .active
+            .get_mut(&hash)
+            .map(Vec::as_mut_slice)
+            .unwrap_or_default();
+        if let Some((_, value)) = list
+            .iter_mut()
+            .find(|(known, _)| Arc::ptr_eq(known, labels))
+        {
+            *value -= 1;
         }
     }
 
@@ -128,7 +156,8 @@ impl Shard {
 /// An attempt that is under way, counted in `llm_active_connections` as long as this lives.
 pub struct ActiveConnection {
     shard: Arc<Shard>,
-    labels: ActiveLabels,
+    hash: u64,
+    labels: Arc<ActiveLabels>,
 }
 
 impl ActiveConnection {
@@ -136,14 +165,19 @@ impl ActiveConnection {
     pub fn begin(exchange: &Exchange) -> Self {
         let shard = Arc::clone(exchange.gateway().metrics());
         let labels = families::active_labels(exchange);
-        shard.active(&labels, 1);
-        Self { shard, labels }
+        let hash = FxBuildHasher.hash_one(labels);
+        let labels = shard.begin(hash, &labels);
+        Self {
+            shard,
+            hash,
+            labels,
+        }
     }
 }
 
 impl Drop for ActiveConnection {
     fn drop(&mut self) {
-        self.shard.active(&self.labels, -1);
+        self.shard.end(self.hash, &self.labels);
     }
 }
 

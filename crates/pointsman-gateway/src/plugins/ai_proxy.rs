@@ -4,7 +4,7 @@
 //! the client speaks, and sets the exchange's destination; the attempt loop treats that like any
 //! other. `ai-proxy` is a pool of one instance that is never retried.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
@@ -93,7 +93,7 @@ pub struct AiInstance {
     pub model: Option<Arc<str>>,
     /// What is written into request bodies.
     pub shaper: Shaper,
-    targets: HashMap<Protocol, Uri>,
+    targets: Vec<(Protocol, Uri)>,
 }
 
 impl AiInstance {
@@ -119,7 +119,7 @@ impl AiInstance {
                 format!("{path}?{query}")
             };
             if let Ok(uri) = Uri::try_from(full) {
-                self.targets.insert(protocol, uri);
+                self.targets.push((protocol, uri));
             }
         }
         self
@@ -164,13 +164,16 @@ impl AiInstance {
             endpoint_query,
             model,
             shaper,
-            targets: HashMap::new(),
+            targets: Vec::new(),
         }
     }
 
     /// The request target for `protocol`, when it is always the same.
     pub fn fixed_target(&self, protocol: Protocol) -> Option<&Uri> {
-        self.targets.get(&protocol)
+        self.targets
+            .iter()
+            .find(|(of, _)| *of == protocol)
+            .map(|(_, uri)| uri)
     }
 
     /// The query to send: `auth.query`, then the endpoint's, which wins over it on a clash, then

@@ -5,10 +5,11 @@
 //! shortest; within one literal, priority, then the longer pattern, then the order in the
 //! document. A candidate whose other conditions fail is passed over and the search goes on.
 
-use std::{borrow::Cow, cmp::Reverse, collections::HashMap, net::IpAddr};
+use std::{borrow::Cow, cmp::Reverse, net::IpAddr};
 
 use http::Method;
 use ipnet::IpNet;
+use rustc_hash::FxHashMap;
 
 use super::{
     Expr,
@@ -80,7 +81,7 @@ pub struct Found<'r> {
 #[derive(Debug, Default)]
 pub struct Router {
     conditions: Vec<Conditions>,
-    hosts: HashMap<String, Group>,
+    hosts: FxHashMap<String, Group>,
     /// Suffixes such as `.foo.com`, by length from the longest.
     wildcards: Vec<(String, Group)>,
     any_host: Group,
@@ -100,8 +101,8 @@ struct Conditions {
 /// Candidates by path.
 #[derive(Debug, Default)]
 struct Group {
-    exact: HashMap<String, Vec<Candidate>>,
-    prefixes: HashMap<String, Vec<Candidate>>,
+    exact: FxHashMap<String, Vec<Candidate>>,
+    prefixes: FxHashMap<String, Vec<Candidate>>,
     /// Lengths of the keys of `prefixes`, from the longest.
     lengths: Vec<usize>,
 }
@@ -122,7 +123,7 @@ impl Router {
             len: entries.len(),
             ..Self::default()
         };
-        let mut wildcards: HashMap<String, Group> = HashMap::new();
+        let mut wildcards: FxHashMap<String, Group> = FxHashMap::default();
         for entry in entries {
             let place = router.conditions.len();
             let hosts: Vec<Option<&String>> = match kind {

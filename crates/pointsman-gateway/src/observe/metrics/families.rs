@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{ActiveLabels, Histogram};
+use super::Histogram;
 use crate::{config::settings::PrometheusSettings, exchange::Exchange};
 
 /// Bounds of latencies, ms.
@@ -199,27 +199,30 @@ fn model(name: Option<&str>) -> &str {
 }
 
 /// Labels of `llm_active_connections`.
-pub(super) fn active_labels(exchange: &Exchange) -> ActiveLabels {
+pub(super) fn active_labels(exchange: &Exchange) -> [&str; 11] {
     let route = exchange.route();
     let matched = exchange.matched.as_ref();
-    let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
-    ActiveLabels([
-        text(route.map(|route| route.name.as_str())),
-        text(route.map(|route| route.id.as_str())),
-        text(matched.map(|matched| matched.uri.as_str())),
-        text(matched.and_then(|matched| matched.host.as_deref())),
-        text(route.and_then(|route| route.service_name.as_deref())),
-        text(route.and_then(|route| route.service_id.as_deref())),
-        text(
-            exchange
-                .consumer()
-                .map(|consumer| consumer.username.as_str()),
-        ),
-        text(exchange.llm.instance.as_deref()),
-        exchange.request_type().to_owned(),
-        model(exchange.llm.request_model.as_deref()).to_owned(),
-        model(exchange.llm.model.as_deref()).to_owned(),
-    ])
+    [
+        route.map_or("", |route| route.name.as_str()),
+        route.map_or("", |route| route.id.as_str()),
+        matched.map_or("", |matched| matched.uri.as_str()),
+        matched
+            .and_then(|matched| matched.host.as_deref())
+            .unwrap_or_default(),
+        route
+            .and_then(|route| route.service_name.as_deref())
+            .unwrap_or_default(),
+        route
+            .and_then(|route| route.service_id.as_deref())
+            .unwrap_or_default(),
+        exchange
+            .consumer()
+            .map_or("", |consumer| consumer.username.as_str()),
+        exchange.llm.instance.as_deref().unwrap_or_default(),
+        exchange.request_type(),
+        model(exchange.llm.request_model.as_deref()),
+        model(exchange.llm.model.as_deref()),
+    ]
 }
 
 /// What one request adds.

@@ -42,7 +42,7 @@ pub(super) fn render(shards: &[Arc<Shard>], extra: &[Sample], options: &MetricOp
         for (labels, counts) in inner.series.values().flatten() {
             series.entry(labels.clone()).or_default().merge(counts);
         }
-        for (labels, value) in &inner.active {
+        for (labels, value) in inner.active.values().flatten() {
             *active.entry(labels.0.clone()).or_default() += value;
         }
     }
