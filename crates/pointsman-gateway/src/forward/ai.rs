@@ -340,7 +340,8 @@ fn instance_headers(client: &HeaderMap, instance: &AiInstance, target: Protocol)
         .iter()
         .any(|(name, _)| CREDENTIALS.contains(&name.as_str()));
     let mut headers = end_to_end(client, |name| {
-        !NOT_FORWARDED.contains(&name) && !(has_own_key && CREDENTIALS.contains(&name))
+        let replaced = has_own_key && CREDENTIALS.contains(&name);
+        !(replaced || NOT_FORWARDED.contains(&name))
     });
     for (name, value) in &instance.auth_headers {
         headers.insert(name.clone(), value.clone());
