@@ -12,6 +12,7 @@ mod guarded_io;
 mod http_server;
 mod listener;
 mod tls;
+mod worker;
 
 mod dns;
 mod http_client;

@@ -12,14 +12,13 @@ use std::{
 use pointsman_gateway::{
     clock,
     config::settings::{Settings, Warning},
-    gateway::{Gateway, State},
-    observe::metrics::{Metrics, Shard},
+    gateway::State,
+    observe::metrics::Metrics,
     plugin::registry::Registry,
-    ports::{Sink, SinkSpec, Sinks},
+    ports::{SinkSpec, Sinks},
     upstream::driver::Health,
 };
 use tokio::{
-    net::TcpListener,
     runtime::{Builder, Runtime},
     sync::{mpsc, watch},
     task::{JoinHandle as Task, JoinSet, LocalSet},
@@ -29,14 +28,14 @@ use crate::{
     cli::RunOptions,
     config_source::{self, DocumentFile},
     dns::Resolver,
-    http_client::{ClientTls, Dialer, HttpClient},
-    http_server::Limits,
-    listener::{self, Address, Bound, Door},
+    http_client::{ClientTls, Dialer},
+    listener::{self, Address, Bound},
     probe,
     publisher::{Prepared, Publisher},
     side_servers::{self, Sides},
     sinks::{self, Delivery, HttpQueue, OpenSinks, Writer},
     tls::ServerTls,
+    worker::Worker,
 };
 
 /// `pointsman run`.
@@ -381,89 +380,6 @@ fn flush(runtime: &Runtime, local: &LocalSet, feeding: Task<()>) {
     }
 }
 
-/// One worker, before it runs.
-struct Worker {
-    index: usize,
-    sockets: Vec<(StdListener, bool)>,
-    state: Arc<State>,
-    settings: Arc<Settings>,
-    shard: Arc<Shard>,
-    access_log: Option<Arc<dyn Sink>>,
-    client_tls: Arc<ClientTls>,
-    server_tls: Arc<ServerTls>,
-    drain: watch::Receiver<bool>,
-}
-
-impl Worker {
-    fn start(self) -> Result<JoinHandle<()>, String> {
-        let name = format!("worker-{}", self.index);
-        std::thread::Builder::new()
-            .name(name)
-            .spawn(move || {
-                if let Err(error) = self.run() {
-                    tracing::error!("worker: {error}");
-                }
-            })
-            .map_err(|error| format!("cannot start a worker: {error}"))
-    }
-
-    fn run(self) -> Result<(), String> {
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| error.to_string())?;
-        LocalSet::new().block_on(&runtime, async move {
-            let resolver = Resolver::new(&self.settings.dns_servers, self.settings.dns_valid)?;
-            let dialer = Arc::new(Dialer::new(resolver, self.client_tls));
-            let client = Rc::new(HttpClient::new(dialer));
-            tokio::task::spawn_local(sweep(Rc::clone(&client)));
-            let gateway = Rc::new(Gateway::new(
-                self.state,
-                client,
-                self.shard,
-                self.access_log,
-            ));
-            let (alive, mut gone) = mpsc::channel(1);
-            let door = Door {
-                gateway,
-                limits: limits(&self.settings),
-                http2: self.settings.http2,
-                tls: self.server_tls,
-                drain: self.drain.clone(),
-                alive,
-                connections_max: self.settings.max_connections.unwrap_or(usize::MAX),
-            };
-            for (socket, tls) in self.sockets {
-                let listener = TcpListener::from_std(socket).map_err(|e| e.to_string())?;
-                tokio::task::spawn_local(listener::accept(listener, tls, door.clone()));
-            }
-            let mut drain = self.drain;
-            let _ = drain.wait_for(|drain| *drain).await;
-            drop(door);
-            // Every connection holds a sender; `None` means that the last one has ended.
-            let _ = gone.recv().await;
-            Ok(())
-        })
-    }
-}
-
-fn limits(settings: &Settings) -> Limits {
-    Limits {
-        head: settings.client_header_timeout,
-        body: settings.client_body_timeout,
-        send: settings.send_timeout,
-        head_bytes: settings.max_header_bytes,
-        headers: settings.max_headers,
-    }
-}
-
-async fn sweep(client: Rc<HttpClient>) {
-    loop {
-        tokio::time::sleep(SWEEP_INTERVAL).await;
-        client.sweep();
-    }
-}
-
 /// Performs probes as they fall due.
 async fn keep_probing(
     health: Rc<RefCell<Health>>,
@@ -604,8 +520,6 @@ fn any_signal() -> Result<impl Future<Output = ()>, String> {
 
 /// More workers than this help nobody.
 const WORKERS_MAX: usize = 256;
-/// How often idle connections are looked through.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest sleep of the prober.
 const PROBE_IDLE: Duration = Duration::from_secs(3600);
 /// For the last deliveries of loggers.
