@@ -6,7 +6,8 @@
 
 use std::ops::Range;
 
-use memchr::{memchr2, memmem};
+use memchr::memmem;
+use wide::u8x16;
 
 /// Text that is not JSON, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,40 +225,43 @@ impl Walk<'_> {
     fn string(&mut self) -> Result<Range<usize>, Invalid> {
         self.at += 1;
         let start = self.at;
-        // Most strings are keys and short words, for which setting up a search costs more than
-        // looking at each byte.
-        for byte in self.text[start..].iter().take(SHORT_STRING) {
-            match byte {
-                b'"' => {
+        loop {
+            match self.next_special() {
+                Some(b'"') => {
                     let end = self.at;
                     self.at += 1;
                     return Ok(start..end);
                 }
-                b'\\' | 0..=0x1f => break,
-                _ => self.at += 1,
+                Some(b'\\') => self.escape()?,
+                Some(_) => return Err(self.invalid("a control character in a string")),
+                None => return Err(self.invalid("a string does not end")),
             }
         }
-        loop {
-            let rest = &self.text[self.at..];
-            let Some(next) = memchr2(b'"', b'\\', rest) else {
-                self.at = self.text.len();
-                return Err(self.invalid("a string does not end"));
-            };
-            // One pass the compiler turns into vector code; strings are where the bytes are.
-            if rest[..next]
-                .iter()
-                .fold(false, |bad, byte| bad | (*byte < 0x20))
-            {
-                return Err(self.invalid("a control character in a string"));
+    }
+
+    /// Goes to the next byte that means something inside a string: the quote, a backslash, or a
+    /// control character, which must not be there. Strings are where the bytes are, so this
+    /// looks at a block at a time.
+    fn next_special(&mut self) -> Option<u8> {
+        while let Some((block, _)) = self.text[self.at..].split_first_chunk::<BLOCK>() {
+            let bytes = u8x16::new(*block);
+            let special = bytes.simd_eq(u8x16::splat(b'"'))
+                | bytes.simd_eq(u8x16::splat(b'\\'))
+                | bytes.simd_eq(bytes.min(u8x16::splat(0x1f)));
+            let mask = special.to_bitmask();
+            if mask != 0 {
+                self.at += mask.trailing_zeros() as usize;
+                return Some(self.text[self.at]);
             }
-            self.at += next;
-            if self.text[self.at] == b'"' {
-                let end = self.at;
-                self.at += 1;
-                return Ok(start..end);
-            }
-            self.escape()?;
+            self.at += BLOCK;
         }
+        while let Some(byte) = self.peek() {
+            if matches!(byte, b'"' | b'\\' | 0..=0x1f) {
+                return Some(byte);
+            }
+            self.at += 1;
+        }
+        None
     }
 
     fn escape(&mut self) -> Result<(), Invalid> {
@@ -330,8 +334,8 @@ pub(crate) fn mentions(text: &[u8], needle: &str) -> bool {
     memmem::find(text, needle.as_bytes()).is_some()
 }
 
-/// Bytes of a string that are looked at one by one.
-const SHORT_STRING: usize = 24;
+/// Bytes of a string that are looked at together.
+const BLOCK: usize = 16;
 /// Levels of nesting; beyond them a text is refused rather than recursed into.
 const DEPTH_MAX: usize = 128;
 
@@ -424,6 +428,13 @@ mod tests {
         #[test]
         fn agrees_with_a_parser(text in "[\\[\\]{}:,\"\\\\a1.eE+\\-ntrufalsx \n]{0,24}") {
             check(&text);
+        }
+
+        /// Marks at every place of a block, and across two.
+        #[test]
+        fn agrees_about_long_strings(text in "[a-zé\u{1}\"\\\\n]{0,3}[a-zé ]{0,40}[\\\\\"/u0-9\u{1f}]{0,7}[a-z]{0,40}") {
+            check(&format!("\"{text}\""));
+            check(&format!("{{\"k\":\"{text}\"}}"));
         }
 
         #[test]
