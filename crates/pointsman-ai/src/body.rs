@@ -178,10 +178,6 @@ impl RequestBody {
         self.end
     }
 
-    pub(crate) fn key(&self, member: &Member) -> &[u8] {
-        &self.bytes[member.key.clone()]
-    }
-
     pub(crate) fn slice(&self, range: Range<usize>) -> Bytes {
         self.bytes.slice(range)
     }
@@ -189,7 +185,7 @@ impl RequestBody {
     fn places<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Member> {
         self.members
             .iter()
-            .filter(move |member| json::is_key(self.key(member), name))
+            .filter(move |member| member.is(&self.bytes, name))
     }
 }
 

@@ -26,6 +26,19 @@ pub(crate) struct Member {
     pub(crate) key: Range<usize>,
     /// The value, without white space around it.
     pub(crate) value: Range<usize>,
+    /// The key has escapes: what it says is not what stands there.
+    escaped: bool,
+}
+
+impl Member {
+    /// Whether this member of `text` is called `name`.
+    pub(crate) fn is(&self, text: &[u8], name: &str) -> bool {
+        let key = &text[self.key.clone()];
+        if self.escaped {
+            return unescape(key).is_some_and(|key| key == name);
+        }
+        key == name.as_bytes()
+    }
 }
 
 /// What the outermost value is.
@@ -55,6 +68,14 @@ pub(crate) struct Outline {
 
 /// Checks all of `text` and notes the outermost members.
 pub(crate) fn outline(text: &[u8]) -> Result<Outline, Invalid> {
+    let mut members = Vec::with_capacity(8);
+    let (kind, end) = visit(text, |member| members.push(member))?;
+    Ok(Outline { kind, members, end })
+}
+
+/// Checks all of `text` and shows the outermost members to `member`, in order. Returns what the
+/// outermost value is, and the offset of its closing brace if it is an object.
+pub(crate) fn visit(text: &[u8], member: impl FnMut(Member)) -> Result<(Kind, usize), Invalid> {
     if let Err(error) = simdutf8::compat::from_utf8(text) {
         return Err(Invalid {
             what: "not UTF-8",
@@ -64,10 +85,9 @@ pub(crate) fn outline(text: &[u8]) -> Result<Outline, Invalid> {
     let mut walk = Walk { text, at: 0 };
     walk.space();
     let start = walk.at;
-    let mut members = Vec::new();
     let kind = match walk.peek() {
         Some(b'{') => {
-            walk.object(0, |key, value| members.push(Member { key, value }))?;
+            walk.object(0, member)?;
             Kind::Object
         }
         Some(b'[') => {
@@ -88,7 +108,7 @@ pub(crate) fn outline(text: &[u8]) -> Result<Outline, Invalid> {
     if walk.at < text.len() {
         return Err(walk.invalid("something follows the value"));
     }
-    Ok(Outline { kind, members, end })
+    Ok((kind, end))
 }
 
 /// The items of an array, as places in `text`.
@@ -101,14 +121,6 @@ pub(crate) fn items(text: &[u8]) -> Vec<Range<usize>> {
         let _ = walk.array(0, |item| items.push(item));
     }
     items
-}
-
-/// Whether `key`, as it stands in a text, is `name`.
-pub(crate) fn is_key(key: &[u8], name: &str) -> bool {
-    if key == name.as_bytes() {
-        return true;
-    }
-    key.contains(&b'\\') && unescape(key).is_some_and(|key| key == name)
 }
 
 /// The text that stands between quotes.
@@ -151,8 +163,8 @@ impl Walk<'_> {
             return Err(self.invalid("nested too deeply"));
         }
         match self.peek() {
-            Some(b'{') => self.object(depth, |_, _| {}),
-            Some(b'[') => self.array(depth, |_| {}),
+            Some(b'{') => self.object(depth, drop),
+            Some(b'[') => self.array(depth, drop),
             Some(b'"') => self.string().map(drop),
             Some(b'-' | b'0'..=b'9') => self.number(),
             Some(b't') => self.word(b"true"),
@@ -163,11 +175,7 @@ impl Walk<'_> {
         }
     }
 
-    fn object(
-        &mut self,
-        depth: usize,
-        mut member: impl FnMut(Range<usize>, Range<usize>),
-    ) -> Result<(), Invalid> {
+    fn object(&mut self, depth: usize, mut member: impl FnMut(Member)) -> Result<(), Invalid> {
         self.at += 1;
         self.space();
         if self.peek() == Some(b'}') {
@@ -178,13 +186,17 @@ impl Walk<'_> {
             if self.peek() != Some(b'"') {
                 return Err(self.invalid("expected a key"));
             }
-            let key = self.string()?;
+            let (key, escaped) = self.key()?;
             self.space();
             self.expect(b':', "expected `:`")?;
             self.space();
             let start = self.at;
             self.value(depth + 1)?;
-            member(key, start..self.at);
+            member(Member {
+                key,
+                value: start..self.at,
+                escaped,
+            });
             self.space();
             match self.peek() {
                 Some(b',') => self.at += 1,
@@ -220,6 +232,18 @@ impl Walk<'_> {
             }
             self.space();
         }
+    }
+
+    /// The place of a key, and whether it has escapes.
+    fn key(&mut self) -> Result<(Range<usize>, bool), Invalid> {
+        let start = self.at + 1;
+        if let Some(length) = scan::short(&self.text[start..]) {
+            self.at = start + length + 1;
+            return Ok((start..start + length, false));
+        }
+        let place = self.string()?;
+        let escaped = self.text[place.clone()].contains(&b'\\');
+        Ok((place, escaped))
     }
 
     /// The place between the quotes.

@@ -30,29 +30,34 @@ pub struct ResponseFacts {
 
 /// Reads a whole response. `None` when it is not a JSON object.
 pub fn read_response(protocol: Protocol, body: &[u8], capture: Capture) -> Option<ResponseFacts> {
-    let outline = json::outline(body)
-        .ok()
-        .filter(|outline| outline.kind == Kind::Object)?;
-    let member = |name: &str| {
-        let member = outline
-            .members
-            .iter()
-            .rfind(|m| json::is_key(&body[m.key.clone()], name))?;
-        Some(&body[member.value.clone()])
+    // The member that holds the content, and what stands in it when a tool is called.
+    let sought = match protocol {
+        Protocol::OpenaiChat => Some(("choices", "\"tool_calls\"")),
+        Protocol::OpenaiResponses => Some(("output", "\"function_call\"")),
+        Protocol::AnthropicMessages => Some(("content", "\"tool_use\"")),
+        Protocol::OpenaiEmbeddings | Protocol::BedrockConverse | Protocol::Passthrough => None,
     };
-    let usage = member("usage").and_then(|raw| Usage::read(protocol, raw, Total::Summed));
-    let (name, sign) = match protocol {
-        Protocol::OpenaiChat => ("choices", "\"tool_calls\""),
-        Protocol::OpenaiResponses => ("output", "\"function_call\""),
-        Protocol::AnthropicMessages => ("content", "\"tool_use\""),
-        Protocol::OpenaiEmbeddings | Protocol::BedrockConverse | Protocol::Passthrough => {
-            return Some(ResponseFacts {
-                usage,
-                ..ResponseFacts::default()
-            });
+    // The last member of a name counts, as parsers have it.
+    let (mut usage, mut content) = (None, None);
+    let (kind, _) = json::visit(body, |member| {
+        if member.is(body, "usage") {
+            usage = Some(member.value);
+        } else if sought.is_some_and(|(name, _)| member.is(body, name)) {
+            content = Some(member.value);
         }
+    })
+    .ok()?;
+    if kind != Kind::Object {
+        return None;
+    }
+    let usage = usage.and_then(|place| Usage::read(protocol, &body[place], Total::Summed));
+    let Some((_, sign)) = sought else {
+        return Some(ResponseFacts {
+            usage,
+            ..ResponseFacts::default()
+        });
     };
-    let raw = member(name).unwrap_or_default();
+    let raw = content.map(|place| &body[place]).unwrap_or_default();
     // The content is only parsed when there is something in it to find.
     let wanted = capture == Capture::Text || json::mentions(raw, sign);
     let content: Value = if wanted {

@@ -128,33 +128,30 @@ impl Shaper {
 /// Changes to the outermost members, not applied yet.
 struct Edits<'a> {
     body: &'a RequestBody,
-    changes: Vec<Change>,
+    changes: Vec<Change<'a>>,
 }
 
-struct Change {
-    key: String,
+struct Change<'a> {
+    key: &'a str,
     /// `None` removes.
     value: Option<Bytes>,
 }
 
-impl Edits<'_> {
-    fn set(&mut self, key: &str, value: Bytes) {
+impl<'a> Edits<'a> {
+    fn set(&mut self, key: &'a str, value: Bytes) {
         self.change(key, Some(value));
     }
 
-    fn remove(&mut self, key: &str) {
+    fn remove(&mut self, key: &'a str) {
         if self.current(key).is_some() {
             self.change(key, None);
         }
     }
 
-    fn change(&mut self, key: &str, value: Option<Bytes>) {
+    fn change(&mut self, key: &'a str, value: Option<Bytes>) {
         match self.changes.iter_mut().find(|change| change.key == key) {
             Some(change) => change.value = value,
-            None => self.changes.push(Change {
-                key: key.to_owned(),
-                value,
-            }),
+            None => self.changes.push(Change { key, value }),
         }
     }
 
@@ -177,7 +174,7 @@ impl Edits<'_> {
         self.set("stream_options", Bytes::from(value));
     }
 
-    fn merge(&mut self, key: &str, patch: &Value, force: bool) {
+    fn merge(&mut self, key: &'a str, patch: &Value, force: bool) {
         match self.current(key) {
             None => self.set(key, encode(patch)),
             Some(current) => {
@@ -201,11 +198,10 @@ impl Edits<'_> {
         let (mut copied, mut kept) = (0usize, 0usize);
         let members = body.members();
         for (index, member) in members.iter().enumerate() {
-            let key = body.key(member);
             let change = self
                 .changes
                 .iter()
-                .find(|change| json::is_key(key, &change.key));
+                .find(|change| member.is(body.bytes(), change.key));
             match change.map(|change| &change.value) {
                 None => kept += 1,
                 Some(Some(value)) => {
@@ -229,10 +225,8 @@ impl Edits<'_> {
             }
         }
         let added = self.changes.iter().filter_map(|change| {
-            let is_new = !members
-                .iter()
-                .any(|m| json::is_key(body.key(m), &change.key));
-            Some((&change.key, change.value.as_ref().filter(|_| is_new)?))
+            let is_new = !members.iter().any(|m| m.is(body.bytes(), change.key));
+            Some((change.key, change.value.as_ref().filter(|_| is_new)?))
         });
         let end = members
             .last()
@@ -240,10 +234,7 @@ impl Edits<'_> {
         parts.push(body.slice(copied..end));
         for (key, value) in added {
             let comma = if kept > 0 { "," } else { "" };
-            parts.push(Bytes::from(format!(
-                "{comma}{}:",
-                Value::from(key.as_str())
-            )));
+            parts.push(Bytes::from(format!("{comma}{}:", Value::from(key))));
             parts.push(value.clone());
             kept += 1;
         }
@@ -266,10 +257,7 @@ fn merged(current: &[u8], patch: &Value, force: bool) -> Option<Vec<u8>> {
             let mut changed = false;
             for (key, value) in patch {
                 let place = json::outline(&text).ok()?;
-                let found = place
-                    .members
-                    .iter()
-                    .rfind(|m| json::is_key(&text[m.key.clone()], key));
+                let found = place.members.iter().rfind(|m| m.is(&text, key));
                 let new = match found {
                     None => Some(with_member(&text, key, &encode(value))),
                     Some(member) => merged(&text[member.value.clone()], value, force).map(|new| {
@@ -293,10 +281,7 @@ fn with_member(text: &[u8], key: &str, value: &[u8]) -> Vec<u8> {
     let Ok(outline) = json::outline(text) else {
         return text.to_vec();
     };
-    let found = outline
-        .members
-        .iter()
-        .rfind(|member| json::is_key(&text[member.key.clone()], key));
+    let found = outline.members.iter().rfind(|member| member.is(text, key));
     if let Some(member) = found {
         return [
             &text[..member.value.start],

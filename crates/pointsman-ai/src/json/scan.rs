@@ -38,7 +38,7 @@ pub(super) fn levels() -> Vec<Level> {
 
 /// The length of a string that ends within one small block and has no escape: most keys.
 #[inline]
-fn short(rest: &[u8]) -> Option<usize> {
+pub(super) fn short(rest: &[u8]) -> Option<usize> {
     let block = rest.first_chunk::<SHORT>()?;
     let special = dispatch!(Level::baseline(), simd => special(simd, block));
     let length = special.trailing_zeros() as usize;
