@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use pointsman_ai::{Protocol, RequestBody, Usage};
 
 use crate::{
@@ -319,17 +319,13 @@ impl Exchange {
     /// forged (APISIX 3.18).
     pub fn authenticate(&mut self, who: Authenticated) {
         let headers = &mut self.request.headers;
-        headers.insert("x-consumer-username", who.consumer.username_header.clone());
+        headers.insert(CONSUMER.clone(), who.consumer.username_header.clone());
         let credential = who
             .credential_id
             .as_deref()
             .and_then(|id| HeaderValue::from_str(id).ok());
-        replace(headers, "x-credential-identifier", credential);
-        replace(
-            headers,
-            "x-consumer-custom-id",
-            who.consumer.custom_id.clone(),
-        );
+        replace(headers, &CREDENTIAL, credential);
+        replace(headers, &CUSTOM_ID, who.consumer.custom_id.clone());
         self.consumer = Some(who);
     }
 
@@ -505,13 +501,19 @@ impl Drop for Exchange {
     }
 }
 
-fn replace(headers: &mut HeaderMap, name: &'static str, value: Option<HeaderValue>) {
+fn replace(headers: &mut HeaderMap, name: &HeaderName, value: Option<HeaderValue>) {
     match value {
         Some(value) => {
-            headers.insert(name, value);
+            headers.insert(name.clone(), value);
         }
-        None => {
+        // Looking at the few names there are costs less than hashing one that is hardly ever sent.
+        None if headers.keys().any(|sent| sent == name) => {
             headers.remove(name);
         }
+        None => {}
     }
 }
+
+static CONSUMER: HeaderName = HeaderName::from_static("x-consumer-username");
+static CREDENTIAL: HeaderName = HeaderName::from_static("x-credential-identifier");
+static CUSTOM_ID: HeaderName = HeaderName::from_static("x-consumer-custom-id");

@@ -4,12 +4,17 @@
 //! credentials, checks and addresses always come from one generation. Health verdicts are not in
 //! here: they are read anew at every pick.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::HeaderValue;
 use pointsman_balance::{Pool, TargetId};
 use rustc_hash::FxHashMap;
-use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 
 use crate::{
     config::{document::Document, settings::Settings},
@@ -130,8 +135,16 @@ pub struct Consumer {
 #[derive(Default)]
 pub struct Consumers {
     by_name: HashMap<String, Arc<Consumer>>,
-    /// Keys are digests, which nobody can choose so that they collide.
-    by_identity: FxHashMap<(&'static str, [u8; 32]), Identity>,
+    /// By a hash under a secret of its own, so that nobody can guess values that share a place.
+    by_identity: FxHashMap<u64, Vec<Known>>,
+    secret: RandomState,
+}
+
+/// An identity and the value that proves it. No `Debug`: the value is a secret.
+struct Known {
+    plugin: &'static str,
+    value: Box<str>,
+    identity: Identity,
 }
 
 /// What an authentication plugin finds.
@@ -159,15 +172,16 @@ impl Consumers {
         value: &str,
         identity: Identity,
     ) -> Option<Arc<Consumer>> {
-        match self.by_identity.entry((plugin, digest(value))) {
-            std::collections::hash_map::Entry::Occupied(taken) => {
-                Some(Arc::clone(&taken.get().consumer))
-            }
-            std::collections::hash_map::Entry::Vacant(free) => {
-                free.insert(identity);
-                None
-            }
+        if let Some(known) = self.identify(plugin, value) {
+            return Some(Arc::clone(&known.consumer));
         }
+        let hash = self.secret.hash_one((plugin, value));
+        self.by_identity.entry(hash).or_default().push(Known {
+            plugin,
+            value: value.into(),
+            identity,
+        });
+        None
     }
 
     /// The consumer called `username`.
@@ -177,15 +191,16 @@ impl Consumers {
 
     /// Who has the identity `value` under `plugin`.
     ///
-    /// Only digests are compared, so the time that it takes says nothing about how much of a
-    /// guessed key is right.
+    /// The time that it takes says nothing about how much of a guessed value is right: the hash
+    /// under an unknown secret is unrelated for values that differ anywhere, and what shares a
+    /// hash is compared in constant time.
     pub fn identify(&self, plugin: &'static str, value: &str) -> Option<&Identity> {
-        self.by_identity.get(&(plugin, digest(value)))
+        let hash = self.secret.hash_one((plugin, value));
+        let known = self.by_identity.get(&hash)?.iter().find(|known| {
+            known.plugin == plugin && bool::from(known.value.as_bytes().ct_eq(value.as_bytes()))
+        })?;
+        Some(&known.identity)
     }
-}
-
-fn digest(value: &str) -> [u8; 32] {
-    Sha256::digest(value.as_bytes()).into()
 }
 
 /// A checker of the health report.

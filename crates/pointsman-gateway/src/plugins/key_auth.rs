@@ -1,8 +1,8 @@
 //! `key-auth`: a consumer by the key that it sends.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -54,6 +54,8 @@ impl Default for Conf {
 
 struct KeyAuth {
     conf: Conf,
+    /// `None` when the configured name is none that a header can have.
+    header: Option<HeaderName>,
     challenge: HeaderValue,
 }
 
@@ -77,11 +79,15 @@ pub(crate) fn kind() -> PluginKind {
 }
 
 fn build(conf: &Value, _: &mut Building<'_>) -> Result<Arc<dyn Plugin>, String> {
-    let mut conf: Conf = parse(conf)?;
-    conf.header = conf.header.to_ascii_lowercase();
+    let conf: Conf = parse(conf)?;
+    let header = HeaderName::from_bytes(conf.header.as_bytes()).ok();
     let challenge = HeaderValue::from_str(&format!("apikey realm=\"{}\"", conf.realm))
         .map_err(|_| "realm cannot stand in a header".to_owned())?;
-    Ok(Arc::new(KeyAuth { conf, challenge }))
+    Ok(Arc::new(KeyAuth {
+        conf,
+        header,
+        challenge,
+    }))
 }
 
 impl Plugin for KeyAuth {
@@ -94,48 +100,64 @@ impl Plugin for KeyAuth {
     }
 }
 
-/// Where a key was found.
-enum Key {
-    Header(String),
-    Query(String),
+/// A key and where it was found.
+struct Key<'a> {
+    text: Cow<'a, str>,
+    place: Place,
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    Header,
+    Query,
 }
 
 impl KeyAuth {
     fn authenticate(&self, exchange: &mut Exchange) -> Flow {
         let key = self.key(exchange);
         let found = key.as_ref().and_then(|key| {
-            let (Key::Header(text) | Key::Query(text)) = key;
-            exchange.snapshot().consumers.identify(NAME, text).cloned()
+            let identity = exchange.snapshot().consumers.identify(NAME, &key.text)?;
+            Some(Authenticated {
+                consumer: Arc::clone(&identity.consumer),
+                credential_id: identity.credential_id.clone(),
+            })
         });
-        if let Some(identity) = found {
+        let place = key.map(|key| key.place);
+        if let Some(who) = found {
             if self.conf.hide_credentials {
-                match key {
-                    Some(Key::Header(_)) => self.hide_header(exchange),
+                match place {
+                    Some(Place::Header) => self.hide_header(exchange),
                     _ => self.hide_query(exchange),
                 }
             }
-            exchange.authenticate(Authenticated {
-                consumer: identity.consumer,
-                credential_id: identity.credential_id,
-            });
+            exchange.authenticate(who);
             return Flow::Continue;
         }
         if let Some(name) = &self.conf.anonymous_consumer {
             return self.anonymous(exchange, name);
         }
-        self.refuse(match key {
+        self.refuse(match place {
             Some(_) => "Invalid API key in request",
             None => "Missing API key in request",
         })
     }
 
-    fn key(&self, exchange: &Exchange) -> Option<Key> {
-        if let Some(value) = exchange.header(&self.conf.header) {
-            return Some(Key::Header(value.to_owned()));
+    fn key<'a>(&self, exchange: &'a Exchange) -> Option<Key<'a>> {
+        let value = self
+            .header
+            .as_ref()
+            .and_then(|name| exchange.request.headers.get(name));
+        if let Some(text) = value.and_then(|value| std::str::from_utf8(value.as_bytes()).ok()) {
+            return Some(Key {
+                text: Cow::Borrowed(text),
+                place: Place::Header,
+            });
         }
         let query = exchange.request.query.as_deref()?;
-        crate::variables::query_arg(query, &self.conf.query)
-            .map(|value| Key::Query(value.into_owned()))
+        crate::variables::query_arg(query, &self.conf.query).map(|text| Key {
+            text,
+            place: Place::Query,
+        })
     }
 
     fn anonymous(&self, exchange: &mut Exchange, name: &str) -> Flow {
@@ -154,7 +176,9 @@ impl KeyAuth {
     }
 
     fn hide_header(&self, exchange: &mut Exchange) {
-        exchange.request.headers.remove(self.conf.header.as_str());
+        if let Some(name) = &self.header {
+            exchange.request.headers.remove(name);
+        }
     }
 
     fn hide_query(&self, exchange: &mut Exchange) {
