@@ -53,8 +53,6 @@ pub struct Exchange {
     pub attempts: Vec<AttemptRecord>,
     /// What the client got.
     pub response: ResponseFacts,
-    /// When the relay of the response stops.
-    pub relay_limits: RelayLimits,
     /// Held while an attempt is under way; counts it in `llm_active_connections`.
     pub(crate) active: Option<ActiveConnection>,
     pub(crate) forwarded_set: bool,
@@ -121,9 +119,9 @@ pub struct Matched {
     /// The route in its run form.
     pub route: Arc<Route>,
     /// The pattern that matched.
-    pub uri: String,
+    pub uri: Arc<str>,
     /// The host pattern that matched.
-    pub host: Option<String>,
+    pub host: Option<Arc<str>>,
     /// Path parameters.
     pub params: Vec<(String, String)>,
 }
@@ -201,20 +199,11 @@ pub struct ResponseFacts {
     /// Its status; `None` before there is one.
     pub status: Option<StatusCode>,
     /// Its headers, kept when a logger of the route wants them.
-    pub headers: Option<HeaderMap>,
+    pub headers: Option<Box<HeaderMap>>,
     /// Bytes of body handed to the client's connection.
     pub body_bytes: u64,
     /// Its body, when a logger of the route wants it.
     pub body: Option<Vec<u8>>,
-}
-
-/// Limits on a response that is passed on while it arrives.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RelayLimits {
-    /// `max_response_bytes`.
-    pub bytes: Option<u64>,
-    /// The moment at which `max_stream_duration_ms` is over.
-    pub until: Option<Instant>,
 }
 
 /// How an exchange ended.
@@ -272,7 +261,6 @@ impl Exchange {
             llm: Llm::default(),
             attempts: Vec::new(),
             response: ResponseFacts::default(),
-            relay_limits: RelayLimits::default(),
             active: None,
             forwarded_set: false,
             chain,
@@ -513,6 +501,10 @@ fn replace(headers: &mut HeaderMap, name: &HeaderName, value: Option<HeaderValue
         None => {}
     }
 }
+
+/// What glibc's allocator keeps at hand per thread after it was freed.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Exchange>() <= 1032);
 
 static CONSUMER: HeaderName = HeaderName::from_static("x-consumer-username");
 static CREDENTIAL: HeaderName = HeaderName::from_static("x-credential-identifier");

@@ -222,8 +222,8 @@ fn look_up(exchange: &Exchange) -> Option<Matched> {
     let found = snapshot.router.find(&query)?;
     Some(Matched {
         route: Arc::clone(&snapshot.routes[found.index]),
-        uri: found.matched_uri.to_owned(),
-        host: found.matched_host.map(str::to_owned),
+        uri: Arc::clone(found.matched_uri),
+        host: found.matched_host.map(Arc::clone),
         params: found.params,
     })
 }
@@ -284,7 +284,7 @@ fn finish_head(mut exchange: Box<Exchange>, response: Response<Body>) -> Respons
         .route()
         .is_some_and(|route| route.keep_response_headers)
     {
-        exchange.response.headers = Some(parts.headers.clone());
+        exchange.response.headers = Some(Box::new(parts.headers.clone()));
     }
     let relay = Relay::new(exchange, body);
     Response::from_parts(parts, Body::Relay(Box::new(relay)))

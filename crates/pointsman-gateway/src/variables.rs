@@ -95,7 +95,7 @@ fn request_var<'a>(x: &'a Exchange, name: &str) -> Option<Cow<'a, str>> {
         "content_length" => header_text(x, header::CONTENT_LENGTH.as_str())?,
         "route_id" => Cow::from(x.route()?.id.as_str()),
         "route_name" => Cow::from(x.route()?.name.as_str()),
-        "matched_uri" => Cow::from(x.matched.as_ref()?.uri.as_str()),
+        "matched_uri" => Cow::from(&*x.matched.as_ref()?.uri),
         "matched_host" => Cow::from(x.matched.as_ref()?.host.as_deref()?),
         "service_id" => Cow::from(x.route()?.service_id.as_deref()?),
         "service_name" => Cow::from(x.route()?.service_name.as_deref()?),

@@ -17,7 +17,7 @@ use pointsman_balance::Picked;
 use crate::{
     body::{self, Body, CollectError},
     clock,
-    exchange::{AttemptRecord, Exchange, RelayLimits},
+    exchange::{AttemptRecord, Exchange},
     failure::{Failure, TransportFault},
     forward::{
         Outcome,
@@ -25,7 +25,7 @@ use crate::{
         judge::{Accepted, Held, RetryPolicy},
     },
     observe::metrics::ActiveConnection,
-    plugins::ai_proxy::{AiInstance, AiTarget},
+    plugins::ai_proxy::{AiInstance, AiTarget, RelayLimits},
     ports::{Answer, Attempt, BrokenBody, SendError},
 };
 
@@ -78,7 +78,7 @@ impl AiPlan {
             .model
             .clone()
             .or_else(|| exchange.llm.request_model.as_deref().map(Arc::from));
-        let uri = instance_target(exchange, instance, self.protocol, &binding.path)?;
+        let (uri, path) = instance_target(exchange, instance, self.protocol, &binding.path)?;
         let headers = instance_headers(&exchange.request.headers, instance, binding.target);
         let Some(call) = exchange.ai.as_ref() else {
             return Err(Failure::Internal("the LLM request is gone".to_owned()));
@@ -107,7 +107,7 @@ impl AiPlan {
             header: None,
             total: None,
             body_bytes: 0,
-            path: request.uri().path().into(),
+            path,
             scheme: destination.scheme(),
             host: Arc::clone(&instance.host),
         });
@@ -159,21 +159,18 @@ impl AiPlan {
         let limit = self.target.limits.response_bytes;
         if kind == Kind::Stream {
             let capture = capture(exchange);
-            if let Some(call) = exchange.ai.as_mut() {
-                call.meter = Some(StreamMeter::new(self.protocol, capture));
-            }
             let began = exchange
                 .attempts
                 .last()
                 .map_or(exchange.started, |a| a.started);
-            exchange.relay_limits = RelayLimits {
-                bytes: limit,
-                until: self
-                    .target
-                    .limits
-                    .stream_duration
-                    .map(|allowed| began + allowed),
-            };
+            let allowed = self.target.limits.stream_duration;
+            if let Some(call) = exchange.ai.as_mut() {
+                call.meter = Some(StreamMeter::new(self.protocol, capture));
+                call.relay_limits = RelayLimits {
+                    bytes: limit,
+                    until: allowed.map(|allowed| began + allowed),
+                };
+            }
             return Ok(answer);
         }
         let declared = content_length(answer.response.headers());
@@ -285,7 +282,8 @@ pub fn deliver(exchange: &mut Exchange, accepted: Accepted) -> Response<Body> {
 /// provider's headers (cookies, its server, its CDN) stays here.
 fn passed_on(answer: Answer) -> Response<Body> {
     let (mut parts, body) = answer.response.into_parts();
-    let mut headers = HeaderMap::with_capacity(8);
+    // Few headers, and the allocator is quick with what is small.
+    let mut headers = HeaderMap::with_capacity(6);
     for (name, value) in &parts.headers {
         if is_passed_on(name) {
             headers.append(name.clone(), value.clone());
@@ -296,23 +294,33 @@ fn passed_on(answer: Answer) -> Response<Body> {
     Response::from_parts(parts, body)
 }
 
+/// Response headers that reach the client.
 fn is_passed_on(name: &HeaderName) -> bool {
     let name = name.as_str();
-    PASSED_ON.contains(&name)
-        || PASSED_ON_PREFIXES
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
+    matches!(
+        name,
+        "content-type"
+            | "content-encoding"
+            | "retry-after"
+            | "retry-after-ms"
+            | "x-should-retry"
+            | "x-request-id"
+            | "request-id"
+            | "apim-request-id"
+    ) || PASSED_ON_PREFIXES
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
 }
 
-/// The request target for `instance`.
+/// The request target for `instance`, and its path for logs.
 fn instance_target(
     exchange: &Exchange,
     instance: &AiInstance,
     protocol: Protocol,
     path: &PathChoice,
-) -> Result<Uri, Failure> {
-    if let Some(uri) = instance.fixed_target(protocol) {
-        return Ok(uri.clone());
+) -> Result<(Uri, Arc<str>), Failure> {
+    if let Some(fixed) = instance.fixed_target(protocol) {
+        return Ok((fixed.uri.clone(), Arc::clone(&fixed.path)));
     }
     let path = match (&instance.path, path) {
         (Some(path), _) => path.as_str().into(),
@@ -329,7 +337,9 @@ fn instance_target(
     } else {
         format!("{path}?{query}")
     };
-    Uri::try_from(full).map_err(|_| Failure::BadPath)
+    let uri = Uri::try_from(full).map_err(|_| Failure::BadPath)?;
+    let path = uri.path().into();
+    Ok((uri, path))
 }
 
 /// The client's end-to-end headers, the instance's own over them.
@@ -338,10 +348,10 @@ fn instance_headers(client: &HeaderMap, instance: &AiInstance, target: Protocol)
     let has_own_key = instance
         .auth_headers
         .iter()
-        .any(|(name, _)| CREDENTIALS.contains(&name.as_str()));
+        .any(|(name, _)| is_credential(name.as_str()));
     let mut headers = end_to_end(client, |name| {
-        let replaced = has_own_key && CREDENTIALS.contains(&name);
-        !(replaced || NOT_FORWARDED.contains(&name))
+        let never = matches!(name, "host" | "content-length" | "accept-encoding");
+        !(never || (has_own_key && is_credential(name)))
     });
     for (name, value) in &instance.auth_headers {
         headers.insert(name.clone(), value.clone());
@@ -354,6 +364,11 @@ fn instance_headers(client: &HeaderMap, instance: &AiInstance, target: Protocol)
         headers.insert("anthropic-version", HeaderValue::from_static("2023-06-01"));
     }
     headers
+}
+
+/// Whether a header carries a provider's credential.
+fn is_credential(name: &str) -> bool {
+    matches!(name, "authorization" | "x-api-key" | "api-key")
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -429,21 +444,5 @@ fn answer_rest(
 /// The most that is read of a response that is not a stream when `max_response_bytes` is not set.
 const WHOLE_BYTES_MAX: u64 = 256 << 20;
 
-/// Request headers that never travel on to an instance.
-const NOT_FORWARDED: &[&str] = &["host", "content-length", "accept-encoding"];
-
-/// Headers that carry a provider's credential.
-const CREDENTIALS: &[&str] = &["authorization", "x-api-key", "api-key"];
-
-/// Response headers that reach the client, beside those with a prefix below.
-const PASSED_ON: &[&str] = &[
-    "content-type",
-    "content-encoding",
-    "retry-after",
-    "retry-after-ms",
-    "x-should-retry",
-    "x-request-id",
-    "request-id",
-    "apim-request-id",
-];
+/// Beginnings of further response headers that reach the client.
 const PASSED_ON_PREFIXES: &[&str] = &["x-ratelimit-", "anthropic-ratelimit-", "openai-"];

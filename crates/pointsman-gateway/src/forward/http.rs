@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use pointsman_balance::Picked;
 
 use crate::{
@@ -85,12 +85,7 @@ impl PlainPlan {
             self.body = body.replay();
         }
         exchange.attempts.push(AttemptRecord {
-            address: crate::upstream::destination::authority(
-                &destination.host,
-                destination.port,
-                0,
-            )
-            .into(),
+            address: Arc::clone(&destination.address),
             member: self.upstream.pool.name(picked.member()).into(),
             epoch: picked.epoch(),
             started: clock::now(),
@@ -178,7 +173,8 @@ pub fn forwardable(headers: &HeaderMap, upgrade: bool) -> HeaderMap {
 /// Those end-to-end headers whose name is `wanted`, copied in one pass.
 pub fn end_to_end(headers: &HeaderMap, wanted: impl Fn(&str) -> bool) -> HeaderMap {
     let named = named_by_connection(headers);
-    let mut copy = HeaderMap::with_capacity(headers.len() + 4);
+    // `Host` and `Content-Length` stay behind and a credential comes in: there is room.
+    let mut copy = HeaderMap::with_capacity(headers.len() + 1);
     for (name, value) in headers {
         let text = name.as_str();
         if !is_hop_by_hop(text) && wanted(text) && !named.iter().any(|other| other == text) {
@@ -190,27 +186,52 @@ pub fn end_to_end(headers: &HeaderMap, wanted: impl Fn(&str) -> bool) -> HeaderM
 
 /// Removes what belongs to one connection, the headers that `Connection` names included.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    for name in named_by_connection(headers) {
-        headers.remove(name.as_str());
-    }
-    for name in HOP_BY_HOP {
-        headers.remove(*name);
+    let named = named_by_connection(headers);
+    let belongs = |name: &HeaderName| {
+        is_hop_by_hop(name.as_str()) || named.iter().any(|other| other == name.as_str())
+    };
+    let gone: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| belongs(name))
+        .cloned()
+        .collect();
+    for name in &gone {
+        headers.remove(name);
     }
 }
 
+/// The headers that `Connection` names beside those that never travel on anyway.
 fn named_by_connection(headers: &HeaderMap) -> Vec<String> {
     headers
-        .get_all(header::CONNECTION)
         .iter()
-        .filter_map(|value| value.to_str().ok())
+        .filter(|(name, _)| **name == header::CONNECTION)
+        .filter_map(|(_, value)| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .map(|name| name.trim().to_ascii_lowercase())
-        .filter(|name| !name.is_empty())
+        .map(str::trim)
+        .filter(|name| {
+            let means_itself = name.is_empty()
+                || name.eq_ignore_ascii_case("keep-alive")
+                || name.eq_ignore_ascii_case("close");
+            !means_itself
+        })
+        .map(str::to_ascii_lowercase)
         .collect()
 }
 
 fn is_hop_by_hop(name: &str) -> bool {
-    HOP_BY_HOP.contains(&name)
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "expect"
+    )
 }
 
 /// The request target to send: the path as plugins left it, encoded, and the query.
@@ -269,16 +290,3 @@ fn add_upstream_status(exchange: &Exchange, headers: &mut HeaderMap) {
         headers.insert("x-apisix-upstream-status", value);
     }
 }
-
-const HOP_BY_HOP: &[&str] = &[
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "expect",
-];

@@ -123,7 +123,11 @@ impl Relay {
             exchange.llm.first_token_ms = Some(attempt_millis(exchange));
         }
         self.upstream_bytes += data.len() as u64;
-        let limits = exchange.relay_limits;
+        let limits = exchange
+            .ai
+            .as_ref()
+            .map(|call| call.relay_limits)
+            .unwrap_or_default();
         if limits
             .bytes
             .is_some_and(|limit| self.upstream_bytes > limit)

@@ -267,7 +267,8 @@ fn civil(days: u64) -> (u64, u64, u64) {
 /// JSON's escapes.
 fn escape(text: &str, out: &mut Vec<u8>) {
     let plain = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
-    if text.bytes().fold(true, |all, byte| all & plain(byte)) {
+    // Short texts: a loop over bytes is done before one over vectors has been set up.
+    if text.bytes().all(plain) {
         out.extend_from_slice(text.as_bytes());
         return;
     }

@@ -274,7 +274,7 @@ fn default_entry(x: &Exchange) -> Map<String, Value> {
         },
         "response": {
             "status": x.response.status.map_or(499, |status| status.as_u16()),
-            "headers": x.response.headers.as_ref().map(headers).unwrap_or_default(),
+            "headers": x.response.headers.as_deref().map(headers).unwrap_or_default(),
             "size": x.response.body_bytes,
         },
         "server": {

@@ -4,7 +4,10 @@
 //! the client speaks, and sets the exchange's destination; the attempt loop treats that like any
 //! other. `ai-proxy` is a pool of one instance that is never retried.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
@@ -93,7 +96,16 @@ pub struct AiInstance {
     pub model: Option<Arc<str>>,
     /// What is written into request bodies.
     pub shaper: Shaper,
-    targets: Vec<(Protocol, Uri)>,
+    targets: Vec<FixedTarget>,
+}
+
+/// A request target that does not depend on the request.
+pub struct FixedTarget {
+    protocol: Protocol,
+    /// It.
+    pub uri: Uri,
+    /// Its path, as logs show it.
+    pub path: Arc<str>,
 }
 
 impl AiInstance {
@@ -119,7 +131,12 @@ impl AiInstance {
                 format!("{path}?{query}")
             };
             if let Ok(uri) = Uri::try_from(full) {
-                self.targets.push((protocol, uri));
+                let path = uri.path().into();
+                self.targets.push(FixedTarget {
+                    protocol,
+                    uri,
+                    path,
+                });
             }
         }
         self
@@ -141,15 +158,11 @@ impl AiInstance {
         model: Option<Arc<str>>,
         shaper: Shaper,
     ) -> Self {
-        use crate::upstream::destination::authority;
         let (address, host) = destination.as_deref().map_or_else(
             || (Arc::from(""), Arc::from("")),
             |to| {
-                let address = Arc::from(authority(&to.host, to.port, 0));
-                (
-                    address,
-                    Arc::from(to.authority.to_str().unwrap_or_default()),
-                )
+                let host = Arc::from(to.authority.to_str().unwrap_or_default());
+                (Arc::clone(&to.address), host)
             },
         );
         Self {
@@ -169,11 +182,8 @@ impl AiInstance {
     }
 
     /// The request target for `protocol`, when it is always the same.
-    pub fn fixed_target(&self, protocol: Protocol) -> Option<&Uri> {
-        self.targets
-            .iter()
-            .find(|(of, _)| *of == protocol)
-            .map(|(_, uri)| uri)
+    pub fn fixed_target(&self, protocol: Protocol) -> Option<&FixedTarget> {
+        self.targets.iter().find(|fixed| fixed.protocol == protocol)
     }
 
     /// The query to send: `auth.query`, then the endpoint's, which wins over it on a clash, then
@@ -208,6 +218,17 @@ pub struct AiCall {
     pub body: RequestBody,
     /// Reads the response's stream in passing.
     pub meter: Option<StreamMeter>,
+    /// When the relay of the response stops.
+    pub relay_limits: RelayLimits,
+}
+
+/// Limits on a response that is passed on while it arrives.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RelayLimits {
+    /// `max_response_bytes`.
+    pub bytes: Option<u64>,
+    /// The moment at which `max_stream_duration_ms` is over.
+    pub until: Option<Instant>,
 }
 
 /// `ai-proxy` or `ai-proxy-multi` at one place in the configuration.
@@ -287,6 +308,7 @@ impl AiProxy {
             streaming,
             body,
             meter: None,
+            relay_limits: RelayLimits::default(),
         })
     }
 }

@@ -5,7 +5,7 @@
 //! shortest; within one literal, priority, then the longer pattern, then the order in the
 //! document. A candidate whose other conditions fail is passed over and the search goes on.
 
-use std::{borrow::Cow, cmp::Reverse, net::IpAddr};
+use std::{borrow::Cow, cmp::Reverse, net::IpAddr, sync::Arc};
 
 use http::Method;
 use ipnet::IpNet;
@@ -70,9 +70,9 @@ pub struct Found<'r> {
     /// The caller's index of the route.
     pub index: usize,
     /// The pattern that matched, as configured.
-    pub matched_uri: &'r str,
+    pub matched_uri: &'r Arc<str>,
     /// The host pattern that matched, as configured.
-    pub matched_host: Option<&'r str>,
+    pub matched_host: Option<&'r Arc<str>>,
     /// Path parameters.
     pub params: Params,
 }
@@ -86,13 +86,14 @@ pub struct Router {
     wildcards: Vec<(String, Group)>,
     any_host: Group,
     len: usize,
+    has_vars: bool,
 }
 
 /// What a route demands beside its path.
 #[derive(Debug)]
 struct Conditions {
     index: usize,
-    hosts: Vec<String>,
+    hosts: Vec<Arc<str>>,
     methods: Option<Vec<Method>>,
     remote_addrs: Vec<IpNet>,
     vars: Option<Expr>,
@@ -111,8 +112,8 @@ struct Group {
 struct Candidate {
     conditions: usize,
     pattern: UriPattern,
-    uri: String,
-    host: Option<String>,
+    uri: Arc<str>,
+    host: Option<Arc<str>>,
     priority: i64,
 }
 
@@ -150,13 +151,14 @@ impl Router {
                 hosts: if kind == RouterKind::HostUri {
                     Vec::new()
                 } else {
-                    entry.hosts
+                    entry.hosts.into_iter().map(Arc::from).collect()
                 },
                 methods: entry.methods,
                 remote_addrs: entry.remote_addrs,
                 vars: entry.vars.filter(|vars| !vars.is_empty()),
             });
         }
+        router.has_vars = router.conditions.iter().any(|c| c.vars.is_some());
         router.wildcards = wildcards.into_iter().collect();
         router
             .wildcards
@@ -202,9 +204,7 @@ impl Router {
 
     /// Whether any route has conditions on variables.
     pub fn has_vars(&self) -> bool {
-        self.conditions
-            .iter()
-            .any(|conditions| conditions.vars.is_some())
+        self.has_vars
     }
 }
 
@@ -271,8 +271,8 @@ impl Candidate {
         Self {
             conditions,
             pattern,
-            uri: uri.to_owned(),
-            host: host.cloned(),
+            uri: uri.into(),
+            host: host.map(|host| host.as_str().into()),
             priority,
         }
     }
@@ -284,7 +284,7 @@ impl Candidate {
         Some(Found {
             index: conditions.index,
             matched_uri: &self.uri,
-            matched_host: self.host.as_deref().or(host),
+            matched_host: self.host.as_ref().or(host),
             params,
         })
     }
@@ -292,7 +292,7 @@ impl Candidate {
 
 impl Conditions {
     /// Whether the request meets them; `Some` carries the host pattern that was met, if any.
-    fn accept(&self, query: &Query<'_>) -> Option<Option<&str>> {
+    fn accept(&self, query: &Query<'_>) -> Option<Option<&Arc<str>>> {
         let method = self
             .methods
             .as_ref()
@@ -308,12 +308,7 @@ impl Conditions {
         let host = if self.hosts.is_empty() {
             None
         } else {
-            Some(
-                self.hosts
-                    .iter()
-                    .find(|host| host_matches(host, query))?
-                    .as_str(),
-            )
+            Some(self.hosts.iter().find(|host| host_matches(host, query))?)
         };
         match &self.vars {
             None => Some(host),

@@ -23,6 +23,8 @@ pub struct Destination {
     pub tls: Option<Tls>,
     /// `Host` of requests to it: the host, and the port unless it is the scheme's own.
     pub authority: HeaderValue,
+    /// `host:port`, as logs show it.
+    pub address: Arc<str>,
     hash: u64,
 }
 
@@ -56,6 +58,7 @@ impl Destination {
     /// A destination. Fails when `host` cannot stand in a `Host` header.
     pub fn new(host: &str, port: u16, tls: Option<Tls>) -> Result<Self, String> {
         let default_port = if tls.is_some() { 443 } else { 80 };
+        let address = authority(host, port, 0).into();
         let authority = authority(host, port, default_port);
         let authority = HeaderValue::from_str(&authority)
             .map_err(|_| format!("`{host}` is not a valid host name"))?;
@@ -66,6 +69,7 @@ impl Destination {
             port,
             tls,
             authority,
+            address,
             hash: hasher.finish(),
         })
     }

@@ -117,7 +117,7 @@ impl<'a> LabelsRef<'a> {
                     .consumer()
                     .map_or("", |consumer| consumer.username.as_str()),
                 node(exchange),
-                matched.map_or("", |matched| matched.uri.as_str()),
+                matched.map_or("", |matched| &*matched.uri),
                 matched
                     .and_then(|matched| matched.host.as_deref())
                     .unwrap_or_default(),
@@ -205,7 +205,7 @@ pub(super) fn active_labels(exchange: &Exchange) -> [&str; 11] {
     [
         route.map_or("", |route| route.name.as_str()),
         route.map_or("", |route| route.id.as_str()),
-        matched.map_or("", |matched| matched.uri.as_str()),
+        matched.map_or("", |matched| &*matched.uri),
         matched
             .and_then(|matched| matched.host.as_deref())
             .unwrap_or_default(),
@@ -245,9 +245,8 @@ impl Facts {
     /// The facts of a request that has ended.
     pub(super) fn of(exchange: &Exchange) -> Self {
         let total_ms = millis(crate::clock::now() - exchange.started);
-        let upstream: Vec<_> = exchange.attempts.iter().filter_map(|a| a.total).collect();
-        let upstream_ms = (!exchange.attempts.is_empty())
-            .then(|| millis(upstream.iter().sum::<std::time::Duration>()));
+        let upstream = exchange.attempts.iter().filter_map(|a| a.total).sum();
+        let upstream_ms = (!exchange.attempts.is_empty()).then(|| millis(upstream));
         let llm = exchange.llm.protocol.map(|_| {
             let usage = exchange.llm.usage.unwrap_or_default();
             let is_fine = exchange
