@@ -8,8 +8,6 @@ mod scan;
 
 use std::ops::Range;
 
-use memchr::memmem;
-
 /// Text that is not JSON, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Invalid {
@@ -32,12 +30,12 @@ pub(crate) struct Member {
 
 impl Member {
     /// Whether this member of `text` is called `name`.
+    #[inline]
     pub(crate) fn is(&self, text: &[u8], name: &str) -> bool {
-        let key = &text[self.key.clone()];
         if self.escaped {
-            return unescape(key).is_some_and(|key| key == name);
+            return unescape(&text[self.key.clone()]).is_some_and(|key| key == name);
         }
-        key == name.as_bytes()
+        self.key.len() == name.len() && text[self.key.clone()] == *name.as_bytes()
     }
 }
 
@@ -341,11 +339,6 @@ impl Walk<'_> {
         }
         Err(self.invalid(what))
     }
-}
-
-/// Whether `needle` stands anywhere in `text`.
-pub(crate) fn mentions(text: &[u8], needle: &str) -> bool {
-    memmem::find(text, needle.as_bytes()).is_some()
 }
 
 /// Levels of nesting; beyond them a text is refused rather than recursed into.

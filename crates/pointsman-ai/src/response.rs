@@ -1,5 +1,8 @@
 //! What a whole response says of itself: usage, tool calls, text.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use serde_json::Value;
 
 use crate::{
@@ -32,9 +35,9 @@ pub struct ResponseFacts {
 pub fn read_response(protocol: Protocol, body: &[u8], capture: Capture) -> Option<ResponseFacts> {
     // The member that holds the content, and what stands in it when a tool is called.
     let sought = match protocol {
-        Protocol::OpenaiChat => Some(("choices", "\"tool_calls\"")),
-        Protocol::OpenaiResponses => Some(("output", "\"function_call\"")),
-        Protocol::AnthropicMessages => Some(("content", "\"tool_use\"")),
+        Protocol::OpenaiChat => Some(("choices", &TOOL_CALLS)),
+        Protocol::OpenaiResponses => Some(("output", &FUNCTION_CALL)),
+        Protocol::AnthropicMessages => Some(("content", &TOOL_USE)),
         Protocol::OpenaiEmbeddings | Protocol::BedrockConverse | Protocol::Passthrough => None,
     };
     // The last member of a name counts, as parsers have it.
@@ -59,7 +62,7 @@ pub fn read_response(protocol: Protocol, body: &[u8], capture: Capture) -> Optio
     };
     let raw = content.map(|place| &body[place]).unwrap_or_default();
     // The content is only parsed when there is something in it to find.
-    let wanted = capture == Capture::Text || json::mentions(raw, sign);
+    let wanted = capture == Capture::Text || sign.find(raw).is_some();
     let content: Value = if wanted {
         serde_json::from_slice(raw).unwrap_or_default()
     } else {
@@ -106,6 +109,12 @@ fn text_of(protocol: Protocol, items: &[Value]) -> String {
     }
     texts.join(" ")
 }
+
+/// Making a finder ready costs as much as searching a short response with it.
+static TOOL_CALLS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"tool_calls\""));
+static FUNCTION_CALL: LazyLock<Finder<'static>> =
+    LazyLock::new(|| Finder::new("\"function_call\""));
+static TOOL_USE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"tool_use\""));
 
 #[cfg(test)]
 mod tests {

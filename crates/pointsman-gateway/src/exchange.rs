@@ -66,6 +66,7 @@ pub struct Exchange {
     snapshot: Arc<Snapshot>,
     gateway: Rc<Gateway>,
     ended: Option<Ended>,
+    took: Duration,
 }
 
 /// The request as it will be forwarded.
@@ -273,6 +274,7 @@ impl Exchange {
             snapshot,
             gateway,
             ended: None,
+            took: Duration::ZERO,
         }
     }
 
@@ -467,6 +469,14 @@ impl Exchange {
         }
     }
 
+    /// How long it took, or has taken so far.
+    pub fn took(&self) -> Duration {
+        match self.ended {
+            Some(_) => self.took,
+            None => clock::now() - self.started,
+        }
+    }
+
     /// How it ended, once it has.
     pub fn ended(&self) -> Option<Ended> {
         self.ended
@@ -478,6 +488,7 @@ impl Exchange {
             return;
         }
         self.ended = Some(ended);
+        self.took = clock::now() - self.started;
         self.active = None;
         crate::observe::finished(self);
     }

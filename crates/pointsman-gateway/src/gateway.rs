@@ -210,7 +210,8 @@ async fn find_route(exchange: &mut Exchange) -> Result<Option<Matched>, Failure>
 
 fn look_up(exchange: &Exchange) -> Option<Matched> {
     let snapshot = exchange.snapshot();
-    let raw_host = exchange.header("host");
+    let headers = &exchange.request.headers;
+    let raw_host = headers.get(header::HOST).map(HeaderValue::as_bytes);
     let query = Query {
         path: &exchange.request.path,
         host: &exchange.received.host,

@@ -118,7 +118,7 @@ fn response_var<'a>(x: &'a Exchange, name: &str) -> Option<Cow<'a, str>> {
         "body_bytes_sent" | "bytes_sent" => number(x.response.body_bytes),
         "request_length" => number(x.buffered_body().map_or(0, |body| body.len() as u64)),
         "request_time" => {
-            let took = crate::clock::now() - x.started;
+            let took = x.took();
             Some(Cow::Owned(format!("{:.3}", took.as_secs_f64())))
         }
         "balancer_ip" => match &x.llm.instance {

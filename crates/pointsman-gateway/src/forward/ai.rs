@@ -200,12 +200,13 @@ impl AiPlan {
 
     /// Reads usage and the like from a whole response.
     fn note_whole(&self, exchange: &mut Exchange, bytes: &Bytes, status: StatusCode) {
-        let took = millis(exchange);
-        exchange.llm.response_ms = Some(took);
-        exchange.llm.first_token_ms = Some(took);
         if let Some(attempt) = exchange.attempts.last_mut() {
-            attempt.total = Some(clock::now() - attempt.started);
+            let took = clock::now() - attempt.started;
+            attempt.total = Some(took);
             attempt.body_bytes = bytes.len() as u64;
+            let took = u64::try_from(took.as_millis()).ok();
+            exchange.llm.response_ms = took;
+            exchange.llm.first_token_ms = took;
         }
         let capture = capture(exchange);
         let Some(facts) = pointsman_ai::read_response(self.protocol, bytes, capture) else {
@@ -383,6 +384,9 @@ impl Kind {
         let Some(value) = headers.get(header::CONTENT_TYPE) else {
             return Self::Json;
         };
+        if value.as_bytes() == b"application/json" {
+            return Self::Json;
+        }
         let value = value.to_str().unwrap_or_default();
         if value.contains("text/event-stream")
             || value.contains("application/vnd.amazon.eventstream")

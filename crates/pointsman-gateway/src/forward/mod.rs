@@ -11,7 +11,7 @@ pub mod http;
 pub mod judge;
 pub mod relay;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use ::http::Response;
 use pointsman_balance::{Ask, Exhausted, Picked, Pool, Tried};
@@ -47,7 +47,7 @@ pub async fn run(exchange: &mut Exchange) -> Result<Response<Body>, Failure> {
         let attempt = plan.prepare(exchange, picked)?;
         let outcome = plan.send(exchange, attempt).await;
         tried.mark(member);
-        match plan.judge(exchange, outcome, &tried, clock::now() - began) {
+        match plan.judge(exchange, outcome, &tried, began) {
             Ruling::Accept(accepted) => return Ok(plan.deliver(exchange, accepted)),
             Ruling::Retry(failed) => held = Some(failed),
             Ruling::Stop(failed) => return plan.stop(exchange, failed).await,
@@ -131,10 +131,10 @@ impl Plan {
         exchange: &Exchange,
         outcome: Outcome,
         tried: &Tried,
-        elapsed: std::time::Duration,
+        began: Instant,
     ) -> Ruling {
         match self {
-            Self::Plain(plan) => judge::plain(plan, outcome, tried, elapsed),
+            Self::Plain(plan) => judge::plain(plan, outcome, tried, clock::now() - began),
             Self::Ai(plan) => judge::ai(
                 plan.retry_policy(),
                 outcome,

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{clock, exchange::Exchange, router::Expr, template::Template};
+use crate::{exchange::Exchange, router::Expr, template::Template};
 
 /// The fields that all loggers share.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -252,7 +252,7 @@ fn default_entry(x: &Exchange) -> Map<String, Value> {
         .path_and_query()
         .map_or("/", |target| target.as_str());
     let host = x.header("host").unwrap_or_default();
-    let total = clock::now() - x.started;
+    let total = x.took();
     let upstream: std::time::Duration = x.attempts.iter().filter_map(|a| a.total).sum();
     let query: Map<String, Value> = x
         .received

@@ -55,7 +55,7 @@ pub struct Query<'a> {
     /// Normalised host.
     pub host: &'a str,
     /// `Host` as received.
-    pub raw_host: Option<&'a str>,
+    pub raw_host: Option<&'a [u8]>,
     /// Method.
     pub method: &'a Method,
     /// The client's address.
@@ -321,7 +321,8 @@ impl Conditions {
 /// A host as a plain condition; one with a port is compared to `Host` as received.
 fn host_matches(pattern: &str, query: &Query<'_>) -> bool {
     let host: Cow<'_, str> = if pattern.contains(':') {
-        Cow::Owned(query.raw_host.unwrap_or_default().to_ascii_lowercase())
+        let raw = std::str::from_utf8(query.raw_host.unwrap_or_default());
+        Cow::Owned(raw.unwrap_or_default().to_ascii_lowercase())
     } else {
         Cow::Borrowed(query.host)
     };

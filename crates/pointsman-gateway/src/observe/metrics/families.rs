@@ -244,7 +244,7 @@ struct LlmFacts {
 impl Facts {
     /// The facts of a request that has ended.
     pub(super) fn of(exchange: &Exchange) -> Self {
-        let total_ms = millis(crate::clock::now() - exchange.started);
+        let total_ms = millis(exchange.took());
         let upstream = exchange.attempts.iter().filter_map(|a| a.total).sum();
         let upstream_ms = (!exchange.attempts.is_empty()).then(|| millis(upstream));
         let llm = exchange.llm.protocol.map(|_| {

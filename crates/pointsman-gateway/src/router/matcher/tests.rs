@@ -20,7 +20,7 @@ fn find(router: &Router, path: &str, host: &str, vars: &Vars) -> Option<usize> {
     let query = Query {
         path,
         host: &crate::router::host::normalise(host),
-        raw_host: Some(host),
+        raw_host: Some(host.as_bytes()),
         method: &Method::GET,
         remote_addr: "127.0.0.1".parse().expect("an address"),
         vars,
