@@ -33,9 +33,14 @@ impl Member {
     #[inline]
     pub(crate) fn is(&self, text: &[u8], name: &str) -> bool {
         if self.escaped {
-            return unescape(&text[self.key.clone()]).is_some_and(|key| key == name);
+            return self.is_once_unescaped(text, name);
         }
         self.key.len() == name.len() && text[self.key.clone()] == *name.as_bytes()
+    }
+
+    #[cold]
+    fn is_once_unescaped(&self, text: &[u8], name: &str) -> bool {
+        unescape(&text[self.key.clone()]).is_some_and(|key| key == name)
     }
 }
 
@@ -163,7 +168,7 @@ impl Walk<'_> {
         match self.peek() {
             Some(b'{') => self.object(depth, drop),
             Some(b'[') => self.array(depth, drop),
-            Some(b'"') => self.string().map(drop),
+            Some(b'"') => self.string().map(|end| self.at = end + 1),
             Some(b'-' | b'0'..=b'9') => self.number(),
             Some(b't') => self.word(b"true"),
             Some(b'f') => self.word(b"false"),
@@ -184,7 +189,17 @@ impl Walk<'_> {
             if self.peek() != Some(b'"') {
                 return Err(self.invalid("expected a key"));
             }
-            let (key, escaped) = self.key()?;
+            let start = self.at + 1;
+            // A key that ends within a small block has no escape.
+            let (end, escaped) = match scan::short(&self.text[start..]) {
+                Some(length) => (start + length, false),
+                None => {
+                    let end = self.string()?;
+                    (end, self.text[start..end].contains(&b'\\'))
+                }
+            };
+            self.at = end + 1;
+            let key = start..end;
             self.space();
             self.expect(b':', "expected `:`")?;
             self.space();
@@ -232,42 +247,21 @@ impl Walk<'_> {
         }
     }
 
-    /// The place of a key, and whether it has escapes.
-    fn key(&mut self) -> Result<(Range<usize>, bool), Invalid> {
-        let start = self.at + 1;
-        if let Some(length) = scan::short(&self.text[start..]) {
-            self.at = start + length + 1;
-            return Ok((start..start + length, false));
-        }
-        let place = self.string()?;
-        let escaped = self.text[place.clone()].contains(&b'\\');
-        Ok((place, escaped))
-    }
-
-    /// The place between the quotes.
-    fn string(&mut self) -> Result<Range<usize>, Invalid> {
-        let start = self.at + 1;
-        match scan::end(self.text, start) {
-            Some(end) => {
-                self.at = end + 1;
-                Ok(start..end)
-            }
+    /// The offset of the quote that ends the string that begins here.
+    fn string(&mut self) -> Result<usize, Invalid> {
+        match scan::end(self.text, self.at + 1) {
+            Some(end) => Ok(end),
             None => self.string_by_bytes(),
         }
     }
 
     /// The same, slowly; says what is wrong and where.
     #[cold]
-    fn string_by_bytes(&mut self) -> Result<Range<usize>, Invalid> {
+    fn string_by_bytes(&mut self) -> Result<usize, Invalid> {
         self.at += 1;
-        let start = self.at;
         loop {
             match self.peek() {
-                Some(b'"') => {
-                    let end = self.at;
-                    self.at += 1;
-                    return Ok(start..end);
-                }
+                Some(b'"') => return Ok(self.at),
                 Some(b'\\') => self.escape()?,
                 Some(0..=0x1f) => return Err(self.invalid("a control character in a string")),
                 Some(_) => self.at += 1,
@@ -438,12 +432,9 @@ mod tests {
         let slow = walk.string_by_bytes();
         for level in scan::levels() {
             let fast = scan::end_at(level, text.as_bytes(), 1);
-            assert_eq!(fast, slow.as_ref().ok().map(|place| place.end), "{text:?}");
+            assert_eq!(fast, slow.ok(), "{text:?}");
         }
-        assert_eq!(
-            scan::end(text.as_bytes(), 1),
-            slow.ok().map(|place| place.end)
-        );
+        assert_eq!(scan::end(text.as_bytes(), 1), slow.ok());
     }
 
     /// Every byte after a backslash, and every byte in every place of a `\\u` escape, at the border

@@ -203,9 +203,9 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
 /// The headers that `Connection` names beside those that never travel on anyway.
 fn named_by_connection(headers: &HeaderMap) -> Vec<String> {
     headers
+        .get_all(header::CONNECTION)
         .iter()
-        .filter(|(name, _)| **name == header::CONNECTION)
-        .filter_map(|(_, value)| value.to_str().ok())
+        .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .map(str::trim)
         .filter(|name| {
