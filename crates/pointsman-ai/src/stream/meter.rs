@@ -100,9 +100,9 @@ impl Reader {
             return;
         }
         let counts = self.capture == Capture::Text
-            || USAGE.find(data).is_some()
-            || TOOL_CALLS.find(data).is_some()
-            || ERROR.find(data).is_some();
+            || states(&USAGE, data)
+            || states(&TOOL_CALLS, data)
+            || states(&ERROR, data);
         if !counts {
             return;
         }
@@ -223,6 +223,16 @@ impl Reader {
     }
 }
 
+/// Whether `key` stands in `data` with a value other than `null`: who was asked for usage sends
+/// `"usage":null` in every event but the last.
+fn states(key: &Finder<'_>, data: &[u8]) -> bool {
+    key.find_iter(data).any(|at| {
+        let after = data[at + key.needle().len()..].trim_ascii_start();
+        let value = after.strip_prefix(b":").unwrap_or_default();
+        !value.trim_ascii_start().starts_with(b"null")
+    })
+}
+
 static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"usage\""));
 static TOOL_CALLS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"tool_calls\""));
 static TOOL_USE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"tool_use\""));
@@ -278,6 +288,29 @@ mod tests {
                 ..StreamFacts::default()
             },
         );
+    }
+
+    #[test]
+    fn only_what_states_something_is_parsed() {
+        let check = |data: &str, expected| {
+            assert_eq!(states(&USAGE, data.as_bytes()), expected, "{data}");
+        };
+        check(r#"{"choices":[]}"#, false);
+        check(r#"{"usage":null}"#, false);
+        check(
+            r#"{"a":{"usage" : null },"usage" :{"total_tokens":1}}"#,
+            true,
+        );
+        check(r#"{"usage"#, false);
+        check(r#"{"usage""#, true);
+        check(r#"{"usage":"#, true);
+        check(r#"{"a":"usage","b":null}"#, true);
+
+        let mut meter = StreamMeter::new(Protocol::OpenaiChat, Capture::Nothing);
+        meter.push(b"data: {\"choices\":[{\"delta\":{\"tool_calls\":null}}],\"usage\":null}\n\n");
+        meter.push(b"data: {\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2,\"total_tokens\":3}}\n\n");
+        let facts = meter.finish();
+        assert_eq!((facts.usage, facts.has_tool_calls), (usage(1, 2, 3), false));
     }
 
     /// P-141, P-163; G-20
