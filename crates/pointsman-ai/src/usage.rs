@@ -28,7 +28,8 @@ pub(crate) enum Total {
 impl Usage {
     /// From a protocol's usage object, as it stands; `None` when it is not an object.
     pub(crate) fn read(protocol: Protocol, usage: &[u8], total: Total) -> Option<Self> {
-        let raw: Raw = serde_json::from_slice(usage).ok()?;
+        // As text from the start, or the parser checks the UTF-8 of each key by itself.
+        let raw: Raw = serde_json::from_str(std::str::from_utf8(usage).ok()?).ok()?;
         Self::of(protocol, &raw, total)
     }
 

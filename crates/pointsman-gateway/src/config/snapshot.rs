@@ -221,3 +221,54 @@ pub struct Checked {
 pub fn seconds(value: f64) -> Duration {
     Duration::try_from_secs_f64(value).unwrap_or(Duration::ZERO)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(username: &str) -> Identity {
+        Identity {
+            consumer: Arc::new(Consumer {
+                username: username.to_owned(),
+                username_header: HeaderValue::from_static("x"),
+                custom_id: None,
+                group_id: None,
+                group_missing: false,
+                labels: HashMap::new(),
+                chain: Arc::default(),
+            }),
+            credential_id: None,
+            conf: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn a_value_identifies_under_its_plugin_only() {
+        let mut consumers = Consumers::default();
+        for number in 0..1000 {
+            let name = format!("consumer-{number}");
+            let taken = consumers.add_identity("key-auth", &name, identity(&name));
+            assert!(taken.is_none());
+        }
+        let who = |plugin, value| {
+            let identity = consumers.identify(plugin, value)?;
+            Some(identity.consumer.username.as_str())
+        };
+        assert_eq!(who("key-auth", "consumer-7"), Some("consumer-7"));
+        for wrong in [
+            "",
+            "consumer-",
+            "consumer-70000",
+            "Consumer-7",
+            "consumer-7\0",
+        ] {
+            assert_eq!(who("key-auth", wrong), None, "{wrong:?}");
+        }
+        assert_eq!(who("basic-auth", "consumer-7"), None);
+        let taken = consumers.add_identity("key-auth", "consumer-7", identity("late"));
+        assert_eq!(
+            taken.map(|who| who.username.clone()).as_deref(),
+            Some("consumer-7")
+        );
+    }
+}
