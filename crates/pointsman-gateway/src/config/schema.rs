@@ -5,7 +5,7 @@
 //! the schema. All errors are reported, not only the first. A string that refers to a value
 //! elsewhere (`$env://`, `$secret://`) passes, because its value is not known yet.
 
-use std::fmt::Write as _;
+use std::{cell::RefCell, collections::HashMap, fmt::Write as _};
 
 use fancy_regex::Regex;
 use serde_json::{Map, Value};
@@ -56,9 +56,9 @@ impl Validator<'_> {
         };
         if let Some(target) = schema.get("$ref").and_then(Value::as_str) {
             let pointer = target.trim_start_matches('#');
-            if let Some(referred) = self.root.pointer(pointer) {
-                let referred = referred.clone();
-                self.check(value, &referred, path, prefix);
+            let root = self.root;
+            if let Some(referred) = root.pointer(pointer) {
+                self.check(value, referred, path, prefix);
             }
         }
         if value.as_str().is_some_and(reference::is_reference) {
@@ -115,16 +115,20 @@ impl Validator<'_> {
                 .get(key)
                 .and_then(|bound| Some((bound, bound.as_f64()?)))
         };
+        // What the parsed type cannot hold is out of bounds too, even where APISIX has no bound.
+        let (lowest, highest) = limits_of(schema);
         let mut failures = Vec::new();
-        if let Some((bound, least)) = bound("minimum")
+        let least = bound("minimum").map(|(bound, least)| (plain(bound), least));
+        if let Some((bound, least)) = tighter(least, lowest, f64::max)
             && number < least
         {
-            failures.push(format!("expected {value} to be at least {}", plain(bound)));
+            failures.push(format!("expected {value} to be at least {bound}"));
         }
-        if let Some((bound, most)) = bound("maximum")
+        let most = bound("maximum").map(|(bound, most)| (plain(bound), most));
+        if let Some((bound, most)) = tighter(most, highest, f64::min)
             && number > most
         {
-            failures.push(format!("expected {value} to be at most {}", plain(bound)));
+            failures.push(format!("expected {value} to be at most {bound}"));
         }
         if let Some((bound, above)) = bound("exclusiveMinimum")
             && number <= above
@@ -157,9 +161,7 @@ impl Validator<'_> {
             self.fail(path, prefix, message);
         }
         if let Some(pattern) = schema.get("pattern").and_then(Value::as_str) {
-            let matches =
-                Regex::new(pattern).is_ok_and(|regex| regex.is_match(text).unwrap_or(false));
-            if !matches {
+            if !matches(pattern, text) {
                 let message = format!("failed to match pattern \"{pattern}\" with \"{text}\"");
                 self.fail(path, prefix, message);
             }
@@ -235,8 +237,17 @@ impl Validator<'_> {
                 self.fail(path, prefix, format!("property \"{name}\" is required"));
             }
         }
+        let names = schema
+            .get("propertyNames")
+            .and_then(|names| names.get("pattern"));
         for (key, member) in map {
             let inner = join(path, key);
+            if let Some(pattern) = names.and_then(Value::as_str)
+                && !matches(pattern, key)
+            {
+                let message = format!("failed to match pattern \"{pattern}\" with \"{key}\"");
+                self.fail(&inner, prefix, message);
+            }
             if let Some(property) = properties.and_then(|properties| properties.get(key)) {
                 prefix.push(format!("property \"{key}\" validation failed: "));
                 self.check(member, property, &inner, prefix);
@@ -398,14 +409,63 @@ impl Validator<'_> {
 
 fn pattern_for<'s>(schema: &'s Map<String, Value>, key: &str) -> Option<(&'s str, &'s Value)> {
     let patterns = schema.get("patternProperties")?.as_object()?;
-    patterns.iter().find_map(|(pattern, each)| {
-        let regex = Regex::new(pattern).ok()?;
-        regex
-            .is_match(key)
-            .unwrap_or(false)
-            .then_some((pattern.as_str(), each))
+    patterns
+        .iter()
+        .find_map(|(pattern, each)| matches(pattern, key).then_some((pattern.as_str(), each)))
+}
+
+/// Whether `text` matches `pattern`; never, if that is not a pattern.
+fn matches(pattern: &str, text: &str) -> bool {
+    thread_local! {
+        // Patterns come from the schemas, of which there are a few dozen; texts come by the ten
+        // thousand.
+        static COMPILED: RefCell<HashMap<String, Option<Regex>>> = RefCell::default();
+    }
+    COMPILED.with_borrow_mut(|compiled| {
+        if !compiled.contains_key(pattern) {
+            compiled.insert(pattern.to_owned(), Regex::new(pattern).ok());
+        }
+        let regex = compiled.get(pattern).and_then(Option::as_ref);
+        regex.is_some_and(|regex| regex.is_match(text).unwrap_or(false))
     })
 }
+
+/// The least and the greatest number of the type that a value is parsed into.
+fn limits_of(schema: &Map<String, Value>) -> (Option<f64>, Option<f64>) {
+    let (least, most) = match schema.get("format").and_then(Value::as_str) {
+        Some("uint8") => (0.0, f64::from(u8::MAX)),
+        Some("uint16") => (0.0, f64::from(u16::MAX)),
+        Some("uint32") => (0.0, f64::from(u32::MAX)),
+        Some("int32") => (f64::from(i32::MIN), f64::from(i32::MAX)),
+        Some("uint64" | "uint") => (0.0, U64_SAFE),
+        _ => return (None, None),
+    };
+    (Some(least), Some(most))
+}
+
+fn tighter(
+    written: Option<(String, f64)>,
+    limit: Option<f64>,
+    of: fn(f64, f64) -> f64,
+) -> Option<(String, f64)> {
+    match (written, limit) {
+        (None, None) => None,
+        (None, Some(limit)) => Some((format!("{limit:.0}"), limit)),
+        (Some(written), None) => Some(written),
+        (Some((text, written)), Some(limit)) => {
+            let tighter = of(written, limit);
+            let is_written = tighter.total_cmp(&written).is_eq();
+            Some(if is_written {
+                (text, written)
+            } else {
+                (format!("{limit:.0}"), limit)
+            })
+        }
+    }
+}
+
+/// The greatest float whose integer fits in 64 bits.
+const U64_SAFE: f64 = 18_446_744_073_709_549_568.0;
 
 /// `: ["active"] or ["active","passive"]` for alternatives that differ in what they require.
 fn required_sets(schemas: &[Value]) -> String {
@@ -614,6 +674,41 @@ mod tests {
                 "x[0]",
                 "failed to validate item 1: matches none of the enum values",
             )],
+        );
+    }
+
+    /// What the type behind a schema cannot hold has a path and a bound in its message.
+    #[test]
+    fn types_have_bounds_and_names_have_patterns() {
+        let schema = json!({
+            "properties": {
+                "weight": {"type": "integer", "format": "uint32", "minimum": 0},
+                "priority": {"type": "integer", "format": "int32"},
+                "header": {"type": "object", "propertyNames": {"pattern": "^[a-z]+$"}}
+            }
+        });
+        check(
+            json!({"weight": 5_000_000_000_u64, "priority": -3_000_000_000_i64, "header": {"a b": "x"}}),
+            schema.clone(),
+            &[
+                (
+                    "x.weight",
+                    "property \"weight\" validation failed: expected 5000000000 to be at most 4294967295",
+                ),
+                (
+                    "x.priority",
+                    "property \"priority\" validation failed: expected -3000000000 to be at least -2147483648",
+                ),
+                (
+                    "x.header.a b",
+                    "property \"header\" validation failed: failed to match pattern \"^[a-z]+$\" with \"a b\"",
+                ),
+            ],
+        );
+        check(
+            json!({"weight": 4_294_967_295_u64, "header": {"a": "x"}}),
+            schema,
+            &[],
         );
     }
 

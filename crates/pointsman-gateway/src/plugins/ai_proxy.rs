@@ -93,13 +93,15 @@ pub struct AiInstance {
     pub model: Option<Arc<str>>,
     /// What is written into request bodies.
     pub shaper: Shaper,
-    targets: Vec<(Protocol, Uri)>,
+    /// The request targets that do not depend on the request, by protocol.
+    pub fixed_targets: Vec<(Protocol, Uri)>,
 }
 
 impl AiInstance {
-    /// Works out, once, the request targets that do not depend on the request.
+    /// The request targets that do not depend on the request; worked out once.
     #[must_use]
-    pub fn with_fixed_targets(mut self) -> Self {
+    pub fn work_out_targets(&self) -> Vec<(Protocol, Uri)> {
+        let mut targets = Vec::new();
         for protocol in Protocol::ALL {
             if protocol == Protocol::Passthrough {
                 continue;
@@ -119,58 +121,15 @@ impl AiInstance {
                 format!("{path}?{query}")
             };
             if let Ok(uri) = Uri::try_from(full) {
-                self.targets.push((protocol, uri));
+                targets.push((protocol, uri));
             }
         }
-        self
-    }
-
-    /// An instance without fixed targets yet.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "every field is one; the caller names them all"
-    )]
-    pub(crate) fn new(
-        name: &str,
-        provider: Provider,
-        destination: Option<Arc<Destination>>,
-        path: Option<String>,
-        auth_headers: Vec<(HeaderName, HeaderValue)>,
-        auth_query: Vec<(String, String)>,
-        endpoint_query: Vec<(String, String)>,
-        model: Option<Arc<str>>,
-        shaper: Shaper,
-    ) -> Self {
-        use crate::upstream::destination::authority;
-        let (address, host) = destination.as_deref().map_or_else(
-            || (Arc::from(""), Arc::from("")),
-            |to| {
-                let address = Arc::from(authority(&to.host, to.port, 0));
-                (
-                    address,
-                    Arc::from(to.authority.to_str().unwrap_or_default()),
-                )
-            },
-        );
-        Self {
-            name: name.into(),
-            provider,
-            destination,
-            address,
-            host,
-            path,
-            auth_headers,
-            auth_query,
-            endpoint_query,
-            model,
-            shaper,
-            targets: Vec::new(),
-        }
+        targets
     }
 
     /// The request target for `protocol`, when it is always the same.
     pub fn fixed_target(&self, protocol: Protocol) -> Option<&Uri> {
-        self.targets
+        self.fixed_targets
             .iter()
             .find(|(of, _)| *of == protocol)
             .map(|(_, uri)| uri)
@@ -221,7 +180,7 @@ pub(crate) fn kind() -> PluginKind {
     PluginKind {
         schema: crate::config::plugin::ai_proxy::single_schema(),
         build: build_single,
-        probes: None,
+        checkers: None,
         identity_field: None,
     }
 }

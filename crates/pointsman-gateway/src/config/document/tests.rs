@@ -134,6 +134,162 @@ fn ai_plugins_are_checked_by_their_schema() {
     );
 }
 
+/// Bounds are told with the path of the value, whatever the type behind it holds; names that carry
+/// credentials and lines that become part of a probe are checked (D-14, 1.6).
+#[test]
+fn values_out_of_bounds_are_told_by_their_path() {
+    let instance = |more: &str| {
+        format!(
+            "routes:\n  - id: r\n    uri: /a\n    plugins: {{ai-proxy-multi: {{instances: [{{name: a, \
+             provider: openai, {more}}}]}}}}"
+        )
+    };
+    let checks = |active: &str| {
+        instance(&format!(
+            "weight: 1, auth: {{}}, checks: {{active: {{{active}}}}}"
+        ))
+    };
+    let nodes = |nodes: &str| format!("upstreams:\n  - {{id: 1, nodes: {nodes}}}");
+    let at = "plugins.ai-proxy-multi.instances[0]";
+    for (text, path, message) in [
+        (
+            instance("weight: 5000000000, auth: {}"),
+            format!("{at}.weight"),
+            "at most 4294967295",
+        ),
+        (
+            instance("weight: -1, auth: {}"),
+            format!("{at}.weight"),
+            "at least 0",
+        ),
+        (
+            instance("weight: 1, auth: {}, priority: 3000000000"),
+            format!("{at}.priority"),
+            "at most 2147483647",
+        ),
+        (
+            instance("weight: 1, auth: {header: {\"a b\": x}}"),
+            format!("{at}.auth.header"),
+            "failed to match pattern",
+        ),
+        (
+            instance("weight: 1, auth: {query: {\"a&b\": x}}"),
+            format!("{at}.auth.query"),
+            "failed to match pattern",
+        ),
+        (
+            nodes("{\"a:1\": 5000000000}"),
+            "nodes.a:1".to_owned(),
+            "at most 4294967295",
+        ),
+        (
+            nodes("[{host: a, weight: 5000000000}]"),
+            "nodes[0].weight".to_owned(),
+            "at most 4294967295",
+        ),
+        (
+            checks("concurrency: 5000000000"),
+            format!("{at}.checks.active.concurrency"),
+            "at most 4294967295",
+        ),
+        (
+            checks("http_path: \"/a\\r\\nX: y\""),
+            format!("{at}.checks.active.http_path"),
+            "failed to match pattern",
+        ),
+        (
+            checks("http_path: \"/a b\""),
+            format!("{at}.checks.active.http_path"),
+            "failed to match pattern",
+        ),
+        (
+            checks("req_headers: [\"no colon\"]"),
+            format!("{at}.checks.active.req_headers[0]"),
+            "failed to match pattern",
+        ),
+        (
+            checks("req_headers: [\"A: b\\r\\nC: d\"]"),
+            format!("{at}.checks.active.req_headers[0]"),
+            "failed to match pattern",
+        ),
+        (
+            checks("req_headers: [\"A B: c\"]"),
+            format!("{at}.checks.active.req_headers[0]"),
+            "failed to match pattern",
+        ),
+    ] {
+        let (_, problems) = parse(&text);
+        assert!(
+            problems.len() == 1 && problems[0].contains(&path) && problems[0].contains(message),
+            "{text}\n{problems:?}"
+        );
+    }
+    check(
+        &checks("http_path: \"/a?b=c%20\", req_headers: [\"A: b c\", \"X-Y:\"]"),
+        &[],
+    );
+    check(
+        &instance("weight: 4294967295, auth: {query: {api-key: x}}"),
+        &[],
+    );
+}
+
+/// 1.8, B-018, B-019: what `semantic_opts` says is checked under every algorithm.
+#[test]
+fn semantic_options_are_checked() {
+    let conf = |algorithm: &str, options: &str, more: &str| {
+        format!(
+            "routes:\n  - id: r\n    uri: /a\n    plugins: {{ai-proxy-multi: {{instances: [{{name: a, \
+             provider: openai, weight: 1, auth: {{}}, examples: [x]}}, {{name: b, provider: openai, \
+             weight: 1, auth: {{}}{more}}}], balancer: {{algorithm: {algorithm}}}, \
+             semantic_opts: {{{options}}}}}}}"
+        )
+    };
+    let good = "embeddings: {provider: openai, model: m, auth: {}}";
+    check(&conf("roundrobin", good, ""), &[]);
+    for (algorithm, options, part) in [
+        (
+            "roundrobin",
+            "threshold: 0.5",
+            "property \"embeddings\" is required",
+        ),
+        (
+            "roundrobin",
+            &format!("{good}, threshold: 5"),
+            "expected 5 to be at most 1",
+        ),
+        (
+            "roundrobin",
+            &good.replace("openai", "gemini"),
+            "matches none of the enum values",
+        ),
+        (
+            "roundrobin",
+            &format!("{good}, fallback: \"\""),
+            "string too short",
+        ),
+        (
+            "semantic",
+            &good.replace(", model: m", ""),
+            "property \"model\" is required",
+        ),
+        ("semantic", &good.replace("{}", "{gcp: {}}"), "found gcp"),
+        // B-019: the fallback is not excepted.
+        (
+            "semantic",
+            &format!("{good}, fallback: b"),
+            "instance 'b': must configure non-empty examples",
+        ),
+    ] {
+        let (document, problems) = parse(&conf(algorithm, options, ""));
+        assert!(document.routes.is_empty());
+        assert!(
+            problems.iter().any(|p| p.contains(part)),
+            "{part}: {problems:?}"
+        );
+    }
+}
+
 /// B-011, B-012, G-079
 #[test]
 fn upstreams_are_checked() {
