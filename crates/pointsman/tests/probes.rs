@@ -2,18 +2,10 @@
 
 mod support;
 
-use std::{
-    collections::BTreeSet,
-    io::{Read, Write},
-    net::{SocketAddr, TcpListener},
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::{Value, json};
-use support::{Answer, CHAT, Gateway, Start, Upstream, request, wait_until};
+use support::{Answer, CHAT, Gateway, SecureUpstream, Start, Upstream, request};
 
 /// An instance at `address` with `checks.active` as given, decided by one probe of each kind.
 fn checked(name: &str, address: SocketAddr, active: Value) -> Value {
@@ -203,7 +195,7 @@ fn every_option_reaches_the_wire() {
     let closing = Upstream::probed(|_| Answer::Close, |_| Answer::Close);
     let silent = Upstream::probed(|_| Answer::Close, |_| Answer::Silence);
     let odd = Upstream::probed(|_| Answer::Close, |_| Answer::text(418, ""));
-    let secure = SecureUpstream::start();
+    let secure = SecureUpstream::start(200);
     let nobody = Upstream::nobody();
     let table = [
         ("http", plain.address, json!({}), "success"),
@@ -329,63 +321,6 @@ fn every_option_reaches_the_wire() {
         secure.wait_for(|seen| seen.contains(&(Some("sni.example".into()), "host.example".into())));
     // An address sends no SNI; `Host` is the address.
     assert!(seen.contains(&(None, "127.0.0.1".into())), "{seen:?}");
-}
-
-/// An upstream over TLS that notes SNI and `Host`, and answers 200 to everything.
-struct SecureUpstream {
-    address: SocketAddr,
-    seen: Arc<Mutex<Seen>>,
-}
-
-/// SNI and `Host`.
-type Seen = BTreeSet<(Option<String>, String)>;
-
-impl SecureUpstream {
-    fn start() -> Self {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
-        let cert = CertificateDer::from_pem_slice(made.cert.pem().as_bytes()).expect("PEM");
-        let key = made.signing_key.serialize_pem();
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![cert], key)
-            .expect("a pair");
-        let config = Arc::new(config);
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-        let address = listener.local_addr().expect("bound");
-        let seen: Arc<Mutex<Seen>> = Arc::default();
-        let theirs = Arc::clone(&seen);
-        std::thread::spawn(move || {
-            for tcp in listener.incoming().flatten() {
-                let connection = ServerConnection::new(Arc::clone(&config)).expect("made");
-                let mut stream = StreamOwned::new(connection, tcp);
-                let mut head = [0u8; 4096];
-                let Ok(read) = stream.read(&mut head) else {
-                    continue;
-                };
-                let text = String::from_utf8_lossy(&head[..read]).into_owned();
-                let host = text.lines().find_map(|line| line.strip_prefix("Host: "));
-                let sni = stream.conn.server_name().map(str::to_owned);
-                let noted = (sni, host.unwrap_or_default().to_owned());
-                theirs.lock().expect("not poisoned").insert(noted);
-                // The peer may have gone.
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
-                stream.conn.send_close_notify();
-                let _ = stream.flush();
-            }
-        });
-        Self { address, seen }
-    }
-
-    fn wait_for(&self, is_so: impl Fn(&Seen) -> bool) -> Seen {
-        wait_until("the probes over TLS", || {
-            let seen = self.seen.lock().expect("not poisoned").clone();
-            Some(seen).filter(&is_so)
-        })
-    }
 }
 
 /// B-091: with the switch off nothing is probed and everything is used.

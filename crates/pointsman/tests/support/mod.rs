@@ -9,6 +9,7 @@
 )]
 
 pub(crate) mod client;
+pub(crate) mod secure;
 pub(crate) mod upstream;
 
 use std::{
@@ -24,6 +25,7 @@ use serde_json::Value;
 
 pub(crate) use self::{
     client::{Response, get, post_json, request},
+    secure::SecureUpstream,
     upstream::{Answer, Received, Upstream},
 };
 
