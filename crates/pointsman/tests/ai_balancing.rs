@@ -278,13 +278,6 @@ fn everything_that_can_be_hashed_on() {
         balance(on, key);
         assert_eq!(who("/x", headers), owner, "{on} {key} {headers:?}");
     }
-    gateway.reload("routes: []");
-    balance("vars", "arg_device_id");
-    let owners: Vec<String> = (1..=6)
-        .map(|n| who(&format!("/x?device_id=chash_val_{n}"), &[]))
-        .collect();
-    assert_eq!(owners, ["1981", "1980", "1980", "1981", "1980", "1981"]);
-    assert_eq!(who("/x", &[]), "1980");
 }
 
 /// B-042, B-051, B-055: the plugin on a plugin_config and on a service, and a full URL.

@@ -61,13 +61,11 @@ fn expect(received: &Received, name: &str, address: SocketAddr) {
     assert_eq!(received.target, format!("/of/{name}?key={name}"), "{name}");
 }
 
-#[test]
-fn nothing_bleeds_from_one_request_into_another() {
-    let names = ["a", "b", "c", "d"];
-    let upstreams = names.map(|name| echo(name, name != "d"));
-    let instances: Vec<_> = names
+/// All instances, in an order of their own for each `turn`, and a plain route.
+fn document(names: &[&str], upstreams: &[Upstream], plain: &Upstream, turn: usize) -> String {
+    let mut instances: Vec<_> = names
         .iter()
-        .zip(&upstreams)
+        .zip(upstreams)
         .map(|(name, upstream)| {
             json!({
                 "name": name, "provider": "openai-compatible", "weight": 1,
@@ -77,16 +75,20 @@ fn nothing_bleeds_from_one_request_into_another() {
             })
         })
         .collect();
+    instances.rotate_left(turn % names.len());
+    json!({"routes": [
+        {"id": 1, "uri": "/ai", "plugins": {"ai-proxy-multi": {"instances": instances, "fallback_strategy": "http_5xx"}}},
+        {"id": 2, "uri": "/plain", "upstream": {"nodes": {plain.address.to_string(): 1}, "pass_host": "node"}},
+    ]})
+    .to_string()
+}
+
+#[test]
+fn nothing_bleeds_from_one_request_into_another() {
+    let names = ["a", "b", "c", "d"];
+    let upstreams = names.map(|name| echo(name, name != "d"));
     let plain = echo("plain", false);
-    let document = |turn: usize| {
-        let mut instances = instances.clone();
-        instances.rotate_left(turn % names.len());
-        json!({"routes": [
-            {"id": 1, "uri": "/ai", "plugins": {"ai-proxy-multi": {"instances": instances, "fallback_strategy": "http_5xx"}}},
-            {"id": 2, "uri": "/plain", "upstream": {"nodes": {plain.address.to_string(): 1}, "pass_host": "node"}},
-        ]})
-        .to_string()
-    };
+    let document = |turn: usize| document(&names, &upstreams, &plain, turn);
     let gateway = Gateway::start_with(Start {
         document: &document(0),
         workers: 2,

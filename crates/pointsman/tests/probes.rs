@@ -37,22 +37,14 @@ fn counter(node: &Value, name: &str) -> u64 {
     node["counter"][name].as_u64().unwrap_or_default()
 }
 
-/// Whatever carries the plugin, its instances are probed, reported under the carrier's name, and
-/// left out when they are dead.
-#[test]
-fn instances_are_checked_wherever_the_plugin_stands() {
-    let (alive, dead) = (Upstream::named("alive"), Upstream::named("dead"));
-    dead.set_healthy(false);
-    let pair = plugins(&[
-        checked("alive", alive.address, json!({})),
-        checked("dead", dead.address, json!({})),
-    ]);
+/// The plugins on each of the six kinds of carrier, with the carrier's key.
+fn carriers(pair: &Value) -> [(&'static str, Value); 6] {
     let nowhere = json!({"nodes": {"127.0.0.1:1": 1}});
     let mut with_key = pair.clone();
     with_key["key-auth"] = json!({"key": "k"});
     let authenticated =
         json!([{"id": 1, "uri": "/x", "plugins": {"key-auth": {}}, "upstream": nowhere}]);
-    let carriers = [
+    [
         (
             "/routes/1",
             json!({"routes": [{"id": 1, "uri": "/x", "plugins": pair}]}),
@@ -93,9 +85,21 @@ fn instances_are_checked_wherever_the_plugin_stands() {
                 "consumer_groups": [{"id": 5, "plugins": pair}]
             }),
         ),
-    ];
+    ]
+}
+
+/// Whatever carries the plugin, its instances are probed, reported under the carrier's name, and
+/// left out when they are dead.
+#[test]
+fn instances_are_checked_wherever_the_plugin_stands() {
+    let (alive, dead) = (Upstream::named("alive"), Upstream::named("dead"));
+    dead.set_healthy(false);
+    let pair = plugins(&[
+        checked("alive", alive.address, json!({})),
+        checked("dead", dead.address, json!({})),
+    ]);
     let gateway = Gateway::start("routes: []");
-    for (owner, document) in carriers {
+    for (owner, document) in carriers(&pair) {
         gateway.reload(&document.to_string());
         gateway.wait_for_status(dead.port(), "unhealthy");
         let headers = [("Content-Type", "application/json"), ("apikey", "k")];
@@ -184,143 +188,127 @@ fn connecting_in_vain_is_a_timeout() {
     drop(waiting);
 }
 
-/// What each kind of answer counts as (4.3), and how options change the probe (1.6, 4.4).
+/// What a failing probe counts as (4.3): each by its own kind and no other.
 #[test]
-fn every_option_reaches_the_wire() {
+fn every_failure_is_counted_as_its_kind() {
+    let probed = |answer: Answer| Upstream::probed(|_| Answer::Close, move |_| answer.clone());
+    let garbage = probed(Answer::Raw(b"SSH-2.0-x\r\n".to_vec()));
+    let (closing, silent) = (probed(Answer::Close), probed(Answer::Silence));
     let plain = Upstream::named("plain");
-    let garbage = Upstream::probed(
-        |_| Answer::Close,
-        |_| Answer::Raw(b"SSH-2.0-x\r\n".to_vec()),
-    );
-    let closing = Upstream::probed(|_| Answer::Close, |_| Answer::Close);
-    let silent = Upstream::probed(|_| Answer::Close, |_| Answer::Silence);
-    let odd = Upstream::probed(|_| Answer::Close, |_| Answer::text(418, ""));
     let secure = SecureUpstream::start(200);
+    let https = json!({"type": "https", "https_verify_certificate": false, "timeout": 0.3});
+    let short = json!({"timeout": 0.2});
     let nobody = Upstream::nobody();
     let table = [
-        ("http", plain.address, json!({}), "success"),
-        ("tcp", plain.address, json!({"type": "tcp"}), "success"),
-        ("refused", nobody, json!({"type": "tcp"}), "tcp_failure"),
-        (
-            "port",
-            nobody,
-            json!({"port": plain.port(), "host": "foo.com", "http_method": "PUT",
-            "http_path": "/status/ported", "http_req_body": "h\u{e9}", "req_headers": ["X-A: 1", "X-B:2"]}),
-            "success",
-        ),
-        ("garbage", garbage.address, json!({}), "http_failure"),
+        ("tcp-refused", nobody, json!({"type": "tcp"}), "tcp_failure"),
+        ("http-refused", nobody, json!({}), "tcp_failure"),
+        ("https-refused", nobody, https.clone(), "tcp_failure"),
+        ("not-http", garbage.address, json!({}), "http_failure"),
         ("closing", closing.address, json!({}), "tcp_failure"),
-        (
-            "silent",
-            silent.address,
-            json!({"timeout": 0.2}),
-            "timeout_failure",
-        ),
-        ("odd", odd.address, json!({}), ""),
+        ("silent", silent.address, short, "timeout_failure"),
         (
             "unverified",
             secure.address,
             json!({"type": "https"}),
             "tcp_failure",
         ),
-        (
-            "verify-off",
-            secure.address,
-            json!({"type": "https", "https_verify_certificate": false}),
-            "success",
-        ),
-        (
-            "sni",
-            secure.address,
-            json!({"type": "https", "https_verify_certificate": false,
-            "https_sni": "sni.example", "host": "host.example"}),
-            "success",
-        ),
-        (
-            "not-tls",
-            plain.address,
-            json!({"type": "https", "https_verify_certificate": false}),
-            "tcp_failure",
-        ),
-        (
-            "tls-to-http",
-            secure.address,
-            json!({"type": "http", "timeout": 0.5}),
-            "failure",
-        ),
-        (
-            "tls-silent",
-            silent.address,
-            json!({"type": "https", "timeout": 0.2,
-            "https_verify_certificate": false}),
-            "tcp_failure",
-        ),
+        ("not-tls", plain.address, https.clone(), "tcp_failure"),
+        ("tls-silent", silent.address, https, "tcp_failure"),
     ];
-    let instances: Vec<Value> = table
-        .iter()
-        .map(|(name, address, active, _)| checked(name, *address, active.clone()))
-        .collect();
+    let instances = table
+        .each_ref()
+        .map(|(name, address, active, _)| checked(name, *address, active.clone()));
     let gateway = Gateway::start(&route(&instances));
     for (name, _, active, expected) in &table {
-        // A first probe that succeeds changes nothing in a healthy target (4.2), so a success is
-        // seen at the upstreams below.
-        if expected.ends_with("failure") {
-            let node = gateway.wait_for_node(name, |node| node["status"] == "unhealthy");
-            let all = ["http_failure", "tcp_failure", "timeout_failure"];
-            let counted: Vec<&str> = all
-                .into_iter()
-                .filter(|kind| counter(&node, kind) > 0)
-                .collect();
-            let one_is_meant = *expected == "failure";
-            assert!(
-                counted == [*expected] || one_is_meant,
-                "{name}: {counted:?} {node}"
-            );
-        }
-        let kind = active["type"].as_str().unwrap_or("http");
+        let node = gateway.wait_for_node(name, |node| node["status"] == "unhealthy");
+        let all = ["http_failure", "tcp_failure", "timeout_failure"];
+        let counted = all.into_iter().filter(|kind| counter(&node, kind) > 0);
+        assert_eq!(counted.collect::<Vec<_>>(), [*expected], "{name}: {node}");
         let checkers = gateway.checkers();
-        let checker = checkers
-            .iter()
-            .find(|one| one["instance"] == *name)
-            .expect("listed");
-        assert_eq!(checker["type"], kind, "{name}");
+        let checker = checkers.iter().find(|one| one["instance"] == *name);
+        let kind = active["type"].as_str().unwrap_or("http");
+        assert_eq!(checker.expect("listed")["type"], kind, "{name}");
     }
-    odd.wait_for_probes(2);
-    plain.wait_for_probes(3);
-    secure.wait_for(|seen| seen.len() >= 2);
-    for (name, _, _, expected) in &table {
-        if *expected == "success" || expected.is_empty() {
-            let node = gateway.wait_for_node(name, |_| true);
-            assert_eq!(node["status"], "healthy", "{name}: {node}");
-        }
-    }
-    let probes = plain.probes();
-    let ported = probes
-        .iter()
-        .find(|probe| probe.target == "/status/ported")
-        .expect("probed");
-    assert_eq!(
+}
+
+/// What is no failure: a success, and a status that is in neither list.
+#[test]
+fn every_success_is_one() {
+    let plain = Upstream::named("plain");
+    let odd = Upstream::probed(|_| Answer::Close, |_| Answer::text(418, ""));
+    let secure = SecureUpstream::start(200);
+    let https = json!({"type": "https", "https_verify_certificate": false});
+    let table = [
+        ("http", plain.address, json!({})),
+        ("tcp", plain.address, json!({"type": "tcp"})),
+        ("https", secure.address, https),
+        ("odd", odd.address, json!({})),
+        // Whatever it is that answers, a probe goes to the port configured.
+        ("port", Upstream::nobody(), json!({"port": plain.port()})),
         (
-            ported.method.as_str(),
-            ported.header("host"),
-            ported.header("content-length")
+            "listed",
+            odd.address,
+            json!({"healthy": {"successes": 1, "http_statuses": [418]}}),
         ),
-        ("PUT", Some("foo.com"), Some("3"))
-    );
+    ];
+    let instances = table
+        .each_ref()
+        .map(|(name, address, active)| checked(name, *address, active.clone()));
+    let gateway = Gateway::start(&route(&instances));
+    plain.wait_for_probes(4);
+    odd.wait_for_probes(4);
+    secure.wait_for(|seen| !seen.is_empty());
+    for (name, ..) in &table {
+        let node = gateway.wait_for_node(name, |_| true);
+        assert_eq!(node["status"], "healthy", "{name}: {node}");
+    }
+}
+
+/// How options change the probe (1.6, 4.4).
+#[test]
+fn every_option_reaches_the_wire() {
+    let plain = Upstream::named("plain");
+    let secure = SecureUpstream::start(200);
+    let elsewhere = json!({
+        "port": plain.port(), "host": "foo.com", "http_method": "PUT", "http_path": "/status?a=b",
+        "http_req_body": "h\u{e9}", "req_headers": ["X-A: 1", "X-B:2"]
+    });
+    let named = json!({
+        "type": "https", "https_verify_certificate": false, "https_sni": "sni.example",
+        "host": "host.example"
+    });
+    let unnamed = json!({"type": "https", "https_verify_certificate": false});
+    let gateway = Gateway::start(&route(&[
+        checked("elsewhere", Upstream::nobody(), elsewhere),
+        checked("named", secure.address, named),
+        checked("unnamed", secure.address, unnamed),
+    ]));
+    let probe = plain.wait_for_probes(1).remove(0);
     assert_eq!(
-        (ported.header("x-a"), ported.header("x-b")),
-        (Some("1"), Some("2"))
+        (probe.method.as_str(), probe.target.as_str()),
+        ("PUT", "/status?a=b")
     );
-    assert_eq!(ported.text(), "h\u{e9}");
-    let node = gateway.wait_for_node("port", |_| true);
+    assert_eq!(probe.text(), "h\u{e9}");
+    for (name, value) in [
+        ("host", "foo.com"),
+        ("content-length", "3"),
+        ("x-a", "1"),
+        ("x-b", "2"),
+        ("connection", "close"),
+        ("authorization", "Bearer token"),
+    ] {
+        assert_eq!(probe.header(name), Some(value));
+    }
+    let node = gateway.wait_for_node("elsewhere", |_| true);
     assert_eq!(
         (&node["port"], &node["hostname"]),
         (&json!(plain.port()), &json!("foo.com"))
     );
-    let seen =
-        secure.wait_for(|seen| seen.contains(&(Some("sni.example".into()), "host.example".into())));
-    // An address sends no SNI; `Host` is the address.
-    assert!(seen.contains(&(None, "127.0.0.1".into())), "{seen:?}");
+    // An address sends no SNI; `Host` is the address unless something else is configured.
+    secure.wait_for(|seen| {
+        seen.contains(&(Some("sni.example".into()), "host.example".into()))
+            && seen.contains(&(None, "127.0.0.1".into()))
+    });
 }
 
 /// B-091: with the switch off nothing is probed and everything is used.

@@ -50,19 +50,17 @@ fn listed(gateway: &Gateway) -> Vec<Value> {
     checkers[0]["nodes"].as_array().cloned().unwrap_or_default()
 }
 
-/// B-140, B-142, B-146, B-151, B-212, B-214: whoever carries the upstream and however it picks, a dead node
-/// gets nothing.
-#[test]
-fn a_dead_node_gets_nothing_whoever_carries_it() {
-    let (alive, dead) = (Upstream::named("alive"), Upstream::named("dead"));
-    let both = [alive.address, dead.address];
+/// Resources that carry an upstream of both nodes, or use it in another way, with the name in the
+/// report.
+fn carriers(alive: SocketAddr, dead: SocketAddr) -> [(&'static str, Value); 6] {
+    let both = [alive, dead];
     let base = |more: Value| upstream(&both, more);
     let lone = json!([{"id": 1, "uri": "/*", "upstream_id": 5}]);
     let mut many = base(json!({"type": "chash", "key": "remote_addr"}));
     for _ in 0..7 {
         many["nodes"][Upstream::nobody().to_string()] = json!(1);
     }
-    let table = [
+    [
         (
             "/routes/1",
             json!({"routes": [{"id": 1, "uri": "/*", "upstream": base(json!({}))}]}),
@@ -94,10 +92,18 @@ fn a_dead_node_gets_nothing_whoever_carries_it() {
         (
             "/routes/1",
             json!({"routes": [{"id": 1, "uri": "/*", "upstream": base(json!({
-                "nodes": {alive.address.to_string(): 0, dead.address.to_string(): 1}
+                "nodes": {alive.to_string(): 0, dead.to_string(): 1}
             }))}]}),
         ),
-    ];
+    ]
+}
+
+/// B-140, B-142, B-146, B-151, B-212, B-214: whoever carries the upstream and however it picks, a dead node
+/// gets nothing.
+#[test]
+fn a_dead_node_gets_nothing_whoever_carries_it() {
+    let (alive, dead) = (Upstream::named("alive"), Upstream::named("dead"));
+    let table = carriers(alive.address, dead.address);
     let gateway = Gateway::start(&table[0].1.to_string());
     dead.wait_for_probes(1);
     assert_eq!(statuses(&gateway, 12), [200; 12]);

@@ -51,22 +51,7 @@ pub fn upstream(
     if algorithm == Algorithm::Chash && nodes.iter().all(|node| node.weight == 0) {
         return Ok(Built::NothingToPick);
     }
-    let members = nodes
-        .iter()
-        .map(|node| {
-            let name = member_name(node);
-            let targets = match upstream.active_checks() {
-                Some(_) => assigned.judges(key, &name)?,
-                None => Vec::new(),
-            };
-            Ok(MemberSpec {
-                name,
-                weight: node.weight,
-                priority: node.priority,
-                targets,
-            })
-        })
-        .collect::<Result<Vec<_>, String>>()?;
+    let members = members(key, upstream, &nodes, assigned)?;
     let mut pool =
         Pool::new(members, algorithm, rand::random()).map_err(|e: PoolError| e.to_string())?;
     if let Some(before) = previous.pool(key) {
@@ -140,6 +125,33 @@ pub fn checker(key: &str, upstream: &written::Upstream) -> Option<Checker> {
         probes,
         remarks: checks.remarks(Traffic::Plain),
     })
+}
+
+/// The nodes as members of the pool `key`, each with what judges it.
+fn members(
+    key: &str,
+    upstream: &written::Upstream,
+    nodes: &[written::Node],
+    assigned: &Assigned,
+) -> Result<Vec<MemberSpec>, String> {
+    let is_checked = upstream.active_checks().is_some();
+    nodes
+        .iter()
+        .map(|node| {
+            let name = member_name(node);
+            let targets = if is_checked {
+                assigned.judges(key, &name)?
+            } else {
+                Vec::new()
+            };
+            Ok(MemberSpec {
+                name,
+                weight: node.weight,
+                priority: node.priority,
+                targets,
+            })
+        })
+        .collect()
 }
 
 /// The name of a node inside its pool.

@@ -290,6 +290,13 @@ impl Upstream {
     }
 }
 
+impl Shared {
+    fn note_early_close(&self) {
+        let mut closed = self.closed_early.lock().expect("not poisoned");
+        closed.push(Instant::now());
+    }
+}
+
 impl Drop for Upstream {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
@@ -417,20 +424,12 @@ fn write(mut stream: &TcpStream, answer: Answer, shared: &Shared) -> bool {
             }
             for piece in pieces {
                 if !pause.is_zero() && closed_within(stream, pause) {
-                    shared
-                        .closed_early
-                        .lock()
-                        .expect("not poisoned")
-                        .push(Instant::now());
+                    shared.note_early_close();
                     return false;
                 }
                 let chunk = [format!("{:x}\r\n", piece.len()).as_bytes(), &piece, b"\r\n"].concat();
                 if stream.write_all(&chunk).is_err() {
-                    shared
-                        .closed_early
-                        .lock()
-                        .expect("not poisoned")
-                        .push(Instant::now());
+                    shared.note_early_close();
                     return false;
                 }
                 shared.written.fetch_add(1, Ordering::SeqCst);
@@ -445,11 +444,7 @@ fn write(mut stream: &TcpStream, answer: Answer, shared: &Shared) -> bool {
             let chunk = format!("{:x}\r\n{event}\r\n", event.len());
             while !shared.stop.load(Ordering::SeqCst) {
                 if closed_within(stream, pause) || stream.write_all(chunk.as_bytes()).is_err() {
-                    shared
-                        .closed_early
-                        .lock()
-                        .expect("not poisoned")
-                        .push(Instant::now());
+                    shared.note_early_close();
                     return false;
                 }
                 shared.written.fetch_add(1, Ordering::SeqCst);
@@ -463,30 +458,24 @@ fn write(mut stream: &TcpStream, answer: Answer, shared: &Shared) -> bool {
         Answer::Close => false,
         Answer::Silence => {
             if closed_within(stream, super::DEADLINE) {
-                shared
-                    .closed_early
-                    .lock()
-                    .expect("not poisoned")
-                    .push(Instant::now());
+                shared.note_early_close();
             }
             false
         }
-        Answer::Drip(byte, pause) => {
-            while !closed_within(stream, pause) && stream.write_all(&[byte]).is_ok() {}
-            false
-        }
+        Answer::Drip(byte, pause) => drip(stream, byte, pause),
         Answer::After(pause, answer) => {
             if closed_within(stream, pause) {
-                shared
-                    .closed_early
-                    .lock()
-                    .expect("not poisoned")
-                    .push(Instant::now());
+                shared.note_early_close();
                 return false;
             }
             write(stream, *answer, shared)
         }
     }
+}
+
+fn drip(mut stream: &TcpStream, byte: u8, pause: Duration) -> bool {
+    while !closed_within(stream, pause) && stream.write_all(&[byte]).is_ok() {}
+    false
 }
 
 /// Waits for `pause`, or less if the peer closes.

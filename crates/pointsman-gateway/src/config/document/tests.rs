@@ -144,90 +144,64 @@ fn values_out_of_bounds_are_told_by_their_path() {
              provider: openai, {more}}}]}}}}"
         )
     };
-    let checks = |active: &str| {
-        instance(&format!(
-            "weight: 1, auth: {{}}, checks: {{active: {{{active}}}}}"
-        ))
-    };
     let nodes = |nodes: &str| format!("upstreams:\n  - {{id: 1, nodes: {nodes}}}");
-    let at = "plugins.ai-proxy-multi.instances[0]";
-    for (text, path, message) in [
-        (
-            instance("weight: 5000000000, auth: {}"),
-            format!("{at}.weight"),
-            "at most 4294967295",
-        ),
-        (
-            instance("weight: -1, auth: {}"),
-            format!("{at}.weight"),
-            "at least 0",
-        ),
-        (
-            instance("weight: 1, auth: {}, priority: 3000000000"),
-            format!("{at}.priority"),
-            "at most 2147483647",
-        ),
-        (
-            instance("weight: 1, auth: {header: {\"a b\": x}}"),
-            format!("{at}.auth.header"),
-            "failed to match pattern",
-        ),
-        (
-            instance("weight: 1, auth: {query: {\"a&b\": x}}"),
-            format!("{at}.auth.query"),
-            "failed to match pattern",
-        ),
-        (
-            nodes("{\"a:1\": 5000000000}"),
-            "nodes.a:1".to_owned(),
-            "at most 4294967295",
-        ),
-        (
-            nodes("[{host: a, weight: 5000000000}]"),
-            "nodes[0].weight".to_owned(),
-            "at most 4294967295",
-        ),
-        (
-            checks("concurrency: 5000000000"),
-            format!("{at}.checks.active.concurrency"),
-            "at most 4294967295",
-        ),
-        (
-            checks("http_path: \"/a\\r\\nX: y\""),
-            format!("{at}.checks.active.http_path"),
-            "failed to match pattern",
-        ),
-        (
-            checks("http_path: \"/a b\""),
-            format!("{at}.checks.active.http_path"),
-            "failed to match pattern",
-        ),
-        (
-            checks("req_headers: [\"no colon\"]"),
-            format!("{at}.checks.active.req_headers[0]"),
-            "failed to match pattern",
-        ),
-        (
-            checks("req_headers: [\"A: b\\r\\nC: d\"]"),
-            format!("{at}.checks.active.req_headers[0]"),
-            "failed to match pattern",
-        ),
-        (
-            checks("req_headers: [\"A B: c\"]"),
-            format!("{at}.checks.active.req_headers[0]"),
-            "failed to match pattern",
-        ),
-    ] {
-        let (_, problems) = parse(&text);
+    let one = |text: &str, path: &str, message: &str| {
+        let (_, problems) = parse(text);
         assert!(
-            problems.len() == 1 && problems[0].contains(&path) && problems[0].contains(message),
+            problems.len() == 1 && problems[0].contains(path) && problems[0].contains(message),
             "{text}\n{problems:?}"
         );
-    }
-    check(
-        &checks("http_path: \"/a?b=c%20\", req_headers: [\"A: b c\", \"X-Y:\"]"),
-        &[],
+    };
+    let wrong = |more: &str, path: &str, message: &str| {
+        let path = format!("plugins.ai-proxy-multi.instances[0].{path}");
+        one(&instance(more), &path, message);
+    };
+    wrong(
+        "weight: 5000000000, auth: {}",
+        "weight",
+        "at most 4294967295",
     );
+    let priority = "weight: 1, auth: {}, priority: 3000000000";
+    wrong(priority, "priority", "at most 2147483647");
+    let pattern = "failed to match pattern";
+    wrong(
+        "weight: 1, auth: {header: {\"a b\": x}}",
+        "auth.header",
+        pattern,
+    );
+    wrong(
+        "weight: 1, auth: {query: {\"a&b\": x}}",
+        "auth.query",
+        pattern,
+    );
+    one(
+        &nodes("{\"a:1\": 5000000000}"),
+        "nodes.a:1",
+        "at most 4294967295",
+    );
+    let list = nodes("[{host: a, weight: 5000000000}]");
+    one(&list, "nodes[0].weight", "at most 4294967295");
+    let active = |active: &str| format!("weight: 1, auth: {{}}, checks: {{active: {{{active}}}}}");
+    for (text, path, message) in [
+        (
+            "concurrency: 5000000000",
+            "concurrency",
+            "at most 4294967295",
+        ),
+        ("http_path: \"/a\\r\\nX: y\"", "http_path", pattern),
+        ("http_path: \"/a b\"", "http_path", pattern),
+        ("req_headers: [\"no colon\"]", "req_headers[0]", pattern),
+        (
+            "req_headers: [\"A: b\\r\\nC: d\"]",
+            "req_headers[0]",
+            pattern,
+        ),
+        ("req_headers: [\"A B: c\"]", "req_headers[0]", pattern),
+    ] {
+        wrong(&active(text), &format!("checks.active.{path}"), message);
+    }
+    let fine = "http_path: \"/a?b=c%20\", req_headers: [\"A: b c\", \"X-Y:\"]";
+    check(&instance(&active(fine)), &[]);
     check(
         &instance("weight: 4294967295, auth: {query: {api-key: x}}"),
         &[],
