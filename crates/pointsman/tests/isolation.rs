@@ -22,7 +22,7 @@ const REQUESTS: usize = 60;
 fn echo(name: &'static str, flaky: bool) -> Upstream {
     let count = AtomicUsize::new(0);
     Upstream::start(move |received| {
-        if flaky && count.fetch_add(1, Ordering::SeqCst) % 3 == 0 {
+        if flaky && count.fetch_add(1, Ordering::SeqCst).is_multiple_of(3) {
             return Answer::status(500, &saw(name, received));
         }
         Answer::json(&saw(name, received))

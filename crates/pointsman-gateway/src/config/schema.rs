@@ -160,11 +160,11 @@ impl Validator<'_> {
             let message = format!("string too long, expected at most {most}, got {length}");
             self.fail(path, prefix, message);
         }
-        if let Some(pattern) = schema.get("pattern").and_then(Value::as_str) {
-            if !matches(pattern, text) {
-                let message = format!("failed to match pattern \"{pattern}\" with \"{text}\"");
-                self.fail(path, prefix, message);
-            }
+        if let Some(pattern) = schema.get("pattern").and_then(Value::as_str)
+            && !matches(pattern, text)
+        {
+            let message = format!("failed to match pattern \"{pattern}\" with \"{text}\"");
+            self.fail(path, prefix, message);
         }
     }
 
