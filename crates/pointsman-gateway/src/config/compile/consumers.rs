@@ -131,7 +131,7 @@ impl Compiler<'_> {
             let identity = Identity {
                 consumer: Arc::clone(consumer),
                 credential_id: credential_id.clone(),
-                conf: Arc::new(conf),
+                conf: Arc::new(conf.into_owned()),
             };
             if let Some(other) = consumers.add_identity(kind.schema.name, &value, identity) {
                 let message = format!(

@@ -1,6 +1,6 @@
 //! Plugins of a route, service, plugin_config, consumer or global rule: merged, then built.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 
@@ -145,8 +145,13 @@ pub(super) fn is_disabled(conf: &Value) -> bool {
 }
 
 /// `conf` with its `$env://` references replaced; one that cannot be resolved stays as it is.
-pub(super) fn resolved(conf: &Value, env: &dyn Fn(&str) -> Option<String>) -> Value {
-    let mut conf = conf.clone();
-    reference::resolve(&mut conf, env);
+pub(super) fn resolved<'c>(
+    conf: &'c Value,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Cow<'c, Value> {
+    let mut conf = Cow::Borrowed(conf);
+    if reference::any(&conf) {
+        reference::resolve(conf.to_mut(), env);
+    }
     conf
 }
