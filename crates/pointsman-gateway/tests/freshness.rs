@@ -124,6 +124,7 @@ fn i1_i7_i9_a_pick_is_never_older_than_what_was_published_before_it() {
         let pickers: Vec<_> = (0..PICKERS)
             .map(|_| scope.spawn(|| pick_until(&done, &state, &epoch, &generation)))
             .collect();
+        let ending = Ending(&done);
         for step in 0..STEPS {
             control.probe(&state, &epoch);
             if step % 50 == 49 {
@@ -134,7 +135,7 @@ fn i1_i7_i9_a_pick_is_never_older_than_what_was_published_before_it() {
                 generation.store(control.generation, Ordering::SeqCst);
             }
         }
-        done.store(true, Ordering::SeqCst);
+        drop(ending);
         pickers
             .into_iter()
             .map(|picker| picker.join().expect("no violation"))
@@ -142,6 +143,15 @@ fn i1_i7_i9_a_pick_is_never_older_than_what_was_published_before_it() {
     });
     assert!(picks > STEPS / 10, "{picks} picks");
     assert!(epoch.load(Ordering::SeqCst) > STEPS, "verdicts did flip");
+}
+
+/// Tells the pickers to end, also when the control thread's part fails.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 /// Picks until told to end; returns how often.

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use support::{CHAT, Gateway, Start, Upstream, instance, multi, post_json};
 
 const CHECKS: &str = ", checks: {active: {type: http, http_path: /health, healthy: {interval: 1, \
@@ -112,60 +114,64 @@ fn until_all_workers_served(gateway: &Gateway, upstreams: &[&Upstream]) {
 /// Reloads with everything that may change around a dead instance, under load.
 fn changes_never_revive(gateway: &Gateway, alive: &Upstream, dead: &Upstream) {
     let third = Upstream::named("third");
-    let alive_one = instance("alive", alive.address, SLOW_CHECKS);
-    let dead_one = instance("dead", dead.address, SLOW_CHECKS);
-    let renamed = instance("gone", alive.address, SLOW_CHECKS);
-    let new = instance("new", third.address, SLOW_CHECKS);
-    let another_body = SLOW_CHECKS.replace("http_path", "http_req_body: x, http_path");
-    let three = [dead_one.clone(), new.clone(), alive_one.clone()];
-    let heavy = dead_one.replace("weight: 1", "weight: 9, priority: 5");
-    let chash = "        balancer: {algorithm: chash, hash_on: vars, key: remote_port}\n";
-    let steps = [
-        ("order", multi(&[dead_one.clone(), alive_one.clone()], "")),
-        ("growth", multi(&three, "")),
-        (
-            "another name beside it",
-            multi(&[renamed, dead_one.clone()], ""),
-        ),
-        ("a setting", multi(&three, "        timeout: 5000\n")),
-        (
-            "weight and priority",
-            multi(&[alive_one.clone(), heavy], ""),
-        ),
-        (
-            "credentials",
-            multi(&[alive_one.clone(), dead_one.replace("token", "other")], ""),
-        ),
-        (
-            "its probe",
-            multi(
-                &[
-                    alive_one.clone(),
-                    instance("dead", dead.address, &another_body),
-                ],
-                "",
-            ),
-        ),
-        ("the algorithm", multi(&three, chash)),
-    ];
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let under_way = Arc::new(());
     let before = dead.hits();
     std::thread::scope(|scope| {
+        // Goes with the scope, however that ends, and the load with it.
+        let held = under_way;
         for _ in 0..2 {
-            scope.spawn(|| {
-                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            let load = Arc::downgrade(&held);
+            scope.spawn(move || {
+                while load.strong_count() > 0 {
                     send(gateway, 1);
                 }
             });
         }
-        for (change, document) in &steps {
+        for (change, document) in &changes(alive, dead, &third) {
             gateway.reload(document);
             send(gateway, 16);
             assert_eq!(dead.hits(), before, "a change of {change} revived it");
             gateway.wait_for_status(dead.port(), "unhealthy");
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        drop(held);
     });
+}
+
+fn changes(alive: &Upstream, dead: &Upstream, third: &Upstream) -> Vec<(&'static str, String)> {
+    let alive_one = instance("alive", alive.address, SLOW_CHECKS);
+    let dead_one = instance("dead", dead.address, SLOW_CHECKS);
+    let renamed = instance("gone", alive.address, SLOW_CHECKS);
+    let new = instance("new", third.address, SLOW_CHECKS);
+    let another_body = SLOW_CHECKS.replace("http_path", "http_req_body: x, http_path");
+    let three = multi(&[dead_one.clone(), new, alive_one.clone()], "");
+    let with = |dead: String| multi(&[alive_one.clone(), dead], "");
+    let chash = "        balancer: {algorithm: chash, hash_on: vars, key: remote_port}\n";
+    vec![
+        ("order", multi(&[dead_one.clone(), alive_one.clone()], "")),
+        ("growth", three.clone()),
+        ("a name beside it", multi(&[renamed, dead_one.clone()], "")),
+        ("a setting", format!("{three}        timeout: 5000\n")),
+        // An equal probe is the same target, whoever asks for it.
+        (
+            "its own name",
+            with(dead_one.replace("name: dead", "name: dead2")),
+        ),
+        ("its path", with(dead_one.replace("\"}", "/v2\"}"))),
+        ("the route's id", three.replace("id: 1\n", "id: 7\n")),
+        (
+            "weight and priority",
+            with(dead_one.replace("weight: 1", "weight: 9, priority: 5")),
+        ),
+        ("credentials", with(dead_one.replace("token", "other"))),
+        (
+            "its probe",
+            with(instance("dead", dead.address, &another_body)),
+        ),
+        (
+            "the algorithm",
+            format!("{}{chash}", with(dead_one.clone())),
+        ),
+    ]
 }
 
 /// B-092, B-094: only one of two is checked; on a route and on a service.
