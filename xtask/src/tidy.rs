@@ -20,6 +20,7 @@ pub(crate) fn check() -> Result<(), String> {
     violations.extend(map(&root)?);
     violations.extend(sizes(&root)?);
     violations.extend(unfinished(&root)?);
+    violations.extend(memory(&root)?);
     if violations.is_empty() {
         eprintln!("tidy: all rules hold");
         return Ok(());
@@ -223,6 +224,32 @@ fn function_name(line: &str) -> Option<&str> {
     rest.split(['(', '<']).next()
 }
 
+/// A pick is a function of what it is given: nothing on its path can remember an answer, under
+/// whatever key (I-5).
+fn memory(root: &Path) -> Result<Vec<String>, String> {
+    let mut violations = Vec::new();
+    for path in sources(root)? {
+        let name = relative(root, &path);
+        if !PICK_PATH.iter().any(|part| name.starts_with(part)) {
+            continue;
+        }
+        for (number, line) in read(&path)?.lines().enumerate() {
+            if let Some(word) = remembers(line) {
+                violations.push(format!(
+                    "{name}:{}: `{word}` on the path of a pick, which keeps no cache",
+                    number + 1
+                ));
+            }
+        }
+    }
+    Ok(violations)
+}
+
+fn remembers(line: &str) -> Option<&'static str> {
+    let code = line.split("//").next().unwrap_or_default();
+    MEMORY.iter().find(|word| code.contains(**word)).copied()
+}
+
 /// Words that say "not done", in code that ships.
 fn unfinished(root: &Path) -> Result<Vec<String>, String> {
     let mut violations = Vec::new();
@@ -280,6 +307,27 @@ fn relative(root: &Path, path: &Path) -> String {
 const FILE_LINES_MAX: usize = 600;
 /// A function above this does not fit on a screen.
 const FUNCTION_LINES_MAX: usize = 70;
+/// Everything that runs during a pick.
+const PICK_PATH: &[&str] = &[
+    "crates/pointsman-balance/src/pool.rs",
+    "crates/pointsman-balance/src/picker/",
+    "crates/pointsman-balance/src/tried.rs",
+    "crates/pointsman-balance/src/health/availability.rs",
+    "crates/pointsman-gateway/src/forward/mod.rs",
+];
+/// What a cache would be made of. Atomics stay: a round-robin position is one.
+const MEMORY: &[&str] = &[
+    "HashMap",
+    "BTreeMap",
+    "Mutex",
+    "RwLock",
+    "Cell",
+    "OnceLock",
+    "LazyLock",
+    "thread_local",
+    "ArcSwap",
+    "Hasher",
+];
 const SIZES: &str = "xtask/tidy-sizes.txt";
 const NETWORK: &[&str] = &[
     "hyper",
@@ -306,6 +354,17 @@ mod tests {
         assert!(forbidden("pointsman-gateway", "hyper").is_some());
         assert!(forbidden("pointsman-gateway", "pointsman").is_some());
         assert!(forbidden("pointsman", "hyper").is_none());
+    }
+
+    #[test]
+    fn a_cache_on_the_path_of_a_pick_is_seen() {
+        assert_eq!(remembers("    last: RefCell<Option<usize>>,"), Some("Cell"));
+        assert_eq!(
+            remembers("    by_key: HashMap<String, usize>,"),
+            Some("HashMap")
+        );
+        assert_eq!(remembers("    // no HashMap here"), None);
+        assert_eq!(remembers("    position: AtomicU64,"), None);
     }
 
     #[test]

@@ -3,28 +3,29 @@
 use std::time::Duration;
 
 use pointsman_balance::ProbeOutcome;
-use pointsman_gateway::{
-    failure::TransportFault,
-    upstream::{
-        destination::{Destination, Tls},
-        health::{ProbeKind, ProbeRequest, ProbeSpec},
-    },
+use pointsman_gateway::upstream::{
+    destination::Tls,
+    health::{ProbeKind, ProbeRequest, ProbeSpec},
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
 
 use crate::http_client::{Dialer, Stream};
 
-/// Performs `spec`; each operation on the socket may take `limit`.
+/// Performs `spec`. Connecting, the TLS handshake, sending and the wait for the whole status line
+/// may each take `limit`, however the peer spreads its bytes over that.
 pub(crate) async fn perform(dialer: &Dialer, spec: &ProbeSpec, limit: Duration) -> ProbeOutcome {
-    let (request, tls) = match &spec.kind {
-        ProbeKind::Tcp => {
-            return match tokio::time::timeout(limit, dialer.connect(&spec.host, spec.port)).await {
-                Ok(Ok(_)) => ProbeOutcome::TcpOk,
-                Ok(Err(_)) => ProbeOutcome::TcpFailure,
-                Err(_) => ProbeOutcome::Timeout,
-            };
-        }
-        ProbeKind::Http(request) => (request, None),
+    let connected = timeout(limit, dialer.connect(&spec.host, spec.port)).await;
+    let (tcp, address) = match connected {
+        Ok(Ok(connected)) => connected,
+        Ok(Err(_)) => return ProbeOutcome::TcpFailure,
+        Err(_) => return ProbeOutcome::Timeout,
+    };
+    match &spec.kind {
+        ProbeKind::Tcp => ProbeOutcome::TcpOk,
+        ProbeKind::Http(request) => converse(Stream::Plain(tcp), request, limit).await,
         ProbeKind::Https {
             request,
             server_name,
@@ -35,42 +36,37 @@ pub(crate) async fn perform(dialer: &Dialer, spec: &ProbeSpec, limit: Duration) 
                 verify: *verify,
                 client: None,
             };
-            (request, Some(tls))
+            match timeout(limit, dialer.secure(tcp, address, &tls)).await {
+                Ok(Ok(stream)) => converse(stream, request, limit).await,
+                // A failed handshake is a TCP failure for whatever reason it failed, time
+                // included (APISIX 3.18).
+                Ok(Err(_)) | Err(_) => ProbeOutcome::TcpFailure,
+            }
         }
-    };
-    let secure = tls.is_some();
-    let Ok(destination) = Destination::new(&spec.host, spec.port, tls) else {
-        return ProbeOutcome::TcpFailure;
-    };
-    // Twice the limit over TLS: connecting and the handshake are two operations.
-    let dial_limit = if secure { limit * 2 } else { limit };
-    let stream = match tokio::time::timeout(dial_limit, dialer.dial(&destination)).await {
-        Ok(Ok((stream, _))) => stream,
-        Ok(Err(error)) if error.fault == TransportFault::ConnectTimeout => {
-            return ProbeOutcome::Timeout;
-        }
-        // A failed handshake counts as a TCP failure, for whatever reason it failed.
-        Ok(Err(_)) => return ProbeOutcome::TcpFailure,
-        Err(_) if secure => return ProbeOutcome::TcpFailure,
-        Err(_) => return ProbeOutcome::Timeout,
-    };
-    converse(stream, request, limit).await
+    }
 }
 
 async fn converse(mut stream: Stream, request: &ProbeRequest, limit: Duration) -> ProbeOutcome {
     let head = head_of(request);
-    match tokio::time::timeout(limit, stream.write_all(head.as_bytes())).await {
+    match timeout(limit, stream.write_all(head.as_bytes())).await {
         Ok(Ok(())) => {}
         Ok(Err(_)) => return ProbeOutcome::TcpFailure,
         Err(_) => return ProbeOutcome::Timeout,
     }
+    match timeout(limit, status_line(&mut stream)).await {
+        Ok(outcome) => outcome,
+        Err(_) => ProbeOutcome::Timeout,
+    }
+}
+
+/// Reads the first line of the answer, and says what it means.
+async fn status_line(stream: &mut Stream) -> ProbeOutcome {
     let mut line = Vec::with_capacity(64);
     let mut buffer = [0u8; 512];
     loop {
-        let read = match tokio::time::timeout(limit, stream.read(&mut buffer)).await {
-            Ok(Ok(0)) | Ok(Err(_)) => return ProbeOutcome::TcpFailure,
-            Ok(Ok(read)) => read,
-            Err(_) => return ProbeOutcome::Timeout,
+        let read = match stream.read(&mut buffer).await {
+            Ok(0) | Err(_) => return ProbeOutcome::TcpFailure,
+            Ok(read) => read,
         };
         line.extend_from_slice(&buffer[..read]);
         if let Some(end) = memchr::memchr(b'\n', &line) {

@@ -9,6 +9,7 @@ use std::{
     thread::JoinHandle, time::Duration,
 };
 
+use pointsman_balance::ProbeOutcome;
 use pointsman_gateway::{
     clock,
     config::settings::{Settings, Warning},
@@ -394,7 +395,13 @@ async fn keep_probing(
             let (health, dialer) = (Rc::clone(&health), Arc::clone(&dialer));
             let (state, changed) = (Arc::clone(&state), Rc::clone(&changed));
             tokio::task::spawn_local(async move {
-                let outcome = probe::perform(&dialer, &due.probe, due.timeout).await;
+                // Whatever a peer does, the probe ends, and its connection with it, while its
+                // outcome still counts.
+                let guard = due.answer_within.saturating_sub(REPORT_MARGIN);
+                let performed = probe::perform(&dialer, &due.probe, due.timeout);
+                let outcome = tokio::time::timeout(guard, performed)
+                    .await
+                    .unwrap_or(ProbeOutcome::Timeout);
                 health
                     .borrow_mut()
                     .on_probe(due.ticket, outcome, clock::now(), &state);
@@ -520,6 +527,8 @@ fn any_signal() -> Result<impl Future<Output = ()>, String> {
 
 /// More workers than this help nobody.
 const WORKERS_MAX: usize = 256;
+/// From giving a probe up to reporting it.
+const REPORT_MARGIN: Duration = Duration::from_millis(50);
 /// The longest sleep of the prober.
 const PROBE_IDLE: Duration = Duration::from_secs(3600);
 /// For the last deliveries of loggers.

@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{Answer, CHAT, Gateway, Upstream, instance, multi, post_json};
+use support::{Answer, CHAT, Gateway, Start, Upstream, instance, multi, post_json, request};
 
 fn statuses(gateway: &Gateway, count: usize) -> Vec<u16> {
     (0..count)
@@ -185,20 +185,200 @@ fn a_hash_ring_maps_as_in_apisix() {
         let expected = usize::from(index == 2 || index == 4);
         assert_eq!(deepseek.hits() - before, expected, "index={index}");
     }
-    let dead = [
-        instance("openai", Upstream::nobody(), "").replace("weight: 1", "weight: 4"),
-        instance("deepseek", deepseek.address, ""),
-    ];
-    gateway.reload(&multi(
-        &dead,
-        &format!("{balancer}        fallback_strategy: http_5xx\n"),
-    ));
-    for index in 1..=10 {
-        assert_eq!(
-            post_json(gateway.proxy, &format!("/x?index={index}"), CHAT).status,
-            200
-        );
+    let failing = [500, 429, 503].map(|status| (status.to_string(), Upstream::failing(status)));
+    let mut owners: Vec<_> = failing
+        .iter()
+        .map(|(name, one)| (name.as_str(), one.address))
+        .collect();
+    owners.push(("refused", Upstream::nobody()));
+    for (name, address) in owners {
+        let dead = [
+            instance("openai", address, "").replace("weight: 1", "weight: 4"),
+            instance("deepseek", deepseek.address, ""),
+        ];
+        let strategy = "        fallback_strategy: [http_429, http_5xx]\n";
+        gateway.reload(&multi(&dead, &format!("{balancer}{strategy}# {name}\n")));
+        let before = deepseek.hits();
+        for index in 1..=10 {
+            let status = post_json(gateway.proxy, &format!("/x?index={index}"), CHAT).status;
+            assert_eq!(status, 200, "{name}");
+        }
+        assert_eq!(deepseek.hits() - before, 10, "{name}");
     }
+}
+
+/// B-192: what can be hashed on, and the client's address when that is missing (3.5).
+#[test]
+fn everything_that_can_be_hashed_on() {
+    let (one, two) = (Upstream::named("1980"), Upstream::named("1981"));
+    let pair = [
+        instance("\"127.0.0.1:1980\"", one.address, ""),
+        instance("\"127.0.0.1:1981\"", two.address, ""),
+    ];
+    let gateway = Gateway::start("routes: []");
+    let balance = |on: &str, key: &str| {
+        let key = if key.is_empty() {
+            String::new()
+        } else {
+            format!(", key: \"{key}\"")
+        };
+        let balancer = format!("        balancer: {{algorithm: chash, hash_on: {on}{key}}}\n");
+        let mut document = multi(&pair, &balancer);
+        if on == "consumer" {
+            document = document.replace("prometheus: {}\n", "prometheus: {}\n      key-auth: {}\n")
+                + "consumers:\n  - {username: jack, plugins: {key-auth: {key: j}}}\n  \
+                   - {username: tom, plugins: {key-auth: {key: t}}}\n";
+        }
+        gateway.reload(&document);
+    };
+    let who = |target: &str, headers: &[(&str, &str)]| {
+        let all = [&[("Content-Type", "application/json")], headers].concat();
+        let response = request(gateway.proxy, "POST", target, &all, CHAT);
+        response.json()["model"]
+            .as_str()
+            .expect("a name")
+            .to_owned()
+    };
+    // The client's address goes to 1980.
+    for (on, key, headers, owner) in [
+        (
+            "header",
+            "X-Custom-Key",
+            &[("x-custom-key", "custom-one")][..],
+            "1980",
+        ),
+        (
+            "header",
+            "X-Custom-Key",
+            &[("x-custom-key", "jack")],
+            "1981",
+        ),
+        ("header", "X-Custom-Key", &[], "1980"),
+        (
+            "header",
+            "x_custom_key",
+            &[("X-Custom-Key", "jack")],
+            "1981",
+        ),
+        ("cookie", "k", &[("Cookie", "a=b; k=cuscookie")], "1981"),
+        ("cookie", "k", &[("Cookie", "K=cuscookie")], "1980"),
+        ("cookie", "k", &[], "1980"),
+        (
+            "vars_combinations",
+            "$http_a-$http_b",
+            &[("a", "custom-one"), ("b", "custom-two")],
+            "1980",
+        ),
+        ("vars_combinations", "${http_a}", &[("a", "jack")], "1981"),
+        ("vars_combinations", "$http_a", &[], "1980"),
+        ("consumer", "", &[("apikey", "j")], "1981"),
+        ("consumer", "", &[("apikey", "t")], "1980"),
+    ] {
+        gateway.reload("routes: []\n# between");
+        balance(on, key);
+        assert_eq!(who("/x", headers), owner, "{on} {key} {headers:?}");
+    }
+}
+
+/// B-042, B-051, B-055: the plugin on a plugin_config and on a service, and a full URL.
+#[test]
+fn the_plugin_works_wherever_it_stands() {
+    let (a, b) = (Upstream::named("a"), Upstream::named("b"));
+    let pair = [
+        instance("a", a.address, ""),
+        // A path in the endpoint is the path for everything.
+        instance("b", b.address, "").replace("\"}", "/v1/full\"}"),
+    ];
+    let on_route = multi(&pair, "");
+    let moved = |to: &str, reference: &str| {
+        on_route.replace(
+            "routes:\n  - id: 1\n    uri: /*\n",
+            &format!("{to}:\n  - id: 1\n"),
+        ) + &format!("routes: [{{id: 1, uri: /*, {reference}: 1}}]\n")
+    };
+    let gateway = Gateway::start("routes: []");
+    for document in [
+        moved("plugin_configs", "plugin_config_id"),
+        moved("services", "service_id"),
+        on_route.clone(),
+    ] {
+        gateway.reload(&document);
+        let before = (a.hits(), b.hits());
+        assert_eq!(statuses(&gateway, 4), [200; 4]);
+        assert_eq!((a.hits() - before.0, b.hits() - before.1), (2, 2));
+        assert_eq!(b.last().target, "/v1/full");
+    }
+    let streaming =
+        Upstream::start(|_| Answer::events(&["data: {\"choices\":[]}", "data: [DONE]"]));
+    let lone = instance("s", streaming.address, "").replace("\"}", "/v1/full\"}");
+    gateway.reload(&multi(&[lone], ""));
+    let response = post_json(
+        gateway.proxy,
+        "/x",
+        &CHAT
+            .replace('{', "{\"stream\":true,")
+            .replacen("{\"stream\":true,\"role", "{\"role", 1),
+    );
+    assert!(
+        response.text().ends_with("data: [DONE]\n\n"),
+        "{}",
+        response.text()
+    );
+    assert_eq!(streaming.last().target, "/v1/full");
+}
+
+/// B-050, I-22, D-16: shares are those of the process, whatever worker serves; and they go on
+/// across a reload and a verdict about somebody else.
+#[test]
+fn shares_are_exact_over_all_workers() {
+    let (a, b, c) = (
+        Upstream::named("a"),
+        Upstream::named("b"),
+        Upstream::named("c"),
+    );
+    let checks = ", checks: {active: {http_path: /health, healthy: {interval: 1, successes: 1}, \
+                  unhealthy: {interval: 1, http_failures: 1}}}";
+    let heavy = instance("a", a.address, "").replace("weight: 1", "weight: 4");
+    let pair = [heavy, instance("b", b.address, "")];
+    let mut three = pair.to_vec();
+    three.push(instance("c", c.address, &format!(", priority: -1{checks}")));
+    let gateway = Gateway::start_with(Start {
+        document: &multi(&three, ""),
+        workers: 4,
+        ..Start::default()
+    });
+    let mut all_served = false;
+    let mut rounds = 0;
+    while !(all_served && rounds >= 4) {
+        let before = (a.hits(), b.hits());
+        let at_once: Vec<u16> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..5)
+                .map(|_| scope.spawn(|| statuses(&gateway, 4)))
+                .collect();
+            threads
+                .into_iter()
+                .flat_map(|thread| thread.join().expect("served"))
+                .collect()
+        });
+        assert_eq!(at_once, [200; 20]);
+        assert_eq!(
+            (a.hits() - before.0, b.hits() - before.1),
+            (16, 4),
+            "round {rounds}"
+        );
+        rounds += 1;
+        all_served = a.traffic_connections() >= 4;
+        assert!(rounds < 1000, "some worker never serves");
+        match rounds {
+            1 => gateway.reload(&format!("{}# again\n", multi(&three, ""))),
+            2 => {
+                c.set_healthy(false);
+                gateway.wait_for_status(c.port(), "unhealthy");
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(c.hits(), 0);
 }
 
 /// Position survives a reload that changes nothing for the picker (D-16, I-19).

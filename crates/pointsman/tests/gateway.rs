@@ -324,7 +324,7 @@ fn websockets_and_event_streams_pass() {
     gateway.wait_until_idle();
 }
 
-/// G-264 to G-270, I-12: reload, broken files, and requests that are under way.
+/// G-264 to G-270: reload, and broken files.
 #[test]
 fn changes_apply_and_broken_files_do_not() {
     let (a, b) = (named("a"), named("b"));
@@ -350,25 +350,55 @@ fn changes_apply_and_broken_files_do_not() {
     gateway.reload(&format!("{}- {{id: 2, uri: 5}}\n", document(&a)));
     assert_eq!(text(), "a");
     gateway.wait_for_line("routes[1] (id 2) uri");
-    let mut slow = Connection::open(gateway.proxy);
-    let body = CHAT;
-    slow.send(
+}
+
+/// I-12: a request that is being uploaded belongs to the configuration that it began under,
+/// however often that changes meanwhile.
+#[test]
+fn an_upload_outlives_changes_of_configuration() {
+    let old = named("old");
+    let others: Vec<Upstream> = (0..3).map(|_| named("new")).collect();
+    let plain = |upstream: &Upstream| {
         format!(
-            "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{}",
-            body.len(),
-            &body[..5]
+            "routes:\n- {{id: 1, uri: /x, upstream: {{nodes: {{\"{}\": 1}}}}}}\n",
+            upstream.address
         )
-        .as_bytes(),
-    );
-    gateway.reload("routes: []");
-    assert_eq!(get(gateway.proxy, "/x", &[]).status, 404);
-    slow.send(&body.as_bytes()[5..]);
-    let response = slow.response(false);
-    assert!(
-        response.status == 200 || response.status == 404,
-        "{}",
-        response.status
-    );
+    };
+    let ai =
+        |upstream: &Upstream| support::multi(&[support::instance("a", upstream.address, "")], "");
+    for document in [plain, ai] {
+        let gateway = Gateway::start(&document(&old));
+        let before = old.hits();
+        let mut slow = Connection::open(gateway.proxy);
+        let (start, end) = CHAT.split_at(5);
+        let head = format!(
+            "POST /x HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{start}",
+            CHAT.len()
+        );
+        slow.send(head.as_bytes());
+        // The gateway has begun to serve it.
+        support::wait_until("the request to be under way", || {
+            let page = gateway.metrics();
+            page.lines()
+                .any(|line| {
+                    line.starts_with("apisix_nginx_http_current_connections{")
+                        && line.contains("active")
+                        && !line.ends_with(" 0")
+                })
+                .then_some(())
+        });
+        for other in &others {
+            gateway.reload(&document(other));
+        }
+        gateway.reload("routes: []");
+        assert_eq!(get(gateway.proxy, "/x", &[]).status, 404);
+        slow.send(end.as_bytes());
+        let response = slow.response(false);
+        assert_eq!(response.status, 200, "{}", response.text());
+        assert_eq!(old.hits(), before + 1);
+        assert_eq!(old.last().text(), CHAT);
+    }
+    assert!(others.iter().all(|other| other.hits() == 0));
 }
 
 /// G-082, G-099 (with cors), G-102: services, plugin_configs and global rules.

@@ -1,25 +1,31 @@
 //! From configuration as written to configuration as it runs.
 //!
-//! Two passes. The first collects every probe that upstreams and plugins want and lets the
-//! monitor settle which targets exist; the second builds pools, plugins and routes with the ids
-//! of those targets. An item that cannot be built is reported and left out alone; everything
-//! else goes on.
+//! Two passes over one list of places. The first collects every probe that upstreams and plugins
+//! want and lets the monitor settle which targets exist; the second builds pools, plugins and
+//! routes with the ids of those targets. An item that cannot be built is reported and left out
+//! alone, its probes too; everything else goes on.
 
+mod carriers;
 mod consumers;
 mod plugins;
+mod probes;
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Instant,
+};
 
-use serde_json::Value;
+use self::carriers::Carriers;
+
+use pointsman_balance::TargetId;
 
 use crate::{
     config::{
         document::{Document, Item, Problem},
-        resource::{
-            route::Route as WrittenRoute, service::Service, upstream::Upstream as WrittenUpstream,
-        },
+        resource::{route::Route as WrittenRoute, service::Service},
         settings::Settings,
-        snapshot::{Backend, Checked, PoolRef, Route, Snapshot},
+        snapshot::{Backend, PoolRef, Route, Snapshot},
     },
     observe::metrics::MetricOptions,
     plugin::{chain::Chain, registry::Registry},
@@ -29,7 +35,7 @@ use crate::{
         Predecessors, Upstream,
         build::{self, Built},
         driver::Health,
-        health::{Assigned, Planned},
+        health::{Assigned, Checker},
     },
 };
 
@@ -65,16 +71,23 @@ pub struct Compiled {
 
 /// Compiles a configuration.
 pub fn compile(input: Input<'_>) -> Compiled {
+    let document = Arc::clone(&input.document);
+    let carriers = Carriers::of(&document);
     let checks_off = input.settings.disable_upstream_healthcheck;
-    let planned = if checks_off {
+    let mut plans = if checks_off {
         Vec::new()
     } else {
-        wanted_probes(&input)
+        probes::plan(&input, &carriers)
     };
-    let (assigned, targets) = input.health.reconcile(&planned, input.now);
-    let checked = checkers(&planned, &targets);
+    let mut ids = settle(input.health, &plans, input.now);
+    let assigned = if checks_off {
+        Assigned::switched_off()
+    } else {
+        Assigned::new(plans.iter().map(|plan| &plan.checker).zip(&ids))
+    };
     let mut compiler = Compiler {
-        document: &input.document,
+        document: &document,
+        carriers: &carriers,
         settings: input.settings,
         registry: input.registry,
         sinks: input.sinks,
@@ -83,18 +96,29 @@ pub fn compile(input: Input<'_>) -> Compiled {
         previous: input.previous,
         problems: Vec::new(),
         pools: HashMap::new(),
+        built: HashSet::new(),
         upstreams: HashMap::new(),
     };
-    let snapshot = compiler.snapshot(input.generation, checked);
-    Compiled {
-        snapshot,
-        problems: compiler.problems,
+    let mut snapshot = compiler.snapshot(input.generation);
+    let mut problems = compiler.problems;
+    if probes::drop_unbuilt(&mut plans, &compiler.built) {
+        ids = settle(input.health, &plans, input.now);
     }
+    problems.extend(probes::remarks(&plans));
+    snapshot.checked = probes::report(&plans, &ids);
+    Compiled { snapshot, problems }
+}
+
+/// Makes `plans` all that is probed, and returns their targets.
+fn settle(health: &mut Health, plans: &[probes::Plan<'_>], now: Instant) -> Vec<Vec<TargetId>> {
+    let checkers: Vec<&Checker> = plans.iter().map(|plan| &plan.checker).collect();
+    health.reconcile(&checkers, now)
 }
 
 /// The state of one compilation.
 struct Compiler<'a> {
     document: &'a Arc<Document>,
+    carriers: &'a Carriers<'a>,
     settings: &'a Arc<Settings>,
     registry: &'a Registry,
     sinks: &'a dyn Sinks,
@@ -102,8 +126,11 @@ struct Compiler<'a> {
     assigned: &'a Assigned,
     previous: Option<&'a Snapshot>,
     problems: Vec<Problem>,
+    /// Pools of what takes part in the snapshot.
     pools: HashMap<String, PoolRef>,
-    /// Upstream resources, built once however many routes use them.
+    /// Keys of the pools that exist, and of upstreams that are sound but have nobody to pick.
+    built: HashSet<String>,
+    /// Upstreams of their own and of services, built once however many routes use them.
     upstreams: HashMap<String, UpstreamState>,
 }
 
@@ -123,13 +150,20 @@ impl Predecessors for Compiler<'_> {
 }
 
 impl Compiler<'_> {
-    fn snapshot(&mut self, generation: u64, checked: Vec<Checked>) -> Snapshot {
+    fn snapshot(&mut self, generation: u64) -> Snapshot {
         let document = Arc::clone(self.document);
         for item in &document.upstreams {
-            let state = self.upstream(&item.key, &item.value, &item.label());
-            self.upstreams.insert(item.id.clone(), state);
+            let state = self.upstream(&item.key, &item.label());
+            self.upstreams.insert(item.key.clone(), state);
+        }
+        for item in &document.services {
+            if item.value.upstream.is_some() {
+                let state = self.upstream(&item.key, &item.label());
+                self.upstreams.insert(item.key.clone(), state);
+            }
         }
         let global = self.global_chain();
+        self.keep_pools(&global);
         let consumers = self.consumers();
         let mut routes = Vec::new();
         let mut entries = Vec::new();
@@ -140,13 +174,17 @@ impl Compiler<'_> {
         {
             match self.route(item) {
                 Ok((route, mut entry)) => {
+                    self.keep_pools(&route.chain);
                     entry.index = routes.len();
                     routes.push(Arc::new(route));
                     entries.push(entry);
                 }
-                Err(error) => self
-                    .problems
-                    .push(Problem::error(&item.label(), "", &error)),
+                Err(error) => {
+                    self.built.remove(&item.key);
+                    self.pools.remove(&item.key);
+                    self.problems
+                        .push(Problem::error(&item.label(), "", &error));
+                }
             }
         }
         let router = Router::compile(entries, self.router_kind());
@@ -159,7 +197,7 @@ impl Compiler<'_> {
             global: Arc::new(global),
             no_plugins: Arc::new(Chain::default()),
             consumers,
-            checked,
+            checked: Vec::new(),
             metrics: MetricOptions::new(
                 &self.settings.prometheus,
                 metadata,
@@ -199,12 +237,12 @@ impl Compiler<'_> {
         }
         let mut plugins = plugins::Merged::default();
         if let Some(service) = service {
-            plugins.lay(&service.value.plugins, &service.key);
+            plugins.lay(self.carriers.at(&service.key)?);
         }
         if let Some(config) = plugin_config {
-            plugins.lay(&config.value.plugins, &config.key);
+            plugins.lay(self.carriers.at(&config.key)?);
         }
-        plugins.lay(&written.plugins, &item.key);
+        plugins.lay(self.carriers.at(&item.key)?);
         let chain = self.chain(&plugins, &item.label())?;
         let wants = chain.wants();
         let hosts = match (written.hosts(), service) {
@@ -250,50 +288,61 @@ impl Compiler<'_> {
     fn backend(&mut self, item: &Item<WrittenRoute>, service: Option<&Item<Service>>) -> Backend {
         let route = &item.value;
         if let Some(id) = &route.upstream_id {
-            return self.referenced(&id.to_string());
+            return self.at(&format!("/upstreams/{id}"));
         }
-        if let Some(upstream) = &route.upstream {
-            let state = self.upstream(&item.key, upstream, &item.label());
-            return backend_of(&state);
+        if route.upstream.is_some() {
+            return backend_of(&self.upstream(&item.key, &item.label()));
         }
         let Some(service) = service else {
             return Backend::None;
         };
-        if let Some(id) = &service.value.upstream_id {
-            return self.referenced(&id.to_string());
-        }
-        match &service.value.upstream {
-            Some(upstream) => {
-                let known = self.upstreams.get(&service.key).cloned();
-                let state = known
-                    .unwrap_or_else(|| self.upstream(&service.key, upstream, &service.label()));
-                self.upstreams.insert(service.key.clone(), state.clone());
-                backend_of(&state)
-            }
-            None => Backend::None,
+        match (&service.value.upstream_id, &service.value.upstream) {
+            (Some(id), _) => self.at(&format!("/upstreams/{id}")),
+            (None, Some(_)) => self.at(&service.key),
+            (None, None) => Backend::None,
         }
     }
 
-    fn referenced(&self, id: &str) -> Backend {
+    /// The upstream with that key, which was built before.
+    fn at(&self, key: &str) -> Backend {
         self.upstreams
-            .get(id)
+            .get(key)
             .map_or(Backend::UpstreamMissing, backend_of)
     }
 
-    fn upstream(&mut self, key: &str, written: &WrittenUpstream, label: &str) -> UpstreamState {
-        match build::upstream(key, written, self.assigned, &*self) {
-            Ok(Built::Usable(upstream)) => {
-                self.pools
-                    .insert(key.to_owned(), PoolRef::Upstream(Arc::clone(&upstream)));
+    /// Builds the upstream that the carrier `key` is or has.
+    fn upstream(&mut self, key: &str, label: &str) -> UpstreamState {
+        let carriers = self.carriers;
+        let (written, path) = match carriers.at(key).map(|carrier| carrier.upstream) {
+            Ok(Some(found)) => found,
+            Ok(None) | Err(_) => return UpstreamState::Broken,
+        };
+        let built = match build::upstream(key, written, self.assigned, &*self) {
+            Ok(built) => built,
+            Err(error) => {
+                self.problems.push(Problem::error(label, path, &error));
+                return UpstreamState::Broken;
+            }
+        };
+        self.built.insert(key.to_owned());
+        match built {
+            Built::Usable(upstream) => {
+                let pool = PoolRef::Upstream(Arc::clone(&upstream));
+                self.pools.insert(key.to_owned(), pool);
                 UpstreamState::Usable(upstream)
             }
-            Ok(Built::NoNodes) => UpstreamState::NoNodes,
-            Ok(Built::NothingToPick) => UpstreamState::NothingToPick,
-            Err(error) => {
-                self.problems
-                    .push(Problem::error(label, "upstream", &error));
-                UpstreamState::Broken
-            }
+            Built::NoNodes => UpstreamState::NoNodes,
+            Built::NothingToPick => UpstreamState::NothingToPick,
+        }
+    }
+
+    /// Notes the pools of `chain`, which takes part in the snapshot.
+    fn keep_pools(&mut self, chain: &Chain) {
+        let targets = chain.entries().iter();
+        for target in targets.filter_map(|entry| entry.plugin.ai_target()) {
+            self.built.insert(target.key.clone());
+            self.pools
+                .insert(target.key.clone(), PoolRef::Ai(Arc::clone(target)));
         }
     }
 }
@@ -305,92 +354,4 @@ fn backend_of(state: &UpstreamState) -> Backend {
         UpstreamState::NothingToPick => Backend::NothingToPick,
         UpstreamState::Broken => Backend::UpstreamMissing,
     }
-}
-
-/// Every probe that the documents want, in their order.
-fn wanted_probes(input: &Input<'_>) -> Vec<Planned> {
-    let document = &input.document;
-    let mut planned = Vec::new();
-    for item in &document.upstreams {
-        planned.extend(build::probes(&item.key, &item.value));
-    }
-    let mut plugins = |map: &serde_json::Map<String, Value>, owner: &str| {
-        for (name, conf) in map {
-            let probes = input.registry.kind(name).and_then(|kind| kind.probes);
-            if let Some(probes) = probes
-                && !plugins::is_disabled(conf)
-            {
-                let conf = plugins::resolved(conf, input.env);
-                planned.extend(probes(&conf, owner));
-            }
-        }
-    };
-    for item in &document.services {
-        plugins(&item.value.plugins, &item.key);
-    }
-    for item in document
-        .routes
-        .iter()
-        .filter(|item| item.value.is_enabled())
-    {
-        plugins(&item.value.plugins, &item.key);
-    }
-    for item in &document.plugin_configs {
-        plugins(&item.value.plugins, &item.key);
-    }
-    for item in &document.global_rules {
-        plugins(&item.value.plugins, &item.key);
-    }
-    for item in &document.consumers {
-        plugins(&item.value.plugins, &item.key);
-    }
-    let inline = document
-        .services
-        .iter()
-        .filter_map(|item| Some((&item.key, item.value.upstream.as_ref()?)))
-        .chain(
-            document
-                .routes
-                .iter()
-                .filter_map(|item| Some((&item.key, item.value.upstream.as_ref()?))),
-        );
-    for (key, upstream) in inline {
-        planned.extend(build::probes(key, upstream));
-    }
-    planned
-}
-
-/// The health report's view of what is checked, one entry per checker.
-fn checkers(planned: &[Planned], targets: &[pointsman_balance::TargetId]) -> Vec<Checked> {
-    let mut checkers: Vec<Checked> = Vec::new();
-    for (plan, target) in planned.iter().zip(targets) {
-        let probe = plan.wanted.probe.clone();
-        if let Some(last) = checkers.last_mut()
-            && last.report == plan.report
-        {
-            // Two nodes that share address and probe port are one target.
-            if !last.targets.iter().any(|(id, _)| id == target) {
-                last.targets.push((*target, probe));
-            }
-            continue;
-        }
-        let path = plan.report.name.trim_start_matches('/');
-        let resource = path.split('#').next().unwrap_or_default();
-        let (collection, id) = resource.split_once('/').unwrap_or((resource, ""));
-        checkers.push(Checked {
-            collection: match collection {
-                "services" => "services",
-                "upstreams" => "upstreams",
-                "plugin_configs" => "plugin_configs",
-                "global_rules" => "global_rules",
-                "consumers" => "consumers",
-                _ => "routes",
-            },
-            id: id.to_owned(),
-            report: plan.report.clone(),
-            kind: probe.kind.as_str(),
-            targets: vec![(*target, probe)],
-        });
-    }
-    checkers
 }

@@ -281,6 +281,9 @@ fn strip_nulls(value: &mut Value) {
     }
 }
 
+/// Where items stand in their list, by id.
+type Places = HashMap<String, usize>;
+
 struct Reader<'a> {
     lines: &'a Lines,
     catalog: &'a dyn PluginCatalog,
@@ -335,10 +338,11 @@ impl Reader<'_> {
     {
         let schema = schema_of::<T>();
         let mut items = Vec::new();
+        let mut places = Places::new();
         for (index, value) in self.list(root, name).into_iter().enumerate() {
             let id = id_of(&value, index);
             if let Some(item) = self.item(name, index, &id, value, &schema, rules, place) {
-                self.add(&mut items, item);
+                self.add(&mut items, &mut places, item);
             }
         }
         items
@@ -426,9 +430,10 @@ impl Reader<'_> {
     }
 
     /// A later item replaces an earlier one with the same id.
-    fn add<T>(&mut self, items: &mut Vec<Item<T>>, item: Item<T>) {
-        match items.iter_mut().find(|other| other.id == item.id) {
-            Some(earlier) => {
+    fn add<T>(&mut self, items: &mut Vec<Item<T>>, places: &mut Places, item: Item<T>) {
+        match places.get(&item.id) {
+            Some(place) => {
+                let earlier = &mut items[*place];
                 let message = format!("the id is used twice; this one replaces {}", earlier.place);
                 let line = self.lines.of(&item.place);
                 self.problems.push(Problem {
@@ -437,7 +442,10 @@ impl Reader<'_> {
                 });
                 *earlier = item;
             }
-            None => items.push(item),
+            None => {
+                places.insert(item.id.clone(), items.len());
+                items.push(item);
+            }
         }
     }
 
@@ -445,6 +453,7 @@ impl Reader<'_> {
     fn consumers(&mut self, root: &mut Map<String, Value>, document: &mut Document) {
         let consumer_schema = schema_of::<Consumer>();
         let credential_schema = schema_of::<CredentialBody>();
+        let (mut users, mut credentials) = (Places::new(), Places::new());
         for (index, value) in self.list(root, "consumers").into_iter().enumerate() {
             let id = id_of(&value, index);
             if id.contains("/credentials/") {
@@ -480,7 +489,7 @@ impl Reader<'_> {
                     place: body.place,
                     value,
                 };
-                self.add(&mut document.credentials, item);
+                self.add(&mut document.credentials, &mut credentials, item);
                 continue;
             }
             let id = value
@@ -497,7 +506,7 @@ impl Reader<'_> {
                 Place::Consumer,
             );
             if let Some(consumer) = consumer {
-                self.add(&mut document.consumers, consumer);
+                self.add(&mut document.consumers, &mut users, consumer);
             }
         }
     }

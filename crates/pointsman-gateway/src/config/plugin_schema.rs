@@ -1,5 +1,7 @@
 //! What configuration must know of a plugin, and how plugin configurations are checked.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use crate::{
@@ -92,8 +94,10 @@ fn check_one(plugin: &PluginSchema, conf: &Value, place: Place, path: &str) -> V
         (Place::Consumer, true, Some(schema)) => schema,
         _ => &plugin.schema,
     };
-    let mut bare = conf.clone();
-    if let Some(map) = bare.as_object_mut() {
+    let mut bare = Cow::Borrowed(conf);
+    if conf.get("_meta").is_some()
+        && let Some(map) = bare.to_mut().as_object_mut()
+    {
         map.shift_remove("_meta");
     }
     let issues = schema::validate(&bare, schema, path);

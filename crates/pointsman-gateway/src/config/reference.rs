@@ -18,6 +18,16 @@ pub fn resolve(value: &mut Value, env: Env<'_>) {
     }
 }
 
+/// Whether anything in `value` refers to a value elsewhere.
+pub fn any(value: &Value) -> bool {
+    match value {
+        Value::String(text) => is_reference(text),
+        Value::Array(items) => items.iter().any(any),
+        Value::Object(map) => map.values().any(any),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
 /// Whether `text` refers to a value elsewhere.
 pub fn is_reference(text: &str) -> bool {
     has_scheme(text, "$env://") || has_scheme(text, "$secret://")

@@ -11,7 +11,7 @@ use crate::{
     ports::Sinks,
     upstream::{
         Predecessors,
-        health::{Assigned, Planned},
+        health::{Assigned, Checker},
     },
 };
 
@@ -37,8 +37,8 @@ pub struct PluginKind {
     pub schema: PluginSchema,
     /// Makes one from a valid configuration.
     pub build: Build,
-    /// The probes that a valid configuration at `owner` wants, for plugins that have targets.
-    pub probes: Option<fn(&Value, owner: &str) -> Vec<Planned>>,
+    /// What a valid configuration at `owner` wants checked, for plugins that have targets.
+    pub checkers: Option<fn(&Value, owner: &str) -> Vec<Checker>>,
     /// For an authentication plugin: the field of a consumer's configuration by which it is found.
     pub identity_field: Option<&'static str>,
 }
@@ -52,7 +52,7 @@ pub struct Building<'a> {
     /// Where loggers get their sinks.
     pub sinks: &'a dyn Sinks,
     /// The targets by which AI instances are judged.
-    pub health: &'a Assigned,
+    pub assigned: &'a Assigned,
     /// The pools of the snapshot in force, whose balancing positions carry over.
     pub previous: &'a dyn Predecessors,
     /// Things worth telling the operator that are no errors.

@@ -4,20 +4,20 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 use pointsman_ai::{Endpoint, Protocol, Provider, Shaper, Shaping};
-use pointsman_balance::{Algorithm, MemberSpec, Pool, Wanted};
+use pointsman_balance::{Algorithm, MemberSpec, Pool, TargetId};
 use serde_json::Value;
 
 use crate::{
     config::plugin::ai_proxy as written,
-    config::resource::checks,
+    config::resource::checks::{self, Traffic},
     forward::judge::RetryPolicy,
     plugin::registry::Building,
     plugins::ai_proxy::{AiInstance, AiLimits, AiTarget, Logging, encode_query},
     template::Template,
     upstream::{
         HashKey,
-        destination::{Destination, Keepalive, Timeouts, Tls},
-        health::{Planned, ProbeKind, ProbeRequest, ProbeSpec, ReportName},
+        destination::{Destination, Keepalive, Timeouts, Tls, authority},
+        health::{self, Assigned, Checker, Node, Planned, ReportName},
     },
 };
 
@@ -56,13 +56,15 @@ pub(crate) fn multi(conf: &Value, building: &mut Building<'_>) -> Result<Arc<AiT
     let members = conf
         .instances
         .iter()
-        .map(|instance| MemberSpec {
-            name: instance.name.clone(),
-            weight: instance.weight,
-            priority: instance.priority,
-            targets: building.health.targets(&key, &instance.name),
+        .map(|instance| {
+            Ok(MemberSpec {
+                name: instance.name.clone(),
+                weight: instance.weight,
+                priority: instance.priority,
+                targets: targets_of(&key, instance, building.assigned)?,
+            })
         })
-        .collect();
+        .collect::<Result<Vec<_>, String>>()?;
     let (algorithm, hash_key) = match &conf.balancer {
         written::Balancer {
             algorithm: written::BalancerAlgorithm::Chash,
@@ -90,8 +92,8 @@ pub(crate) fn multi(conf: &Value, building: &mut Building<'_>) -> Result<Arc<AiT
     )))
 }
 
-/// The probes that the instances of an `ai-proxy-multi` want.
-pub(crate) fn probes(conf: &Value, owner: &str) -> Vec<Planned> {
+/// What the `checks` of the instances of an `ai-proxy-multi` ask for: one checker an instance.
+pub(crate) fn checkers(conf: &Value, owner: &str) -> Vec<Checker> {
     // A configuration that does not parse is reported where it is built.
     let Ok(conf) = parse::<written::AiProxyMulti>(conf) else {
         return Vec::new();
@@ -101,26 +103,38 @@ pub(crate) fn probes(conf: &Value, owner: &str) -> Vec<Planned> {
         .iter()
         .enumerate()
         .filter_map(|(index, instance)| {
-            let active = instance.checks.as_ref()?.active.as_ref()?;
-            let probe = probe_of(instance, active)?;
-            let name = format!("{owner}#plugins['ai-proxy-multi'].instances[{index}]");
-            let lineage = format!("{key}/{}@{}:{}", instance.name, probe.host, probe.port);
-            Some(Planned {
+            let checks = instance.checks.as_ref()?;
+            let active = checks.active.as_ref()?;
+            let mut probe = probe_of(&key, instance, active)?;
+            probe.wanted.checker = format!("{key}/{}", instance.name);
+            let remarks = checks.remarks(Traffic::Ai).into_iter();
+            Some(Checker {
                 owner: key.clone(),
-                member: instance.name.clone(),
                 report: ReportName {
-                    name,
+                    name: format!("{owner}#plugins['ai-proxy-multi'].instances[{index}]"),
                     instance: Some(instance.name.clone()),
                 },
-                wanted: Wanted {
-                    probe,
-                    policy: active.policy(),
-                    lineage,
-                    checker: format!("{key}/{}", instance.name),
-                },
+                kind: active.kind.as_str(),
+                probes: vec![probe],
+                remarks: remarks
+                    .map(|(path, text)| (format!("instances[{index}].{path}"), text))
+                    .collect(),
             })
         })
         .collect()
+}
+
+/// The targets that judge an instance. One that can be reached nowhere has none, even with checks.
+fn targets_of(
+    key: &str,
+    instance: &written::Instance,
+    assigned: &Assigned,
+) -> Result<Vec<TargetId>, String> {
+    let active = instance.checks.as_ref().and_then(|c| c.active.as_ref());
+    match active.and_then(|_| address_of(instance)) {
+        Some(_) => assigned.judges(key, &instance.name),
+        None => Ok(Vec::new()),
+    }
 }
 
 fn parse<T: serde::de::DeserializeOwned>(conf: &Value) -> Result<T, String> {
@@ -221,28 +235,39 @@ fn run_form(
         .and_then(Value::as_str)
         .map(Arc::from);
     let shaper = Shaper::compile(provider, &shaping);
-    Ok(AiInstance::new(
-        name,
+    let (address, host) = match &destination {
+        Some(to) => (
+            authority(&to.host, to.port, 0),
+            to.authority.to_str().unwrap_or_default(),
+        ),
+        None => (String::new(), ""),
+    };
+    let mut run = AiInstance {
+        name: name.as_str().into(),
         provider,
-        destination.map(Arc::new),
-        endpoint
+        address: address.into(),
+        host: host.into(),
+        destination: destination.map(Arc::new),
+        path: endpoint
             .as_ref()
             .and_then(|endpoint| endpoint.path().map(str::to_owned)),
         auth_headers,
-        instance
+        auth_query: instance
             .auth
             .query
             .clone()
             .unwrap_or_default()
             .into_iter()
             .collect(),
-        endpoint
+        endpoint_query: endpoint
             .map(|endpoint| endpoint.query().to_vec())
             .unwrap_or_default(),
         model,
         shaper,
-    )
-    .with_fixed_targets())
+        fixed_targets: Vec::new(),
+    };
+    run.fixed_targets = run.work_out_targets();
+    Ok(run)
 }
 
 fn provider_of(instance: &written::Instance) -> Result<Provider, String> {
@@ -306,30 +331,27 @@ fn request_bodies(
         .collect()
 }
 
-/// The probe of an instance: at its endpoint, with its credentials.
-fn probe_of(instance: &written::Instance, active: &checks::Active) -> Option<ProbeSpec> {
+/// Where traffic to an instance goes.
+fn address_of(instance: &written::Instance) -> Option<(String, u16)> {
     let provider = provider_of(instance).ok()?;
-    let endpoint = endpoint_of(instance).ok()?;
-    let (host, node_port) = match &endpoint {
-        Some(endpoint) => (endpoint.host().to_owned(), endpoint.port()),
-        None => (provider.default_host()?.to_owned(), 443),
-    };
-    let port = active.port.unwrap_or(node_port);
-    let is_name = host.parse::<std::net::IpAddr>().is_err();
-    let configured = active.host.clone();
-    let host_header = if is_name {
-        host.clone()
-    } else {
-        configured.clone().unwrap_or_else(|| host.clone())
-    };
-    let mut lines = active.req_headers.clone().unwrap_or_default();
+    match endpoint_of(instance).ok()? {
+        Some(endpoint) => Some((endpoint.host().to_owned(), endpoint.port())),
+        None => Some((provider.default_host()?.to_owned(), 443)),
+    }
+}
+
+/// The probe of an instance: at its endpoint, with its credentials.
+fn probe_of(key: &str, instance: &written::Instance, active: &checks::Active) -> Option<Planned> {
+    let (host, port) = address_of(instance)?;
+    let mut active = active.clone();
+    let mut lines = active.req_headers.take().unwrap_or_default();
     for (name, value) in instance.auth.header.iter().flatten() {
         let line = format!("{name}: {value}");
         if !lines.contains(&line) {
             lines.push(line);
         }
     }
-    let mut target = active.http_path.clone();
+    active.req_headers = Some(lines);
     let query: Vec<(String, String)> = instance
         .auth
         .query
@@ -338,39 +360,10 @@ fn probe_of(instance: &written::Instance, active: &checks::Active) -> Option<Pro
         .into_iter()
         .collect();
     if !query.is_empty() {
-        target.push(if target.contains('?') { '&' } else { '?' });
-        target.push_str(&encode_query(&query));
+        let path = &mut active.http_path;
+        path.push(if path.contains('?') { '&' } else { '?' });
+        path.push_str(&encode_query(&query));
     }
-    let hostname = configured.unwrap_or_else(|| host.clone());
-    Some(ProbeSpec {
-        kind: kind_of(active, lines, target, host_header),
-        host,
-        port,
-        hostname,
-    })
-}
-
-/// What is sent, by `checks.active.type`.
-pub(crate) fn kind_of(
-    active: &checks::Active,
-    lines: Vec<String>,
-    target: String,
-    host: String,
-) -> ProbeKind {
-    let request = ProbeRequest {
-        method: active.http_method.clone(),
-        target,
-        host: host.clone(),
-        lines,
-        body: active.http_req_body.clone(),
-    };
-    match active.kind {
-        checks::Kind::Tcp => ProbeKind::Tcp,
-        checks::Kind::Http => ProbeKind::Http(request),
-        checks::Kind::Https => ProbeKind::Https {
-            request,
-            server_name: active.https_sni.clone().unwrap_or(host),
-            verify: active.https_verify_certificate,
-        },
-    }
+    let node = Node { host: &host, port };
+    Some(health::planned(key, &instance.name, node, &active, None))
 }

@@ -96,7 +96,8 @@ pub struct AiInstance {
     pub model: Option<Arc<str>>,
     /// What is written into request bodies.
     pub shaper: Shaper,
-    targets: Vec<FixedTarget>,
+    /// The request targets that do not depend on the request.
+    pub fixed_targets: Vec<FixedTarget>,
 }
 
 /// A request target that does not depend on the request.
@@ -109,9 +110,10 @@ pub struct FixedTarget {
 }
 
 impl AiInstance {
-    /// Works out, once, the request targets that do not depend on the request.
+    /// The request targets that do not depend on the request; worked out once.
     #[must_use]
-    pub fn with_fixed_targets(mut self) -> Self {
+    pub fn work_out_targets(&self) -> Vec<FixedTarget> {
+        let mut targets = Vec::new();
         for protocol in Protocol::ALL {
             if protocol == Protocol::Passthrough {
                 continue;
@@ -132,58 +134,21 @@ impl AiInstance {
             };
             if let Ok(uri) = Uri::try_from(full) {
                 let path = uri.path().into();
-                self.targets.push(FixedTarget {
+                targets.push(FixedTarget {
                     protocol,
                     uri,
                     path,
                 });
             }
         }
-        self
-    }
-
-    /// An instance without fixed targets yet.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "every field is one; the caller names them all"
-    )]
-    pub(crate) fn new(
-        name: &str,
-        provider: Provider,
-        destination: Option<Arc<Destination>>,
-        path: Option<String>,
-        auth_headers: Vec<(HeaderName, HeaderValue)>,
-        auth_query: Vec<(String, String)>,
-        endpoint_query: Vec<(String, String)>,
-        model: Option<Arc<str>>,
-        shaper: Shaper,
-    ) -> Self {
-        let (address, host) = destination.as_deref().map_or_else(
-            || (Arc::from(""), Arc::from("")),
-            |to| {
-                let host = Arc::from(to.authority.to_str().unwrap_or_default());
-                (Arc::clone(&to.address), host)
-            },
-        );
-        Self {
-            name: name.into(),
-            provider,
-            destination,
-            address,
-            host,
-            path,
-            auth_headers,
-            auth_query,
-            endpoint_query,
-            model,
-            shaper,
-            targets: Vec::new(),
-        }
+        targets
     }
 
     /// The request target for `protocol`, when it is always the same.
     pub fn fixed_target(&self, protocol: Protocol) -> Option<&FixedTarget> {
-        self.targets.iter().find(|fixed| fixed.protocol == protocol)
+        self.fixed_targets
+            .iter()
+            .find(|fixed| fixed.protocol == protocol)
     }
 
     /// The query to send: `auth.query`, then the endpoint's, which wins over it on a clash, then
@@ -242,7 +207,7 @@ pub(crate) fn kind() -> PluginKind {
     PluginKind {
         schema: crate::config::plugin::ai_proxy::single_schema(),
         build: build_single,
-        probes: None,
+        checkers: None,
         identity_field: None,
     }
 }

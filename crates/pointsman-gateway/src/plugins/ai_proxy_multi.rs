@@ -17,7 +17,7 @@ pub(crate) fn kind() -> PluginKind {
     PluginKind {
         schema: crate::config::plugin::ai_proxy::multi_schema(),
         build,
-        probes: Some(ai_instance::probes),
+        checkers: Some(ai_instance::checkers),
         identity_field: None,
     }
 }

@@ -103,7 +103,7 @@ pub(crate) fn kind() -> PluginKind {
             check,
         },
         build,
-        probes: None,
+        checkers: None,
         identity_field: None,
     }
 }

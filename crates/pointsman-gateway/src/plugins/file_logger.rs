@@ -52,7 +52,7 @@ pub(crate) fn kind() -> PluginKind {
             check: no_rules,
         },
         build,
-        probes: None,
+        checkers: None,
         identity_field: None,
     }
 }

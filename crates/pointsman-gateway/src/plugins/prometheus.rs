@@ -50,7 +50,7 @@ pub(crate) fn kind() -> PluginKind {
             check: no_rules,
         },
         build,
-        probes: None,
+        checkers: None,
         identity_field: None,
     }
 }

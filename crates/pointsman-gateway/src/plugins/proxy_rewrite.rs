@@ -65,7 +65,7 @@ pub(crate) fn kind() -> PluginKind {
             check: |conf| compile(conf).map(drop),
         },
         build: |conf, _: &mut Building<'_>| Ok(Arc::new(compile(conf)?)),
-        probes: None,
+        checkers: None,
         identity_field: None,
     }
 }

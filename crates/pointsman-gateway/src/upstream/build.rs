@@ -3,16 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use http::HeaderValue;
-use pointsman_balance::{Algorithm, MemberSpec, Pool, PoolError, Wanted};
+use pointsman_balance::{Algorithm, MemberSpec, Pool, PoolError};
 
 use crate::{
-    config::{resource::upstream as written, snapshot::seconds},
-    plugins::ai_instance,
+    config::{
+        resource::{checks::Traffic, upstream as written},
+        snapshot::seconds,
+    },
     template::Template,
     upstream::{
         HashKey, PassHost, Predecessors, Upstream,
         destination::{ClientCertificate, Destination, Keepalive, Timeouts, Tls, authority},
-        health::{Assigned, Planned, ProbeSpec, ReportName},
+        health::{self, Assigned, Checker, Node, ReportName},
     },
 };
 
@@ -30,7 +32,7 @@ pub enum Built {
 pub fn upstream(
     key: &str,
     upstream: &written::Upstream,
-    health: &Assigned,
+    assigned: &Assigned,
     previous: &dyn Predecessors,
 ) -> Result<Built, String> {
     let nodes = upstream.nodes();
@@ -49,18 +51,7 @@ pub fn upstream(
     if algorithm == Algorithm::Chash && nodes.iter().all(|node| node.weight == 0) {
         return Ok(Built::NothingToPick);
     }
-    let members = nodes
-        .iter()
-        .map(|node| {
-            let name = authority(&node.host, node.port, 0);
-            MemberSpec {
-                targets: health.targets(key, &name),
-                name,
-                weight: node.weight,
-                priority: node.priority,
-            }
-        })
-        .collect();
+    let members = members(key, upstream, &nodes, assigned)?;
     let mut pool =
         Pool::new(members, algorithm, rand::random()).map_err(|e: PoolError| e.to_string())?;
     if let Some(before) = previous.pool(key) {
@@ -105,51 +96,67 @@ pub fn timeouts(written: &crate::config::resource::Timeout) -> Timeouts {
     }
 }
 
-/// The probes that the nodes of `upstream` want.
-pub fn probes(key: &str, upstream: &written::Upstream) -> Vec<Planned> {
-    let Some(active) = upstream
-        .checks
-        .as_ref()
-        .and_then(|checks| checks.active.as_ref())
-    else {
-        return Vec::new();
-    };
-    upstream
+/// What the `checks` of `upstream` ask for, if it has any. One checker, also without nodes.
+pub fn checker(key: &str, upstream: &written::Upstream) -> Option<Checker> {
+    let checks = upstream.checks.as_ref()?;
+    let active = checks.active.as_ref()?;
+    let host = upstream
+        .upstream_host
+        .as_deref()
+        .filter(|_| upstream.rewrites_host());
+    let probes = upstream
         .nodes()
         .iter()
         .map(|node| {
-            let port = active.port.unwrap_or(node.port);
-            let is_name = node.host.parse::<std::net::IpAddr>().is_err();
-            let host = match (&upstream.upstream_host, is_name) {
-                (Some(host), _) if upstream.rewrites_host() => host.clone(),
-                (_, true) => node.host.clone(),
-                (_, false) => active.host.clone().unwrap_or_else(|| node.host.clone()),
+            let at = Node {
+                host: &node.host,
+                port: node.port,
             };
-            let hostname = active.host.clone().unwrap_or_else(|| node.host.clone());
-            let lines = active.req_headers.clone().unwrap_or_default();
-            let kind = ai_instance::kind_of(active, lines, active.http_path.clone(), host);
-            let member = authority(&node.host, node.port, 0);
-            Planned {
-                owner: key.to_owned(),
-                report: ReportName {
-                    name: key.to_owned(),
-                    instance: None,
-                },
-                wanted: Wanted {
-                    probe: ProbeSpec {
-                        kind,
-                        host: node.host.clone(),
-                        port,
-                        hostname,
-                    },
-                    policy: active.policy(),
-                    lineage: format!("{key}/{member}"),
-                    checker: key.to_owned(),
-                },
-                member,
-            }
+            health::planned(key, &member_name(node), at, active, host)
+        })
+        .collect();
+    Some(Checker {
+        owner: key.to_owned(),
+        report: ReportName {
+            name: key.to_owned(),
+            instance: None,
+        },
+        kind: active.kind.as_str(),
+        probes,
+        remarks: checks.remarks(Traffic::Plain),
+    })
+}
+
+/// The nodes as members of the pool `key`, each with what judges it.
+fn members(
+    key: &str,
+    upstream: &written::Upstream,
+    nodes: &[written::Node],
+    assigned: &Assigned,
+) -> Result<Vec<MemberSpec>, String> {
+    let is_checked = upstream.active_checks().is_some();
+    nodes
+        .iter()
+        .map(|node| {
+            let name = member_name(node);
+            let targets = if is_checked {
+                assigned.judges(key, &name)?
+            } else {
+                Vec::new()
+            };
+            Ok(MemberSpec {
+                name,
+                weight: node.weight,
+                priority: node.priority,
+                targets,
+            })
         })
         .collect()
+}
+
+/// The name of a node inside its pool.
+fn member_name(node: &written::Node) -> String {
+    authority(&node.host, node.port, 0)
 }
 
 fn hash_key(upstream: &written::Upstream) -> HashKey {

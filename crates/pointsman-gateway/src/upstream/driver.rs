@@ -4,19 +4,21 @@
 //! for probes that are due, performs them, hands the results in, and sleeps until the next
 //! deadline. A verdict is public as soon as the call that brought the result returns.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use pointsman_balance::{Change, Monitor, Probe, ProbeOutcome, TargetId, Ticket};
 
 use crate::{
     gateway::State,
-    upstream::health::{Assigned, Planned, ProbeSpec},
+    upstream::health::{Checker, ProbeSpec, ReportName},
 };
 
 /// All targets that are checked, wherever they are configured.
 #[derive(Default)]
 pub struct Health {
     monitor: Monitor<ProbeSpec>,
+    /// Whose traffic each target decides about, for the log.
+    users: HashMap<TargetId, Vec<ReportName>>,
 }
 
 impl Health {
@@ -25,16 +27,25 @@ impl Health {
         Self::default()
     }
 
-    /// Settles which targets exist. Equal ones keep their state; the answer says which target
-    /// judges which member.
-    pub fn reconcile(&mut self, planned: &[Planned], now: Instant) -> (Assigned, Vec<TargetId>) {
-        let wanted = planned.iter().map(|plan| plan.wanted.clone()).collect();
-        let ids = self.monitor.reconcile(wanted, now);
-        let mut assigned = Assigned::default();
-        for (plan, id) in planned.iter().zip(&ids) {
-            assigned.note(&plan.owner, &plan.member, *id);
+    /// Settles which targets exist, and returns those of each checker, in the same order. Equal
+    /// ones keep their state.
+    pub fn reconcile(&mut self, checkers: &[&Checker], now: Instant) -> Vec<Vec<TargetId>> {
+        let probes = || checkers.iter().flat_map(|checker| &checker.probes);
+        let wanted = probes().map(|planned| planned.wanted.clone()).collect();
+        let mut ids = self.monitor.reconcile(wanted, now).into_iter();
+        self.users.clear();
+        let mut settled = Vec::with_capacity(checkers.len());
+        for checker in checkers {
+            let targets: Vec<TargetId> = ids.by_ref().take(checker.probes.len()).collect();
+            for target in &targets {
+                let users = self.users.entry(*target).or_default();
+                if users.last() != Some(&checker.report) {
+                    users.push(checker.report.clone());
+                }
+            }
+            settled.push(targets);
         }
-        (assigned, ids)
+        settled
     }
 
     /// The verdicts as they are now.
@@ -73,11 +84,30 @@ impl Health {
             return;
         };
         let target = format!("{}:{}", report.probe.host, report.probe.port);
+        let users = self.users_of(change.target);
         let (from, to) = (change.from.as_str(), change.to.as_str());
         if change.usable_changed {
-            tracing::warn!(target, from, to, cause = ?outcome, "health verdict changed");
+            tracing::warn!(target, users, from, to, cause = ?outcome, "health verdict changed");
         } else {
-            tracing::info!(target, from, to, cause = ?outcome, "health state changed");
+            tracing::info!(target, users, from, to, cause = ?outcome, "health state changed");
         }
     }
+
+    /// The resources and instances that a target decides about; the first few when there are many.
+    fn users_of(&self, target: TargetId) -> String {
+        let users = self.users.get(&target).map_or(&[][..], Vec::as_slice);
+        let mut text = users
+            .iter()
+            .take(USERS_NAMED)
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ");
+        if users.len() > USERS_NAMED {
+            text.push_str(&format!(" and {} more", users.len() - USERS_NAMED));
+        }
+        text
+    }
 }
+
+/// A line of the log names no more users of a target than this.
+const USERS_NAMED: usize = 8;

@@ -8,7 +8,9 @@ use std::{
 };
 
 use pointsman_gateway::{
-    failure::TransportFault, ports::SendError, upstream::destination::Destination,
+    failure::TransportFault,
+    ports::SendError,
+    upstream::destination::{Destination, Tls},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -46,19 +48,22 @@ impl Dialer {
         let Some(tls) = &destination.tls else {
             return Ok((Stream::Plain(tcp), address));
         };
-        let connector = self
-            .tls
-            .connector(tls)
-            .map_err(|error| refused(TransportFault::Tls, &error, Some(address)))?;
-        let name = ClientTls::server_name(&tls.server_name)
-            .map_err(|error| refused(TransportFault::Tls, &error, Some(address)))?;
+        Ok((self.secure(tcp, address, tls).await?, address))
+    }
+
+    /// `tcp`, connected to `address`, over TLS.
+    pub(crate) async fn secure(
+        &self,
+        tcp: TcpStream,
+        address: SocketAddr,
+        tls: &Tls,
+    ) -> Result<Stream, SendError> {
+        let failed = |error: &str| refused(TransportFault::Tls, error, Some(address));
+        let connector = self.tls.connector(tls).map_err(|error| failed(&error))?;
+        let name = ClientTls::server_name(&tls.server_name).map_err(|error| failed(&error))?;
         match connector.connect(name, tcp).await {
-            Ok(stream) => Ok((Stream::Tls(Box::new(stream)), address)),
-            Err(error) => Err(refused(
-                TransportFault::Tls,
-                &error.to_string(),
-                Some(address),
-            )),
+            Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+            Err(error) => Err(failed(&error.to_string())),
         }
     }
 

@@ -9,6 +9,7 @@
 )]
 
 pub(crate) mod client;
+pub(crate) mod secure;
 pub(crate) mod upstream;
 
 use std::{
@@ -24,6 +25,7 @@ use serde_json::Value;
 
 pub(crate) use self::{
     client::{Response, get, post_json, request},
+    secure::SecureUpstream,
     upstream::{Answer, Received, Upstream},
 };
 
@@ -238,6 +240,30 @@ impl Gateway {
             at_port.peek()?;
             at_port.all(|node| node["status"] == status).then_some(())
         });
+    }
+
+    /// Every checker of the health report.
+    pub(crate) fn checkers(&self) -> Vec<Value> {
+        let report = self.control("/v1/healthcheck").json();
+        report.as_array().cloned().unwrap_or_default()
+    }
+
+    /// The names in the health report, with the instance's where it has one.
+    pub(crate) fn checked(&self) -> Vec<String> {
+        let name = |one: &Value| match one["instance"].as_str() {
+            Some(instance) => format!("{} {instance}", one["name"].as_str().unwrap_or_default()),
+            None => one["name"].as_str().unwrap_or_default().to_owned(),
+        };
+        self.checkers().iter().map(name).collect()
+    }
+
+    /// Waits until the first node of an instance's checker satisfies `is_so`; returns that node.
+    pub(crate) fn wait_for_node(&self, instance: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        wait_until(&format!("the node of {instance}"), || {
+            let checkers = self.checkers();
+            let checker = checkers.iter().find(|one| one["instance"] == instance)?;
+            Some(checker["nodes"][0].clone()).filter(|node| is_so(node))
+        })
     }
 
     /// Sends a signal, such as `TERM`.

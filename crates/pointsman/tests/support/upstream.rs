@@ -64,6 +64,8 @@ pub(crate) enum Answer {
     Close,
     /// Nothing, for a long time.
     Silence,
+    /// One byte after the other, with a pause before each, until the peer has had enough.
+    Drip(u8, Duration),
     /// Another answer, later.
     After(Duration, Box<Self>),
 }
@@ -127,6 +129,9 @@ pub(crate) struct Upstream {
 
 struct Shared {
     handler: Box<Handler>,
+    probe_handler: Option<Box<Handler>>,
+    open: AtomicUsize,
+    most_open: AtomicUsize,
     requests: Mutex<Vec<Received>>,
     probes: Mutex<Vec<Received>>,
     healthy: AtomicBool,
@@ -140,7 +145,16 @@ impl Upstream {
     /// Starts one that answers with `handler`.
     pub(crate) fn start(handler: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-        Self::on(listener, handler)
+        Self::on(listener, handler, None)
+    }
+
+    /// Starts one that answers probes with a handler of their own.
+    pub(crate) fn probed(
+        handler: impl Fn(&Received) -> Answer + Send + Sync + 'static,
+        probes: impl Fn(&Received) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        Self::on(listener, handler, Some(Box::new(probes)))
     }
 
     /// Starts one on an address that was in use before.
@@ -149,16 +163,20 @@ impl Upstream {
         handler: impl Fn(&Received) -> Answer + Send + Sync + 'static,
     ) -> Self {
         let listener = wait_until("the port to be free", || TcpListener::bind(address).ok());
-        Self::on(listener, handler)
+        Self::on(listener, handler, None)
     }
 
     fn on(
         listener: TcpListener,
         handler: impl Fn(&Received) -> Answer + Send + Sync + 'static,
+        probe_handler: Option<Box<Handler>>,
     ) -> Self {
         let address = listener.local_addr().expect("bound");
         let shared = Arc::new(Shared {
             handler: Box::new(handler),
+            probe_handler,
+            open: AtomicUsize::new(0),
+            most_open: AtomicUsize::new(0),
             requests: Mutex::default(),
             probes: Mutex::default(),
             healthy: AtomicBool::new(true),
@@ -175,7 +193,12 @@ impl Upstream {
                 }
                 let shared = Arc::clone(&theirs);
                 let number = shared.connections.fetch_add(1, Ordering::SeqCst);
-                std::thread::spawn(move || serve(&stream, number, &shared));
+                std::thread::spawn(move || {
+                    let open = shared.open.fetch_add(1, Ordering::SeqCst) + 1;
+                    shared.most_open.fetch_max(open, Ordering::SeqCst);
+                    serve(&stream, number, &shared);
+                    shared.open.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
         Self { address, shared }
@@ -234,6 +257,21 @@ impl Upstream {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
+    /// The most connections that were open at once.
+    pub(crate) fn most_open(&self) -> usize {
+        self.shared.most_open.load(Ordering::SeqCst)
+    }
+
+    /// How many connections have carried traffic.
+    pub(crate) fn traffic_connections(&self) -> usize {
+        let requests = self.requests();
+        let numbers: std::collections::BTreeSet<usize> = requests
+            .iter()
+            .map(|received| received.connection)
+            .collect();
+        numbers.len()
+    }
+
     /// Waits until a peer has closed its connection while a response was being written.
     pub(crate) fn wait_for_early_close(&self) -> Instant {
         wait_until("the gateway to close", || {
@@ -249,6 +287,13 @@ impl Upstream {
     /// Pieces of streams written so far.
     pub(crate) fn written(&self) -> usize {
         self.shared.written.load(Ordering::SeqCst)
+    }
+}
+
+impl Shared {
+    fn note_early_close(&self) {
+        let mut closed = self.closed_early.lock().expect("not poisoned");
+        closed.push(Instant::now());
     }
 }
 
@@ -271,9 +316,13 @@ fn serve(stream: &TcpStream, connection: usize, shared: &Shared) {
             || received.target.starts_with("/status")
             || received.header("x-probe").is_some();
         let answer = if is_probe {
-            shared.probes.lock().expect("not poisoned").push(received);
             let healthy = shared.healthy.load(Ordering::SeqCst);
-            Answer::text(if healthy { 200 } else { 500 }, "")
+            let answer = match &shared.probe_handler {
+                Some(handler) => handler(&received),
+                None => Answer::text(if healthy { 200 } else { 500 }, ""),
+            };
+            shared.probes.lock().expect("not poisoned").push(received);
+            answer
         } else {
             let answer = (shared.handler)(&received);
             shared.requests.lock().expect("not poisoned").push(received);
@@ -375,20 +424,12 @@ fn write(mut stream: &TcpStream, answer: Answer, shared: &Shared) -> bool {
             }
             for piece in pieces {
                 if !pause.is_zero() && closed_within(stream, pause) {
-                    shared
-                        .closed_early
-                        .lock()
-                        .expect("not poisoned")
-                        .push(Instant::now());
+                    shared.note_early_close();
                     return false;
                 }
                 let chunk = [format!("{:x}\r\n", piece.len()).as_bytes(), &piece, b"\r\n"].concat();
                 if stream.write_all(&chunk).is_err() {
-                    shared
-                        .closed_early
-                        .lock()
-                        .expect("not poisoned")
-                        .push(Instant::now());
+                    shared.note_early_close();
                     return false;
                 }
                 shared.written.fetch_add(1, Ordering::SeqCst);
@@ -403,11 +444,7 @@ fn write(mut stream: &TcpStream, answer: Answer, shared: &Shared) -> bool {
             let chunk = format!("{:x}\r\n{event}\r\n", event.len());
             while !shared.stop.load(Ordering::SeqCst) {
                 if closed_within(stream, pause) || stream.write_all(chunk.as_bytes()).is_err() {
-                    shared
-                        .closed_early
-                        .lock()
-                        .expect("not poisoned")
-                        .push(Instant::now());
+                    shared.note_early_close();
                     return false;
                 }
                 shared.written.fetch_add(1, Ordering::SeqCst);
@@ -421,26 +458,24 @@ fn write(mut stream: &TcpStream, answer: Answer, shared: &Shared) -> bool {
         Answer::Close => false,
         Answer::Silence => {
             if closed_within(stream, super::DEADLINE) {
-                shared
-                    .closed_early
-                    .lock()
-                    .expect("not poisoned")
-                    .push(Instant::now());
+                shared.note_early_close();
             }
             false
         }
+        Answer::Drip(byte, pause) => drip(stream, byte, pause),
         Answer::After(pause, answer) => {
             if closed_within(stream, pause) {
-                shared
-                    .closed_early
-                    .lock()
-                    .expect("not poisoned")
-                    .push(Instant::now());
+                shared.note_early_close();
                 return false;
             }
             write(stream, *answer, shared)
         }
     }
+}
+
+fn drip(mut stream: &TcpStream, byte: u8, pause: Duration) -> bool {
+    while !closed_within(stream, pause) && stream.write_all(&[byte]).is_ok() {}
+    false
 }
 
 /// Waits for `pause`, or less if the peer closes.

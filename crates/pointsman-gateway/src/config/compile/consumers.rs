@@ -9,10 +9,14 @@ use super::{
     Compiler,
     plugins::{self, Merged},
 };
-use crate::config::{
-    document::Problem,
-    reference,
-    snapshot::{Consumer, Consumers, Identity},
+use crate::{
+    config::{
+        document::{Item, Problem},
+        reference,
+        resource::consumer::Consumer as Written,
+        snapshot::{Consumer, Consumers, Identity},
+    },
+    plugin::chain::Chain,
 };
 
 impl Compiler<'_> {
@@ -26,15 +30,8 @@ impl Compiler<'_> {
                 .group_id
                 .as_ref()
                 .map(|id| document.consumer_group(id));
-            let mut merged = Merged::default();
-            if let Some(Some(group)) = &group {
-                merged.lay(&group.value.plugins, &group.key);
-            }
-            merged.lay(&written.plugins, &item.key);
-            let registry = self.registry;
-            let merged =
-                merged.without(|name| registry.kind(name).is_some_and(|kind| kind.schema.is_auth));
-            let chain = match self.chain(&merged, &item.label()) {
+            let group_key = group.flatten().map(|group| group.key.as_str());
+            let chain = match self.consumer_chain(group_key, item) {
                 Ok(chain) => chain,
                 Err(error) => {
                     self.problems
@@ -49,6 +46,7 @@ impl Compiler<'_> {
             let custom_id = labels
                 .get("custom_id")
                 .and_then(|value| HeaderValue::from_str(value).ok());
+            self.keep_pools(&chain);
             let consumer = Arc::new(Consumer {
                 username: written.username.clone(),
                 username_header,
@@ -86,6 +84,23 @@ impl Compiler<'_> {
         consumers
     }
 
+    /// The plugins that a consumer brings along, laid over its group's.
+    fn consumer_chain(
+        &mut self,
+        group_key: Option<&str>,
+        item: &Item<Written>,
+    ) -> Result<Chain, String> {
+        let mut merged = Merged::default();
+        if let Some(key) = group_key {
+            merged.lay(self.carriers.at(key)?);
+        }
+        merged.lay(self.carriers.at(&item.key)?);
+        let registry = self.registry;
+        let merged =
+            merged.without(|name| registry.kind(name).is_some_and(|kind| kind.schema.is_auth));
+        self.chain(&merged, &item.label())
+    }
+
     fn identities(
         &mut self,
         consumers: &mut Consumers,
@@ -116,7 +131,7 @@ impl Compiler<'_> {
             let identity = Identity {
                 consumer: Arc::clone(consumer),
                 credential_id: credential_id.clone(),
-                conf: Arc::new(conf),
+                conf: Arc::new(conf.into_owned()),
             };
             if let Some(other) = consumers.add_identity(kind.schema.name, &value, identity) {
                 let message = format!(

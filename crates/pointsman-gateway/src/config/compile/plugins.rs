@@ -1,12 +1,12 @@
 //! Plugins of a route, service, plugin_config, consumer or global rule: merged, then built.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::Compiler;
+use super::{Compiler, carriers::Carrier};
 use crate::{
-    config::{document::Problem, reference, snapshot::PoolRef},
+    config::{document::Problem, reference},
     plugin::{
         chain::{Chain, Entry, Origin},
         registry::Building,
@@ -21,10 +21,10 @@ pub(super) struct Merged<'a> {
 }
 
 impl<'a> Merged<'a> {
-    /// Lays the plugins of `owner` over what is there.
-    pub(super) fn lay(&mut self, plugins: &'a Map<String, Value>, owner: &'a str) {
-        for (name, conf) in plugins {
-            self.plugins.insert(name, (conf, owner));
+    /// Lays the plugins of `carrier` over what is there.
+    pub(super) fn lay(&mut self, carrier: &Carrier<'a>) {
+        for (name, conf) in carrier.plugins.into_iter().flatten() {
+            self.plugins.insert(name, (conf, carrier.key));
         }
     }
 
@@ -53,34 +53,34 @@ impl Compiler<'_> {
 
     /// All global rules folded into one chain; a plugin that two of them have runs in neither.
     pub(super) fn global_chain(&mut self) -> Chain {
-        let document = Arc::clone(self.document);
+        let carriers = self.carriers;
+        let rules = || {
+            carriers.in_collection("global_rules").flat_map(|rule| {
+                let plugins = rule.plugins.into_iter().flatten();
+                plugins.map(move |(name, conf)| (rule, name.as_str(), conf))
+            })
+        };
         let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
-        for rule in &document.global_rules {
-            for name in rule.value.plugins.keys() {
-                *seen.entry(name).or_default() += 1;
-            }
+        for (_, name, _) in rules() {
+            *seen.entry(name).or_default() += 1;
         }
         let mut entries = Vec::new();
-        for rule in &document.global_rules {
-            for (name, conf) in &rule.value.plugins {
-                if seen.get(name.as_str()).is_some_and(|count| *count > 1) {
-                    let message = "more than one global rule has this plugin; it runs in none";
-                    let path = format!("plugins.{name}");
-                    self.problems
-                        .push(Problem::error(&rule.label(), &path, message));
-                    continue;
-                }
-                if is_disabled(conf) {
-                    continue;
-                }
-                match self.entry(name, conf, &rule.key, &rule.label()) {
-                    Ok(entry) => entries.push(entry),
-                    Err(error) => {
-                        let path = format!("plugins.{name}");
-                        self.problems
-                            .push(Problem::error(&rule.label(), &path, &error));
-                    }
-                }
+        for (rule, name, conf) in rules() {
+            let path = format!("plugins.{name}");
+            if seen.get(name).is_some_and(|count| *count > 1) {
+                let message = "more than one global rule has this plugin; it runs in none";
+                self.problems
+                    .push(Problem::error(&rule.label(), &path, message));
+                continue;
+            }
+            if is_disabled(conf) {
+                continue;
+            }
+            match self.entry(name, conf, rule.key, &rule.label()) {
+                Ok(entry) => entries.push(entry),
+                Err(error) => self
+                    .problems
+                    .push(Problem::error(&rule.label(), &path, &error)),
             }
         }
         Chain::new(entries)
@@ -110,15 +110,11 @@ impl Compiler<'_> {
             owner,
             metadata: document.metadata(name),
             sinks: self.sinks,
-            health: self.assigned,
+            assigned: self.assigned,
             previous: &*self,
             warnings: &mut warnings,
         };
         let plugin = (kind.build)(&conf, &mut building)?;
-        if let Some(target) = plugin.ai_target() {
-            self.pools
-                .insert(target.key.clone(), PoolRef::Ai(Arc::clone(target)));
-        }
         for warning in warnings {
             self.problems.push(Problem::warning(
                 label,
@@ -149,8 +145,13 @@ pub(super) fn is_disabled(conf: &Value) -> bool {
 }
 
 /// `conf` with its `$env://` references replaced; one that cannot be resolved stays as it is.
-pub(super) fn resolved(conf: &Value, env: &dyn Fn(&str) -> Option<String>) -> Value {
-    let mut conf = conf.clone();
-    reference::resolve(&mut conf, env);
+pub(super) fn resolved<'c>(
+    conf: &'c Value,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Cow<'c, Value> {
+    let mut conf = Cow::Borrowed(conf);
+    if reference::any(&conf) {
+        reference::resolve(conf.to_mut(), env);
+    }
     conf
 }

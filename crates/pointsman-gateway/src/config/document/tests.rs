@@ -134,6 +134,136 @@ fn ai_plugins_are_checked_by_their_schema() {
     );
 }
 
+/// Bounds are told with the path of the value, whatever the type behind it holds; names that carry
+/// credentials and lines that become part of a probe are checked (D-14, 1.6).
+#[test]
+fn values_out_of_bounds_are_told_by_their_path() {
+    let instance = |more: &str| {
+        format!(
+            "routes:\n  - id: r\n    uri: /a\n    plugins: {{ai-proxy-multi: {{instances: [{{name: a, \
+             provider: openai, {more}}}]}}}}"
+        )
+    };
+    let nodes = |nodes: &str| format!("upstreams:\n  - {{id: 1, nodes: {nodes}}}");
+    let one = |text: &str, path: &str, message: &str| {
+        let (_, problems) = parse(text);
+        assert!(
+            problems.len() == 1 && problems[0].contains(path) && problems[0].contains(message),
+            "{text}\n{problems:?}"
+        );
+    };
+    let wrong = |more: &str, path: &str, message: &str| {
+        let path = format!("plugins.ai-proxy-multi.instances[0].{path}");
+        one(&instance(more), &path, message);
+    };
+    wrong(
+        "weight: 5000000000, auth: {}",
+        "weight",
+        "at most 4294967295",
+    );
+    let priority = "weight: 1, auth: {}, priority: 3000000000";
+    wrong(priority, "priority", "at most 2147483647");
+    let pattern = "failed to match pattern";
+    wrong(
+        "weight: 1, auth: {header: {\"a b\": x}}",
+        "auth.header",
+        pattern,
+    );
+    wrong(
+        "weight: 1, auth: {query: {\"a&b\": x}}",
+        "auth.query",
+        pattern,
+    );
+    one(
+        &nodes("{\"a:1\": 5000000000}"),
+        "nodes.a:1",
+        "at most 4294967295",
+    );
+    let list = nodes("[{host: a, weight: 5000000000}]");
+    one(&list, "nodes[0].weight", "at most 4294967295");
+    let active = |active: &str| format!("weight: 1, auth: {{}}, checks: {{active: {{{active}}}}}");
+    for (text, path, message) in [
+        (
+            "concurrency: 5000000000",
+            "concurrency",
+            "at most 4294967295",
+        ),
+        ("http_path: \"/a\\r\\nX: y\"", "http_path", pattern),
+        ("http_path: \"/a b\"", "http_path", pattern),
+        ("req_headers: [\"no colon\"]", "req_headers[0]", pattern),
+        (
+            "req_headers: [\"A: b\\r\\nC: d\"]",
+            "req_headers[0]",
+            pattern,
+        ),
+        ("req_headers: [\"A B: c\"]", "req_headers[0]", pattern),
+    ] {
+        wrong(&active(text), &format!("checks.active.{path}"), message);
+    }
+    let fine = "http_path: \"/a?b=c%20\", req_headers: [\"A: b c\", \"X-Y:\"]";
+    check(&instance(&active(fine)), &[]);
+    check(
+        &instance("weight: 4294967295, auth: {query: {api-key: x}}"),
+        &[],
+    );
+}
+
+/// 1.8, B-018, B-019: what `semantic_opts` says is checked under every algorithm.
+#[test]
+fn semantic_options_are_checked() {
+    let conf = |algorithm: &str, options: &str, more: &str| {
+        format!(
+            "routes:\n  - id: r\n    uri: /a\n    plugins: {{ai-proxy-multi: {{instances: [{{name: a, \
+             provider: openai, weight: 1, auth: {{}}, examples: [x]}}, {{name: b, provider: openai, \
+             weight: 1, auth: {{}}{more}}}], balancer: {{algorithm: {algorithm}}}, \
+             semantic_opts: {{{options}}}}}}}"
+        )
+    };
+    let good = "embeddings: {provider: openai, model: m, auth: {}}";
+    check(&conf("roundrobin", good, ""), &[]);
+    for (algorithm, options, part) in [
+        (
+            "roundrobin",
+            "threshold: 0.5",
+            "property \"embeddings\" is required",
+        ),
+        (
+            "roundrobin",
+            &format!("{good}, threshold: 5"),
+            "expected 5 to be at most 1",
+        ),
+        (
+            "roundrobin",
+            &good.replace("openai", "gemini"),
+            "matches none of the enum values",
+        ),
+        (
+            "roundrobin",
+            &format!("{good}, fallback: \"\""),
+            "string too short",
+        ),
+        (
+            "semantic",
+            &good.replace(", model: m", ""),
+            "property \"model\" is required",
+        ),
+        ("semantic", &good.replace("{}", "{gcp: {}}"), "found gcp"),
+        // B-019: the fallback is not excepted.
+        (
+            "semantic",
+            &format!("{good}, fallback: b"),
+            "instance 'b': must configure non-empty examples",
+        ),
+    ] {
+        let (document, problems) = parse(&conf(algorithm, options, ""));
+        assert!(document.routes.is_empty());
+        assert!(
+            problems.iter().any(|p| p.contains(part)),
+            "{part}: {problems:?}"
+        );
+    }
+}
+
 /// B-011, B-012, G-079
 #[test]
 fn upstreams_are_checked() {

@@ -86,7 +86,7 @@ pub struct AiProxyMulti {
     #[serde(default)]
     pub balancer: Balancer,
     /// Needed for `semantic`.
-    pub semantic_opts: Option<Value>,
+    pub semantic_opts: Option<SemanticOpts>,
     /// What makes an attempt fail over.
     pub fallback_strategy: Option<FallbackStrategy>,
     /// Further statuses that do.
@@ -141,9 +141,10 @@ pub struct Instance {
 #[serde(deny_unknown_fields, default)]
 pub struct Auth {
     /// Headers, over the client's.
-    #[schemars(extend("propertyNames" = {"pattern": "^[a-zA-Z0-9._-]+$"}))]
+    #[schemars(extend("propertyNames" = {"pattern": AUTH_NAME}))]
     pub header: Option<BTreeMap<String, String>>,
     /// Query arguments.
+    #[schemars(extend("propertyNames" = {"pattern": AUTH_NAME}))]
     pub query: Option<BTreeMap<String, String>>,
     /// Service account, for Google.
     pub gcp: Option<Map<String, Value>>,
@@ -225,6 +226,60 @@ pub struct RequestBodies {
     pub bedrock_converse: Option<Map<String, Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passthrough: Option<Map<String, Value>>,
+}
+
+/// `semantic_opts`.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
+pub struct SemanticOpts {
+    /// What makes vectors of texts.
+    pub embeddings: Embeddings,
+    /// Least similarity.
+    #[schemars(range(min = -1, max = 1))]
+    pub threshold: Option<f64>,
+    /// The instance for everything that resembles no example.
+    #[schemars(length(min = 1))]
+    pub fallback: Option<String>,
+    /// Show scores in response headers.
+    #[serde(default)]
+    pub debugging: bool,
+}
+
+/// `semantic_opts.embeddings`.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
+pub struct Embeddings {
+    /// Who makes them.
+    #[schemars(extend("enum" = ["openai", "azure-openai"]))]
+    pub provider: String,
+    /// With which model.
+    #[schemars(length(min = 1))]
+    pub model: String,
+    /// Credentials.
+    pub auth: EmbeddingsAuth,
+    /// Where.
+    pub endpoint: Option<String>,
+    /// Milliseconds.
+    #[schemars(range(min = 1))]
+    pub timeout: Option<u64>,
+    /// Verify the certificate.
+    pub ssl_verify: Option<bool>,
+}
+
+/// `semantic_opts.embeddings.auth`. `Debug` shows no value.
+#[derive(Clone, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EmbeddingsAuth {
+    /// Headers.
+    #[schemars(extend("propertyNames" = {"pattern": AUTH_NAME}))]
+    pub header: Option<BTreeMap<String, String>>,
+    /// Query arguments.
+    #[schemars(extend("propertyNames" = {"pattern": AUTH_NAME}))]
+    pub query: Option<BTreeMap<String, String>>,
+}
+
+impl std::fmt::Debug for EmbeddingsAuth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EmbeddingsAuth(..)")
+    }
 }
 
 /// `balancer`. Without `algorithm` it is round robin.
@@ -443,6 +498,9 @@ pub fn multi_schema() -> PluginSchema {
         check: check::multi,
     }
 }
+
+/// Names of headers and query arguments that carry credentials.
+const AUTH_NAME: &str = "^[a-zA-Z0-9._-]+$";
 
 /// Every provider that a configuration may name.
 pub const PROVIDERS: [&str; 10] = [

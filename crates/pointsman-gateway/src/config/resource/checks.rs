@@ -38,7 +38,9 @@ pub struct Active {
     /// Method of the probe.
     #[schemars(extend("enum" = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE", "PURGE"]))]
     pub http_method: String,
-    /// Path and query of the probe.
+    /// Path and query of the probe. What would end the line or the head is refused: it is sent
+    /// as it stands.
+    #[schemars(regex(pattern = r"^[^\x00-\x20\x7f]*$"))]
     pub http_path: String,
     /// Body of the probe.
     pub http_req_body: String,
@@ -47,7 +49,7 @@ pub struct Active {
     /// SNI of an https probe; not documented by APISIX, honoured by it.
     pub https_sni: Option<String>,
     /// Further lines, `Name: value`.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1), extend("items" = {"type": "string", "pattern": HEADER_LINE}))]
     pub req_headers: Option<Vec<String>>,
     /// When a target counts as healthy.
     pub healthy: Option<Healthy>,
@@ -165,23 +167,59 @@ impl Active {
             concurrency: self.concurrency.max(1),
         }
     }
+}
 
-    /// What an operator coming from APISIX should know about this check.
-    pub fn remarks(&self) -> Vec<String> {
+impl Kind {
+    /// As written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// Whose checks they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// A plain upstream's.
+    Plain,
+    /// An AI instance's.
+    Ai,
+}
+
+impl Checks {
+    /// What an operator coming from APISIX should know about these checks: path and text.
+    pub fn remarks(&self, traffic: Traffic) -> Vec<(String, String)> {
         let mut remarks = Vec::new();
-        for (name, missing) in [
-            ("healthy", self.healthy.is_none()),
-            ("unhealthy", self.unhealthy.is_none()),
-        ] {
-            if missing {
-                remarks.push(format!(
-                    "checks.active.{name} is missing: the documented defaults apply (APISIX would not probe in that state)"
-                ));
-            }
+        let active = self.active.iter().flat_map(|active| {
+            [
+                ("healthy", active.healthy.is_none()),
+                ("unhealthy", active.unhealthy.is_none()),
+            ]
+        });
+        for (name, _) in active.filter(|(_, is_missing)| *is_missing) {
+            let text = format!(
+                "`{name}` is missing: its documented defaults apply (APISIX would not probe in \
+                 that state)"
+            );
+            remarks.push((format!("checks.active.{name}"), text));
+        }
+        if self.passive.is_some() {
+            let text = match traffic {
+                Traffic::Plain => {
+                    "passive checks are not supported yet and have no effect; the active ones apply"
+                }
+                Traffic::Ai => "passive checks have no effect on AI instances, as in APISIX",
+            };
+            remarks.push(("checks.passive".to_owned(), text.to_owned()));
         }
         remarks
     }
 }
 
+/// A header's name, a colon, and a value that ends with the line.
+const HEADER_LINE: &str = r"^[0-9A-Za-z!#$%&'*+.^_`|~-]+:[^\x00-\x08\x0a-\x1f\x7f]*$";
 /// A probe gets at least this long.
 const TIMEOUT_MIN: Duration = Duration::from_millis(10);

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{
     Id, Timeout,
-    checks::Checks,
+    checks::{Active, Checks},
     shared::{HOST_PATTERN, Labels},
 };
 
@@ -163,6 +163,11 @@ impl Upstream {
             .as_ref()
             .and_then(|tls| tls.verify)
             .unwrap_or(false)
+    }
+
+    /// `checks.active`.
+    pub fn active_checks(&self) -> Option<&Active> {
+        self.checks.as_ref()?.active.as_ref()
     }
 
     /// `pass_host: rewrite`.

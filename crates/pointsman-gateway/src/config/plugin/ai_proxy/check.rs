@@ -51,6 +51,17 @@ fn is_endpoint(endpoint: &str) -> bool {
     rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['/', '?', '#']))
 }
 
+/// Whether an endpoint names more than a host: `/` and a query alone are no path.
+fn has_path(endpoint: &str) -> bool {
+    let rest = endpoint
+        .split_once("://")
+        .map_or(endpoint, |(_, rest)| rest);
+    let path = rest.find('/').map_or("", |start| &rest[start..]);
+    let before_path = &rest[..rest.len() - path.len()];
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    !before_path.contains(['?', '#']) && !matches!(path, "" | "/")
+}
+
 fn check_provider(instance: &Instance) -> Result<(), String> {
     if let Some(json) = instance
         .auth
@@ -92,41 +103,20 @@ fn check_provider(instance: &Instance) -> Result<(), String> {
 
 /// What is wrong with a `semantic` configuration; one without a mistake is not supported yet.
 fn check_semantic(conf: &AiProxyMulti) -> Result<(), String> {
-    let embeddings = conf
-        .semantic_opts
-        .as_ref()
-        .and_then(|options| options.get("embeddings"));
-    let Some(embeddings) = embeddings.and_then(Value::as_object) else {
+    let Some(options) = &conf.semantic_opts else {
         return Err("property \"semantic_opts.embeddings\" is required for semantic".to_owned());
     };
-    for name in ["provider", "model", "auth"] {
-        if !embeddings.contains_key(name) {
-            return Err(format!(
-                "property \"{name}\" is required in semantic_opts.embeddings"
-            ));
-        }
-    }
-    if let Some(auth) = embeddings["auth"].as_object()
-        && let Some(other) = auth
-            .keys()
-            .find(|key| !matches!(key.as_str(), "header" | "query"))
-    {
-        return Err(format!("additional properties forbidden, found {other}"));
-    }
-    let endpoint = embeddings.get("endpoint").and_then(Value::as_str);
+    let endpoint = options.embeddings.endpoint.as_deref();
     if endpoint.is_some_and(|endpoint| !is_endpoint(endpoint)) {
         return Err("invalid `semantic_opts.embeddings.endpoint`".to_owned());
     }
-    if embeddings["provider"] == "azure-openai" {
-        let path = endpoint
-            .and_then(|text| text.splitn(4, '/').nth(3))
-            .unwrap_or_default();
-        if endpoint.is_none() {
+    if options.embeddings.provider == "azure-openai" {
+        let Some(endpoint) = endpoint else {
             return Err(
                 "semantic_opts.embeddings.endpoint is required for azure-openai".to_owned(),
             );
-        }
-        if path.is_empty() {
+        };
+        if !has_path(endpoint) {
             return Err(
                 "semantic_opts.embeddings.endpoint must be the full deployment path".to_owned(),
             );
@@ -145,12 +135,8 @@ fn check_semantic(conf: &AiProxyMulti) -> Result<(), String> {
             ));
         }
     }
-    let fallback = conf
-        .semantic_opts
-        .as_ref()
-        .and_then(|options| options.get("fallback")?.as_str());
-    if let Some(name) = fallback
-        && !conf.instances.iter().any(|instance| instance.name == name)
+    if let Some(name) = &options.fallback
+        && !conf.instances.iter().any(|instance| instance.name == *name)
     {
         return Err(format!("semantic_opts.fallback: unknown instance '{name}'"));
     }
@@ -249,6 +235,27 @@ mod tests {
                 good.clone(),
             ),
             "full deployment path",
+        );
+        // V-11: a query is no path.
+        for bare in [
+            "https://a.com",
+            "https://a.com/?api-version=1",
+            "https://a.com?a=/b",
+        ] {
+            fails(
+                conf(
+                    with(json!({"provider": "azure-openai", "endpoint": bare})),
+                    good.clone(),
+                ),
+                "full deployment path",
+            );
+        }
+        fails(
+            conf(
+                with(json!({"provider": "azure-openai", "endpoint": "https://a.com/d/e?v=1"})),
+                good.clone(),
+            ),
+            "not supported yet",
         );
         let mut options = with(json!({}));
         options["fallback"] = json!("nope");

@@ -1,0 +1,73 @@
+//! An upstream that speaks TLS, for probes.
+
+use std::{
+    collections::BTreeSet,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener},
+    sync::{Arc, Mutex},
+};
+
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
+use super::wait_until;
+
+/// An upstream over TLS that notes SNI and `Host`, and answers everything alike.
+pub(crate) struct SecureUpstream {
+    pub(crate) address: SocketAddr,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// SNI and `Host`.
+pub(crate) type Seen = BTreeSet<(Option<String>, String)>;
+
+impl SecureUpstream {
+    /// Starts one that answers everything with `status`.
+    pub(crate) fn start(status: u16) -> Self {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
+        let cert = CertificateDer::from_pem_slice(made.cert.pem().as_bytes()).expect("PEM");
+        let key = made.signing_key.serialize_pem();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![cert], key)
+            .expect("a pair");
+        let config = Arc::new(config);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let seen: Arc<Mutex<Seen>> = Arc::default();
+        let theirs = Arc::clone(&seen);
+        let answer = format!("HTTP/1.1 {status} Scripted\r\nContent-Length: 0\r\n\r\n");
+        std::thread::spawn(move || {
+            for tcp in listener.incoming().flatten() {
+                let connection = ServerConnection::new(Arc::clone(&config)).expect("made");
+                let mut stream = StreamOwned::new(connection, tcp);
+                let mut head = [0u8; 4096];
+                let Ok(read) = stream.read(&mut head) else {
+                    continue;
+                };
+                let text = String::from_utf8_lossy(&head[..read]).into_owned();
+                let host = text.lines().find_map(|line| line.strip_prefix("Host: "));
+                let sni = stream.conn.server_name().map(str::to_owned);
+                let noted = (sni, host.unwrap_or_default().to_owned());
+                theirs.lock().expect("not poisoned").insert(noted);
+                // The peer may have gone.
+                let _ = stream.write_all(answer.as_bytes());
+                stream.conn.send_close_notify();
+                let _ = stream.flush();
+            }
+        });
+        Self { address, seen }
+    }
+
+    /// Waits until what was seen satisfies `is_so`.
+    pub(crate) fn wait_for(&self, is_so: impl Fn(&Seen) -> bool) -> Seen {
+        wait_until("the probes over TLS", || {
+            let seen = self.seen.lock().expect("not poisoned").clone();
+            Some(seen).filter(&is_so)
+        })
+    }
+}
