@@ -79,10 +79,12 @@ pub(crate) fn outline(text: &[u8]) -> Result<Outline, Invalid> {
 /// Checks all of `text` and shows the outermost members to `member`, in order. Returns what the
 /// outermost value is, and the offset of its closing brace if it is an object.
 pub(crate) fn visit(text: &[u8], member: impl FnMut(Member)) -> Result<(Kind, usize), Invalid> {
-    if let Err(error) = simdutf8::compat::from_utf8(text) {
+    // The form that does not tell the place is the faster one.
+    if simdutf8::basic::from_utf8(text).is_err() {
         return Err(Invalid {
             what: "not UTF-8",
-            offset: error.valid_up_to(),
+            offset: simdutf8::compat::from_utf8(text)
+                .map_or_else(|error| error.valid_up_to(), str::len),
         });
     }
     let mut walk = Walk { text, at: 0 };

@@ -19,8 +19,17 @@ use crate::forward::relay::Relay;
 /// Why a body could not be read to its end.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A body of unknown origin, driven by whoever reads it.
-pub type StreamBody = Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError>>>;
+/// A body that arrives from outside, driven by whoever reads it.
+pub trait Arriving: HttpBody<Data = Bytes, Error = BodyError> {
+    /// The reader will take nothing but the whole body: one of up to `bytes` may come in one
+    /// frame, so that it need not be copied together. A hint, no promise.
+    fn gather(self: Pin<&mut Self>, bytes: usize) {
+        let _ = bytes;
+    }
+}
+
+/// A body of unknown origin.
+pub type StreamBody = Pin<Box<dyn Arriving>>;
 
 /// A request or response body.
 #[derive(Default)]
@@ -142,6 +151,11 @@ pub async fn collect(
     expected: Option<u64>,
     limit: u64,
 ) -> Result<Bytes, CollectError> {
+    if let Body::Stream(stream) = body {
+        stream
+            .as_mut()
+            .gather(usize::try_from(limit).unwrap_or(usize::MAX));
+    }
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     let mut seen = 0u64;

@@ -85,6 +85,16 @@ pub enum Failure {
     BadPath,
     /// Two framings in one request (`Content-Length` and `Transfer-Encoding`).
     AmbiguousLength,
+    /// A request head that is not HTTP/1.1, and what is wrong with it.
+    BadHead(&'static str),
+    /// A request head of more bytes or lines than the gateway accepts.
+    HeadTooLarge,
+    /// A request target longer than the gateway accepts.
+    TargetTooLong,
+    /// A request head that did not arrive in time.
+    HeadTimeout,
+    /// A `Transfer-Encoding` other than `chunked`.
+    UnknownCoding,
     /// A request whose method is refused before routing (TRACE, CONNECT).
     MethodRefused,
     /// The request body is larger than the gateway accepts.
@@ -114,6 +124,11 @@ impl Failure {
             Self::NoRoute
             | Self::BadPath
             | Self::AmbiguousLength
+            | Self::BadHead(_)
+            | Self::HeadTooLarge
+            | Self::TargetTooLong
+            | Self::HeadTimeout
+            | Self::UnknownCoding
             | Self::MethodRefused
             | Self::BodyTooLarge
             | Self::BodyTimeout
@@ -145,12 +160,17 @@ impl Failure {
             Self::UpstreamMissing | Self::NothingToPick | Self::ResponseTooLarge => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::BadPath | Self::AmbiguousLength | Self::BodyBroken | Self::Refused(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::BadPath
+            | Self::AmbiguousLength
+            | Self::BadHead(_)
+            | Self::BodyBroken
+            | Self::Refused(_) => StatusCode::BAD_REQUEST,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
             Self::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::HeadTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Transport(fault) | Self::PlainTransport(fault) if fault.is_timeout() => {
                 StatusCode::GATEWAY_TIMEOUT
             }
@@ -175,6 +195,11 @@ impl Failure {
             Self::AmbiguousLength => {
                 "the request has both Content-Length and Transfer-Encoding; send one of them"
             }
+            Self::BadHead(what) => what,
+            Self::HeadTooLarge => "the request's headers are too large or too many",
+            Self::TargetTooLong => "the request target is too long",
+            Self::HeadTimeout => "the request's head did not arrive in time",
+            Self::UnknownCoding => "Transfer-Encoding may only be `chunked`",
             Self::MethodRefused => "this method is not allowed",
             Self::BodyTooLarge => "the request body is too large",
             Self::BodyTimeout => "the request body did not arrive in time",
@@ -206,7 +231,14 @@ impl Failure {
             .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         if matches!(
             self,
-            Self::AmbiguousLength | Self::BodyTimeout | Self::BodyBroken
+            Self::AmbiguousLength
+                | Self::BadHead(_)
+                | Self::HeadTooLarge
+                | Self::TargetTooLong
+                | Self::HeadTimeout
+                | Self::UnknownCoding
+                | Self::BodyTimeout
+                | Self::BodyBroken
         ) {
             // What follows on this connection cannot be told apart from the rest of the body.
             response

@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, Request, Response, header};
 use pointsman_balance::Availability;
 
 use crate::{
-    body::{Body, CollectError},
+    body::{Body, BodyError, CollectError},
     config::snapshot::{Backend, Snapshot},
     exchange::{Exchange, Matched, Peer},
     failure::Failure,
@@ -258,10 +258,15 @@ fn merge_consumer(exchange: &mut Exchange) -> Result<(), Failure> {
 pub(crate) fn body_failure(error: &CollectError) -> Failure {
     match error {
         CollectError::TooLarge(_) => Failure::BodyTooLarge,
-        CollectError::Broken(source) => match source.downcast_ref::<crate::ports::BodyTimeout>() {
-            Some(_) => Failure::BodyTimeout,
-            None => Failure::BodyBroken,
-        },
+        CollectError::Broken(source) => stream_failure(source),
+    }
+}
+
+/// What an error of the client's body means.
+pub(crate) fn stream_failure(error: &BodyError) -> Failure {
+    match error.downcast_ref::<crate::ports::BodyTimeout>() {
+        Some(_) => Failure::BodyTimeout,
+        None => Failure::BodyBroken,
     }
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use pointsman_balance::Picked;
 
 use crate::{
-    body::Body,
+    body::{Body, BodyError},
     failure::TransportFault,
     upstream::destination::{Destination, Keepalive, Timeouts},
 };
@@ -65,8 +65,11 @@ pub struct SendError {
     pub detail: String,
     /// The address that was dialled, if it came to that.
     pub address: Option<SocketAddr>,
-    /// The request, if nothing of it can have reached the target.
-    pub unsent: Option<http::Request<Body>>,
+    /// Set if nothing of the request can have reached the target: its body, to be sent again if
+    /// it was a stream.
+    pub unsent: Option<Body>,
+    /// The client's body broke off while it was passed on: the fault is not the target's.
+    pub client: Option<BodyError>,
 }
 
 /// The error of a response body that broke off.

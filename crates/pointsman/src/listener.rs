@@ -5,6 +5,8 @@
 //! start: an address that is taken is one clear line and an exit, not half a start.
 
 use std::{
+    cell::Cell,
+    future::poll_fn,
     io,
     net::{SocketAddr, TcpListener as StdListener},
     rc::Rc,
@@ -12,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use pointsman_gateway::gateway::Gateway;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
@@ -21,6 +24,7 @@ use tokio::{
 
 use crate::{
     http_server::{self, Connection, Limits, Speaks},
+    http1::wire::Wire,
     tls::ServerTls,
 };
 
@@ -118,8 +122,7 @@ pub(crate) struct Door {
     pub(crate) drain: watch::Receiver<bool>,
     /// Held by every connection; the worker ends when all are gone.
     pub(crate) alive: mpsc::Sender<()>,
-    /// Connections of this worker at a time.
-    pub(crate) connections_max: usize,
+    pub(crate) places: Places,
 }
 
 /// Accepts connections until the program drains.
@@ -146,10 +149,10 @@ pub(crate) async fn accept(listener: TcpListener, tls: bool, mut door: Door) {
 }
 
 fn open(stream: TcpStream, client: SocketAddr, server: SocketAddr, tls: bool, door: &mut Door) {
-    if Rc::strong_count(&door.gateway) > door.connections_max {
+    let Some(place) = door.places.take() else {
         tracing::warn!(%client, "connection refused: pointsman.max_connections is reached");
         return;
-    }
+    };
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%client, "TCP_NODELAY: {error}");
     }
@@ -161,20 +164,55 @@ fn open(stream: TcpStream, client: SocketAddr, server: SocketAddr, tls: bool, do
         } else {
             plain(stream, client, server, door).await;
         }
-        drop(alive);
+        drop((alive, place));
     });
 }
 
+/// The connections that a worker may have at a time.
+#[derive(Clone)]
+pub(crate) struct Places {
+    taken: Rc<Cell<usize>>,
+    max: usize,
+}
+
+/// The place of one connection.
+struct Place(Rc<Cell<usize>>);
+
+impl Places {
+    /// Places for `max` connections.
+    pub(crate) fn new(max: usize) -> Self {
+        Self {
+            taken: Rc::default(),
+            max,
+        }
+    }
+
+    fn take(&self) -> Option<Place> {
+        if self.taken.get() >= self.max {
+            return None;
+        }
+        self.taken.set(self.taken.get() + 1);
+        Some(Place(Rc::clone(&self.taken)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
 async fn plain(stream: TcpStream, client: SocketAddr, server: SocketAddr, door: Door) {
+    let mut wire = Wire::new(stream, Bytes::new());
     let speaks = if door.http2 {
         let mut drain = door.drain.clone();
         tokio::select! {
             biased;
             // A connection that has not said a word yet has nothing to finish.
             _ = drain.wait_for(|drain| *drain) => return,
-            first = tokio::time::timeout(door.limits.head, prior_knowledge(&stream)) => match first {
-                Ok(Ok(speaks)) => speaks,
-                Ok(Err(_)) | Err(_) => return,
+            first = tokio::time::timeout(door.limits.head, prior_knowledge(&mut wire)) => match first {
+                Ok(Some(speaks)) => speaks,
+                Ok(None) | Err(_) => return,
             },
         }
     } else {
@@ -187,7 +225,7 @@ async fn plain(stream: TcpStream, client: SocketAddr, server: SocketAddr, door: 
         server,
         tls: None,
     };
-    http_server::serve(stream, speaks, connection, door.drain).await;
+    http_server::serve(wire, speaks, connection, door.drain).await;
 }
 
 async fn secure(stream: TcpStream, client: SocketAddr, server: SocketAddr, door: Door) {
@@ -210,31 +248,34 @@ async fn secure(stream: TcpStream, client: SocketAddr, server: SocketAddr, door:
         server,
         tls: Some(peer),
     };
-    http_server::serve(stream, speaks, connection, door.drain).await;
+    http_server::serve(
+        Wire::new(stream, Bytes::new()),
+        speaks,
+        connection,
+        door.drain,
+    )
+    .await;
 }
 
-/// Whether the client starts with the HTTP/2 preface. Looks without taking.
-async fn prior_knowledge(stream: &TcpStream) -> io::Result<Speaks> {
-    let mut start = [0u8; HTTP2_PREFACE.len()];
+/// Reads until it is clear whether the client starts with the HTTP/2 preface. `None`: it left.
+async fn prior_knowledge(wire: &mut Wire<TcpStream>) -> Option<Speaks> {
     loop {
-        let seen = stream.peek(&mut start).await?;
-        if seen == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        if start[..seen] != HTTP2_PREFACE[..seen] {
-            return Ok(Speaks::Http1);
+        let seen = wire.input.len().min(HTTP2_PREFACE.len());
+        if wire.input[..seen] != HTTP2_PREFACE[..seen] {
+            return Some(Speaks::Http1);
         }
         if seen == HTTP2_PREFACE.len() {
-            return Ok(Speaks::Http2);
+            return Some(Speaks::Http2);
         }
-        // `peek` would return the same bytes again at once.
-        tokio::time::sleep(PREFACE_PAUSE).await;
+        match poll_fn(|cx| wire.poll_fill(cx)).await {
+            Ok(1..) => {}
+            Ok(0) | Err(_) => return None,
+        }
     }
 }
 
 /// What no HTTP/1.1 request line can start with.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
-const PREFACE_PAUSE: Duration = Duration::from_millis(5);
 /// Connections that the kernel may hold for us.
 const BACKLOG: i32 = 1024;
 /// After a failed accept.

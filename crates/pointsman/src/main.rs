@@ -8,7 +8,7 @@ mod cli;
 mod demo;
 mod run;
 
-mod guarded_io;
+mod http1;
 mod http_server;
 mod listener;
 mod tls;

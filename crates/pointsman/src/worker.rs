@@ -19,7 +19,8 @@ use crate::{
     dns::Resolver,
     http_client::{ClientTls, Dialer, HttpClient},
     http_server::Limits,
-    listener::{self, Door},
+    http1::{buffer, head::HeadLimits},
+    listener::{self, Door, Places},
     tls::ServerTls,
 };
 
@@ -74,7 +75,7 @@ impl Worker {
                 tls: self.server_tls,
                 drain: self.drain.clone(),
                 alive,
-                connections_max: self.settings.max_connections.unwrap_or(usize::MAX),
+                places: Places::new(self.settings.max_connections.unwrap_or(usize::MAX)),
             };
             for (socket, tls) in self.sockets {
                 let listener = TcpListener::from_std(socket).map_err(|e| e.to_string())?;
@@ -95,8 +96,10 @@ fn limits(settings: &Settings) -> Limits {
         head: settings.client_header_timeout,
         body: settings.client_body_timeout,
         send: settings.send_timeout,
-        head_bytes: settings.max_header_bytes,
-        headers: settings.max_headers,
+        heads: HeadLimits {
+            bytes: settings.max_header_bytes,
+            lines: settings.max_headers,
+        },
     }
 }
 
@@ -104,6 +107,7 @@ async fn sweep(client: Rc<HttpClient>) {
     loop {
         tokio::time::sleep(SWEEP_INTERVAL).await;
         client.sweep();
+        buffer::trim();
     }
 }
 

@@ -119,10 +119,13 @@ impl PlainPlan {
             Ok(answer) => Outcome::Answer(answer),
             Err(error) => {
                 self.unsent = error.unsent.is_some();
-                if let Some(request) = error.unsent {
-                    self.body = Some(request.into_body());
+                if self.body.is_none() {
+                    self.body = error.unsent;
                 }
-                let failure = Failure::PlainTransport(error.fault);
+                let failure = match &error.client {
+                    Some(broken) => crate::gateway::stream_failure(broken),
+                    None => Failure::PlainTransport(error.fault),
+                };
                 exchange.note_attempt_failed(&failure, &error.detail);
                 Outcome::Failed(failure)
             }

@@ -7,20 +7,27 @@
 //! and the target sees the close at once.
 
 mod connect;
-mod exchange_io;
+mod flight;
 mod pool;
 mod tls;
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use http::Request;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use bytes::Bytes;
+use http::{Method, Response, StatusCode};
+use http_body::Body as _;
 use pointsman_gateway::{
     body::Body,
     clock,
     failure::TransportFault,
     ports::{Answer, Attempt, LocalFuture, SendError, Upstreams},
+    upstream::destination::{Destination, Keepalive},
 };
 
 pub(crate) use self::{
@@ -28,8 +35,16 @@ pub(crate) use self::{
     tls::ClientTls,
 };
 use self::{
-    exchange_io::{Driven, Watch},
+    flight::{Flight, Lost, Parcel, Received},
     pool::Pool,
+};
+use crate::http1::{
+    decoder::Decoder,
+    encode::{self, Encoding},
+    head::ResponseHead,
+    outgoing::{Outgoing, Output},
+    reader::BodyReader,
+    wire::Wire,
 };
 
 /// The HTTP/1.1 client of one worker.
@@ -40,8 +55,7 @@ pub(crate) struct HttpClient {
 
 /// An open connection and what is known of it.
 pub(crate) struct Connection {
-    sender: http1::SendRequest<Body>,
-    driver: http1::Connection<TokioIo<Stream>, Body>,
+    wire: Wire<Stream>,
     address: SocketAddr,
     requests: u64,
 }
@@ -61,57 +75,52 @@ impl HttpClient {
     }
 
     async fn run(&self, attempt: Attempt) -> Result<Answer, SendError> {
-        let mut request = attempt.request;
-        let idle = self
-            .pool
-            .borrow_mut()
-            .take(&attempt.destination, clock::now());
-        let fresh = idle.is_none();
+        let mut parcel = parcel(attempt.request);
         let began = clock::now();
-        let mut connection = match idle {
-            Some(connection) => connection,
-            None => match self
-                .connect(&attempt.destination, attempt.timeouts.connect)
-                .await
-            {
-                Ok(connection) => connection,
-                Err(error) => {
-                    return Err(SendError {
-                        unsent: Some(request),
-                        ..error
-                    });
+        loop {
+            let idle = self
+                .pool
+                .borrow_mut()
+                .take(&attempt.destination, clock::now());
+            let (mut connection, connect_time) = match idle {
+                Some(connection) => (connection, None),
+                None => match self
+                    .connect(&attempt.destination, attempt.timeouts.connect)
+                    .await
+                {
+                    Ok(connection) => (connection, Some(clock::now() - began)),
+                    Err(error) => {
+                        let parcel = Some(parcel);
+                        return Err(Lost { error, parcel }.into_error());
+                    }
+                },
+            };
+            connection.requests += 1;
+            let flight = Flight::new(connection, parcel, attempt.timeouts);
+            match flight.head().await {
+                Ok((head, flight)) => {
+                    let place = Place {
+                        pool: &self.pool,
+                        destination: attempt.destination,
+                        keepalive: attempt.keepalive,
+                        upgrade: attempt.upgrade,
+                        idle: attempt.timeouts.read,
+                    };
+                    return place.answer(head, flight, connect_time);
                 }
-            },
-        };
-        let connect_time = fresh.then(|| clock::now() - began);
-        connection.requests += 1;
-        strip_length(&mut request);
-        if attempt.upgrade {
-            return exchange_io::upgrade(connection, request, &attempt.timeouts, connect_time)
-                .await;
+                // The target had closed an idle connection: nothing has happened yet.
+                Err(Lost {
+                    parcel: Some(unsent),
+                    ..
+                }) if connect_time.is_none() => parcel = unsent,
+                Err(lost) => return Err(lost.into_error()),
+            }
         }
-        let address = connection.address;
-        let mut watch = Watch::new(attempt.timeouts.send, attempt.timeouts.read);
-        let (response, connection) = exchange_io::request(connection, request, &mut watch).await?;
-        let (parts, incoming) = response.into_parts();
-        let keep = (attempt.keepalive.pool_size > 0
-            && connection.requests < attempt.keepalive.requests)
-            .then(|| pool::Return {
-                pool: Rc::clone(&self.pool),
-                destination: Arc::clone(&attempt.destination),
-                keepalive: attempt.keepalive,
-            });
-        let body = Driven::new(incoming, connection, watch, keep);
-        Ok(Answer {
-            response: http::Response::from_parts(parts, Body::Stream(Box::pin(body))),
-            address: Some(address),
-            connect_time,
-        })
     }
 
     async fn connect(
         &self,
-        destination: &pointsman_gateway::upstream::destination::Destination,
+        destination: &Destination,
         limit: Duration,
     ) -> Result<Connection, SendError> {
         let dialled = tokio::time::timeout(limit, self.dialer.dial(destination)).await;
@@ -125,18 +134,110 @@ impl HttpClient {
                 ));
             }
         };
-        let handshake = http1::Builder::new()
-            .max_headers(RESPONSE_HEADERS_MAX)
-            .handshake::<_, Body>(TokioIo::new(stream))
-            .await;
-        let (sender, driver) = handshake
-            .map_err(|error| refused(TransportFault::Connect, &error.to_string(), Some(address)))?;
         Ok(Connection {
-            sender,
-            driver,
+            wire: Wire::new(stream, Bytes::new()),
             address,
             requests: 0,
         })
+    }
+}
+
+/// What decides on a connection after its response's head.
+struct Place<'a> {
+    pool: &'a Rc<RefCell<Pool>>,
+    destination: Arc<Destination>,
+    keepalive: Keepalive,
+    upgrade: bool,
+    idle: Duration,
+}
+
+impl Place<'_> {
+    fn answer(
+        self,
+        head: ResponseHead,
+        flight: Flight,
+        connect_time: Option<Duration>,
+    ) -> Result<Answer, SendError> {
+        let address = flight.address();
+        let mut response = Response::new(Body::Empty);
+        *response.status_mut() = head.status;
+        *response.headers_mut() = head.headers;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            if !self.upgrade {
+                let what = "101, but no other protocol was asked for";
+                return Err(refused(TransportFault::Malformed, what, Some(address)));
+            }
+            let switched = Switched::new(flight.into_wire(), self.idle);
+            response.extensions_mut().insert(switched);
+        } else {
+            let reusable = head.keep_alive
+                && self.keepalive.pool_size > 0
+                && flight.requests() < self.keepalive.requests;
+            let keep = reusable.then(|| pool::Return {
+                pool: Rc::clone(self.pool),
+                destination: self.destination,
+                keepalive: self.keepalive,
+            });
+            let reader = BodyReader::new(head.body.unwrap_or(Decoder::Length(0)));
+            let received = Received::new(flight, reader, keep);
+            if !received.is_end_stream() {
+                *response.body_mut() = Body::Stream(Box::pin(received));
+            }
+        }
+        Ok(Answer {
+            response,
+            address: Some(address),
+            connect_time,
+        })
+    }
+}
+
+/// The connection behind a `101`, for whoever joins it with the client's.
+#[derive(Clone)]
+pub(crate) struct Switched {
+    wire: Arc<Mutex<Option<Wire<Stream>>>>,
+    idle: Duration,
+}
+
+impl Switched {
+    fn new(wire: Wire<Stream>, idle: Duration) -> Self {
+        Self {
+            wire: Arc::new(Mutex::new(Some(wire))),
+            idle,
+        }
+    }
+
+    /// The connection, once, and for how long it may be silent.
+    pub(crate) fn take(&self) -> Option<(Wire<Stream>, Duration)> {
+        let mut wire = self
+            .wire
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        Some((wire.take()?, self.idle))
+    }
+}
+
+/// `request`, encoded.
+fn parcel(request: http::Request<Body>) -> Parcel {
+    let (head, body) = request.into_parts();
+    let encoding = match body.size_hint().exact() {
+        // Where a body is usual, its absence is told (RFC 9110 §8.6).
+        Some(0) if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) => {
+            Encoding::Length(0)
+        }
+        Some(0) => Encoding::UntilClose,
+        Some(length) => Encoding::Length(length),
+        None => Encoding::Chunked,
+    };
+    let mut output = Output::default();
+    output.write(|out| {
+        out.reserve(HEAD_BYTES_USUAL);
+        encode::request(out, &head.method, &head.uri, &head.headers, encoding);
+    });
+    Parcel {
+        method: head.method,
+        output,
+        body: Outgoing::new(body, encoding),
     }
 }
 
@@ -157,15 +258,9 @@ pub(crate) fn refused(
         detail: detail.to_owned(),
         address,
         unsent: None,
+        client: None,
     }
 }
 
-/// The body's own length is what counts; a length that came from the client could contradict it.
-fn strip_length(request: &mut Request<Body>) {
-    if matches!(request.body(), Body::Whole(_)) {
-        request.headers_mut().remove(http::header::CONTENT_LENGTH);
-    }
-}
-
-/// Header lines that a response may have.
-const RESPONSE_HEADERS_MAX: usize = 200;
+/// Bytes that the head of a request to a target usually stays below, with a small prompt.
+const HEAD_BYTES_USUAL: usize = 2 << 10;

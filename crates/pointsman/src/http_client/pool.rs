@@ -5,11 +5,9 @@
 
 use std::{
     cell::RefCell,
-    future::Future,
-    pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
     time::Instant,
 };
 
@@ -86,11 +84,9 @@ impl Return {
     }
 }
 
-/// Polls an idle connection once: it reads, and so sees a close or stray bytes.
+/// Polls an idle connection once. Nothing may come on it: a close, or a byte that nobody asked
+/// for, and it is of no use.
 fn is_open(connection: &mut Connection) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
-    match Pin::new(&mut connection.driver).poll(&mut cx) {
-        Poll::Ready(_) => false,
-        Poll::Pending => connection.sender.is_ready(),
-    }
+    connection.wire.poll_fill(&mut cx).is_pending()
 }
