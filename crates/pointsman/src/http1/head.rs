@@ -489,7 +489,7 @@ mod tests {
             assert_eq!(found.body, Some(Decoder::Length(3)));
             assert!(
                 b"abcGET ".starts_with(&input[..]) && (cut < head || input.len() == cut - head)
-                    || input == &b"abcGET "[..]
+                    || *input == b"abcGET "[..]
             );
         }
     }

@@ -303,7 +303,7 @@ pub(crate) fn write_config(folder: &Path, apisix: &str, sections: &str) {
          apisix:\n  node_listen: [{{ip: 127.0.0.1, port: 0}}]\n{ssl}  \
          control: {{ip: 127.0.0.1, port: 0}}\n{apisix}\n\
          plugin_attr: {{prometheus: {{export_addr: {{ip: 127.0.0.1, port: 0}}}}}}\n\
-         pointsman: {{access_log: {{path: \"{}\"}}}}\n{sections}\n",
+         pointsman:\n  access_log: {{path: \"{}\"}}\n{sections}\n",
         log.display()
     );
     std::fs::write(folder.join("config.yaml"), text).expect("written");

@@ -60,6 +60,8 @@ pub(crate) enum Answer {
     Endless { event: String, pause: Duration },
     /// Bytes as they are, then the connection closes.
     Raw(Vec<u8>),
+    /// Bytes as they are, then nothing until the peer closes.
+    Open(Vec<u8>),
     /// The connection closes without a byte.
     Close,
     /// Nothing, for a long time.
@@ -455,13 +457,9 @@ fn write(mut stream: &TcpStream, answer: Answer, shared: &Shared) -> bool {
             let _ = stream.write_all(&bytes);
             false
         }
+        Answer::Open(bytes) => stream.write_all(&bytes).is_ok() && wait_for_close(stream, shared),
         Answer::Close => false,
-        Answer::Silence => {
-            if closed_within(stream, super::DEADLINE) {
-                shared.note_early_close();
-            }
-            false
-        }
+        Answer::Silence => wait_for_close(stream, shared),
         Answer::Drip(byte, pause) => drip(stream, byte, pause),
         Answer::After(pause, answer) => {
             if closed_within(stream, pause) {
@@ -471,6 +469,14 @@ fn write(mut stream: &TcpStream, answer: Answer, shared: &Shared) -> bool {
             write(stream, *answer, shared)
         }
     }
+}
+
+/// Sends nothing until the peer closes. The connection is of no further use.
+fn wait_for_close(stream: &TcpStream, shared: &Shared) -> bool {
+    if closed_within(stream, super::DEADLINE) {
+        shared.note_early_close();
+    }
+    false
 }
 
 fn drip(mut stream: &TcpStream, byte: u8, pause: Duration) -> bool {
