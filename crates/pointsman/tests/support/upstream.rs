@@ -259,6 +259,11 @@ impl Upstream {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
+    /// Connections that are open now.
+    pub(crate) fn open(&self) -> usize {
+        self.shared.open.load(Ordering::SeqCst)
+    }
+
     /// The most connections that were open at once.
     pub(crate) fn most_open(&self) -> usize {
         self.shared.most_open.load(Ordering::SeqCst)
