@@ -44,7 +44,7 @@ pub struct Exchange {
     /// What the router found.
     pub matched: Option<Matched>,
     /// The value of `X-Request-Id`, once the plugin has run.
-    pub request_id: Option<String>,
+    pub request_id: Option<Box<str>>,
     /// Set by an AI plugin: this exchange goes to one of its instances.
     pub ai: Option<Box<AiCall>>,
     /// Facts about the LLM side, for logs and metrics.
@@ -56,6 +56,9 @@ pub struct Exchange {
     /// Held while an attempt is under way; counts it in `llm_active_connections`.
     pub(crate) active: Option<ActiveConnection>,
     pub(crate) forwarded_set: bool,
+    /// The query argument that an authentication plugin read a credential from. Thin, because
+    /// the exchange has a size to keep.
+    pub(crate) secret_arg: Option<Arc<Box<str>>>,
     pub(crate) chain: Arc<Chain>,
     pub(crate) filters: Filters,
     pub(crate) global_filters: Filters,
@@ -271,6 +274,7 @@ impl Exchange {
             buffered: None,
             wants_body: std::cell::Cell::new(false),
             consumer: None,
+            secret_arg: None,
             snapshot,
             gateway,
             ended: None,
@@ -344,6 +348,17 @@ impl Exchange {
         let bytes = body::collect(&mut self.body, declared, limit).await?;
         self.buffered = Some(bytes.clone());
         Ok(bytes)
+    }
+
+    /// Reads the body, if it is not here yet, so that variables can look into it.
+    pub(crate) async fn read_body_for_variables(&mut self) -> Result<(), Failure> {
+        if self.buffered.is_none() {
+            let limit = self.snapshot.settings.post_args_bytes_max;
+            self.read_body(limit)
+                .await
+                .map_err(|error| crate::gateway::body_failure(&error))?;
+        }
+        Ok(())
     }
 
     /// The body, if it has been read.

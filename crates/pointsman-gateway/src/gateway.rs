@@ -200,11 +200,7 @@ async fn find_route(exchange: &mut Exchange) -> Result<Option<Matched>, Failure>
     if !exchange.take_wants_body() {
         return Ok(found);
     }
-    let limit = exchange.snapshot().settings.post_args_bytes_max;
-    exchange
-        .read_body(limit)
-        .await
-        .map_err(|error| body_failure(&error))?;
+    exchange.read_body_for_variables().await?;
     Ok(look_up(exchange))
 }
 
@@ -248,8 +244,8 @@ fn merge_consumer(exchange: &mut Exchange) -> Result<(), Failure> {
     }
     if !consumer.chain.is_empty() {
         let merged = exchange.chain.with_consumer(&consumer.chain);
+        exchange.filters = exchange.filters.carried_over(&exchange.chain, &merged);
         exchange.chain = Arc::new(merged);
-        exchange.filters = chain::Filters::default();
     }
     Ok(())
 }

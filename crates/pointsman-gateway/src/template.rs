@@ -61,6 +61,24 @@ impl Template {
         Self { parts }
     }
 
+    /// The two sides of the first `mark` that stands in the text itself. One that a variable
+    /// brings does not count.
+    pub fn split(self, mark: char) -> (Self, Option<Self>) {
+        let found = self.parts.iter().enumerate().find_map(|(index, part)| {
+            let Part::Text(text) = part else { return None };
+            let (before, after) = text.split_once(mark)?;
+            Some((index, before.to_owned(), after.to_owned()))
+        });
+        let Some((index, before, after)) = found else {
+            return (self, None);
+        };
+        let mut first = self.parts;
+        let mut second = first.split_off(index);
+        first.push(Part::Text(before));
+        second[0] = Part::Text(after);
+        (Self { parts: first }, Some(Self { parts: second }))
+    }
+
     /// The text itself, when it has no variable.
     pub fn literal(&self) -> Option<&str> {
         match self.parts.as_slice() {

@@ -227,7 +227,8 @@ pub(crate) fn query_arg<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> 
     })
 }
 
-fn decode(text: &str) -> Cow<'_, str> {
+/// A part of a query, decoded.
+pub(crate) fn decode(text: &str) -> Cow<'_, str> {
     if !text.contains(['%', '+']) {
         return Cow::from(text);
     }
@@ -264,6 +265,11 @@ fn post_arg<'a>(x: &'a Exchange, path: &str) -> Option<VarValue<'a>> {
         Value::Null => return None,
         other => VarValue::Json(other.clone()),
     })
+}
+
+/// Whether the value of the variable `name` comes out of the request's body.
+pub(crate) fn reads_body(name: &str) -> bool {
+    name.starts_with("post_arg.") || name.starts_with("post_arg_")
 }
 
 /// The body, if it has been read; otherwise asks for it, and routing will look again.

@@ -327,9 +327,11 @@ impl Program {
             Ok::<_, String>(feeding)
         }));
         let feeding = outcome?;
-        finish(&runtime, &local, threads, drain_limit);
+        let end = finish(&runtime, &local, threads, drain_limit);
         let _ = ending.send(true);
-        flush(&runtime, &local, feeding);
+        if end == End::Orderly {
+            flush(&runtime, &local, feeding);
+        }
         writer.stop();
         Ok(())
     }
@@ -343,8 +345,22 @@ fn worker_count(wanted: Option<usize>) -> usize {
         .min(WORKERS_MAX)
 }
 
+/// How the drain ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Everything was finished, or the time for it was over.
+    Orderly,
+    /// A second signal: whatever waits is dropped.
+    AtOnce,
+}
+
 /// Waits for the workers; a second signal, or the end of the time, ends it at once.
-fn finish(runtime: &Runtime, local: &LocalSet, threads: Vec<JoinHandle<()>>, limit: Duration) {
+fn finish(
+    runtime: &Runtime,
+    local: &LocalSet,
+    threads: Vec<JoinHandle<()>>,
+    limit: Duration,
+) -> End {
     let (done, mut all_done) = mpsc::channel::<()>(1);
     let joiner = std::thread::spawn(move || {
         for thread in threads {
@@ -354,31 +370,39 @@ fn finish(runtime: &Runtime, local: &LocalSet, threads: Vec<JoinHandle<()>>, lim
         }
         drop(done);
     });
-    runtime.block_on(local.run_until(async {
-        let second = async {
-            match any_signal() {
-                Ok(signal) => signal.await,
-                Err(_) => std::future::pending().await,
-            }
-        };
+    let end = runtime.block_on(local.run_until(async {
         tokio::select! {
             _ = all_done.recv() => tracing::info!("drained"),
             () = tokio::time::sleep(limit) => tracing::warn!("drain time is over"),
-            () = second => tracing::warn!("second signal: ending at once"),
+            () = second_signal() => return End::AtOnce,
         }
+        End::Orderly
     }));
     if joiner.is_finished() {
         let _ = joiner.join();
     }
+    end
 }
 
 /// Sends what the loggers still hold.
 fn flush(runtime: &Runtime, local: &LocalSet, feeding: Task<()>) {
-    let flushed = runtime
-        .block_on(local.run_until(async { tokio::time::timeout(FLUSH_LIMIT, feeding).await }));
-    if flushed.is_err() {
+    runtime.block_on(local.run_until(async {
+        tokio::select! {
+            _ = feeding => return,
+            () = tokio::time::sleep(FLUSH_LIMIT) => {}
+            () = second_signal() => {}
+        }
         tracing::error!("log entries were lost: a collector did not take them in time");
+    }));
+}
+
+/// Ends when the program is asked to end once more.
+async fn second_signal() {
+    match any_signal() {
+        Ok(signal) => signal.await,
+        Err(_) => std::future::pending().await,
     }
+    tracing::warn!("second signal: ending at once");
 }
 
 /// Performs probes as they fall due.

@@ -18,7 +18,10 @@ use rustls::{
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{
+    CertificateDer, PrivateKeyDer,
+    pem::{self, PemObject},
+};
 use tokio::net::TcpStream;
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
@@ -159,7 +162,7 @@ fn server_config(
             let mut roots = RootCertStore::empty();
             for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
                 let certificate =
-                    certificate.map_err(|error| format!("client.ca: not a PEM file: {error}"))?;
+                    certificate.map_err(|error| format!("client.ca: {}", pem_problem(&error)))?;
                 roots
                     .add(certificate)
                     .map_err(|error| format!("client.ca: {error}"))?;
@@ -179,6 +182,20 @@ fn server_config(
     Ok(config)
 }
 
+/// What is wrong with a PEM text. The library's own words repeat the text, which may be a key.
+pub(crate) fn pem_problem(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => {
+            "a section has no end line; a PEM text needs its line breaks"
+        }
+        pem::Error::IllegalSectionStart { .. } => "a section's start line is not valid",
+        pem::Error::Base64Decode(_) => "a section is not base64",
+        pem::Error::Io(_) => "the text cannot be read",
+        pem::Error::NoItemsFound => "no section of the expected kind is in it",
+        _ => "it is not a PEM text",
+    }
+}
+
 fn certified(
     cert: &str,
     key: &str,
@@ -187,12 +204,12 @@ fn certified(
 ) -> Result<Arc<CertifiedKey>, String> {
     let chain = CertificateDer::pem_slice_iter(cert.as_bytes())
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| format!("failed to parse cert: {error}"))?;
+        .map_err(|error| format!("failed to parse cert: {}", pem_problem(&error)))?;
     if chain.is_empty() {
         return Err("failed to parse cert: no PEM certificate in it".to_owned());
     }
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
-        .map_err(|error| format!("failed to parse key: {error}"))?;
+        .map_err(|error| format!("failed to parse key: {}", pem_problem(&error)))?;
     let certified = CertifiedKey::from_der(chain, key, provider)
         .map_err(|error| format!("failed to handle cert-key pair[{}]: {error}", index + 1))?;
     Ok(Arc::new(certified))

@@ -170,7 +170,9 @@ fn an_idle_connection_that_was_closed_is_replaced() {
     let gateway = Gateway::start(&single("openai", upstream.address, ""));
     for _ in 0..20 {
         assert_eq!(post_json(gateway.proxy, "/x", CHAT).status, 200);
-        support::wait_until("the target to close", || (upstream.open() == 0).then_some(()));
+        support::wait_until("the target to close", || {
+            (upstream.open() == 0).then_some(())
+        });
     }
 }
 

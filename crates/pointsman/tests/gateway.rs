@@ -263,6 +263,9 @@ fn plugins_change_requests_and_responses() {
         (sent.header("x-b"), sent.header("x-c")),
         (Some("new"), None)
     );
+    // A `?` that a client brings belongs to the path.
+    get(gateway.proxy, "/api/x%3Fadmin=1", &[]);
+    assert_eq!(a.last().target, "/x%3Fadmin=1");
     get(gateway.proxy, "/raw/a%2Fb", &[]);
     assert_eq!(a.last().target, "/raw/a%2Fb");
     let made = get(gateway.proxy, "/id", &[]);
@@ -457,4 +460,48 @@ fn side_servers_answer() {
     let status = gateway.address("status");
     assert_eq!(get(status, "/status", &[]).json()["status"], "ok");
     assert_eq!(get(status, "/status/ready", &[]).status, 200);
+}
+
+/// A plugin whose filter looks into the body: the body is read first, and what cannot be looked
+/// at does not switch authentication off.
+#[test]
+fn filters_see_the_body() {
+    let a = named("a");
+    let gateway = Gateway::start(&format!(
+        "routes:\n\
+         - {{id: 1, uri: /x, plugins: {{key-auth: {{_meta: {{filter: [[\"post_arg.model\", \"==\", \"paid\"]]}}}}}}, upstream: {{nodes: {{\"{a}\": 1}}}}}}\n\
+         consumers:\n- {{username: alice, plugins: {{key-auth: {{key: k}}}}}}\n",
+        a = a.address
+    ));
+    let ask = |body: &str, key: &[(&str, &str)]| {
+        let headers = [&[("Content-Type", "application/json")], key].concat();
+        request(gateway.proxy, "POST", "/x", &headers, body).status
+    };
+    assert_eq!(ask(r#"{"model":"paid"}"#, &[]), 401);
+    assert_eq!(ask(r#"{"model":"paid"}"#, &[("apikey", "k")]), 200);
+    assert_eq!(ask(r#"{"model":"free"}"#, &[]), 200);
+    assert_eq!(a.last().text(), r#"{"model":"free"}"#);
+}
+
+/// G-112: a credential in the query is hidden from the target and from logs, however it is spelt.
+#[test]
+fn keys_in_queries_are_hidden() {
+    let a = named("a");
+    let gateway = Gateway::start(&format!(
+        "routes:\n\
+         - {{id: 1, uri: /x, plugins: {{key-auth: {{query: mykey, hide_credentials: true}}}}, upstream: {{nodes: {{\"{a}\": 1}}}}}}\n\
+         consumers:\n- {{username: alice, plugins: {{key-auth: {{key: sesame}}}}}}\n",
+        a = a.address
+    ));
+    for query in ["mykey=sesame&a=1", "a=1&my%6bey=sesame"] {
+        assert_eq!(get(gateway.proxy, &format!("/x?{query}"), &[]).status, 200);
+        assert_eq!(a.last().target, "/x?a=1");
+    }
+    let lines = gateway.access_log(2);
+    assert!(
+        lines
+            .iter()
+            .all(|line| !line.to_string().contains("sesame")),
+        "{lines:?}"
+    );
 }

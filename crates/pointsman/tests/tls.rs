@@ -154,6 +154,34 @@ fn a_broken_certificate_falls_out_alone() {
     );
 }
 
+/// A key whose line breaks were lost: the message must not repeat it.
+#[test]
+fn a_key_on_one_line_is_not_shown() {
+    let good = identity(&["a.test.com"]);
+    let key = good.key.replace('\n', "");
+    let secret: String = key
+        .bytes()
+        .skip(40)
+        .take(12)
+        .map(|b| format!("{b}, "))
+        .collect();
+    let squeezed = Identity {
+        cert: good.cert.clone(),
+        key: key.clone(),
+    };
+    let gateway = Gateway::start_with(Start {
+        document: &format!("ssls:\n{}", ssl("1", "a.test.com", &squeezed, "")),
+        apisix: "  ssl: {listen: [{ip: 127.0.0.1, port: 0}]}",
+        ..Start::default()
+    });
+    gateway.wait_for_line("failed to parse key");
+    let log = gateway.stderr();
+    assert!(
+        !log.contains(&key[40..60]) && !log.contains(&secret),
+        "the key is in the log"
+    );
+}
+
 /// A model server over TLS that answers every request on a connection.
 fn tls_upstream(identity: &Identity) -> SocketAddr {
     let chain = CertificateDer::pem_slice_iter(identity.cert.as_bytes())

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
-use crate::exchange::Exchange;
+use crate::{exchange::Exchange, observe::secrets};
 
 /// The line of a request that has ended, without a line end.
 pub fn line(exchange: &Exchange) -> Bytes {
@@ -127,18 +127,7 @@ impl Line {
         escape(x.received.uri.path(), &mut self.out);
         if let Some(query) = x.received.uri.query() {
             self.out.push(b'?');
-            for (index, pair) in query.split('&').enumerate() {
-                if index > 0 {
-                    self.out.push(b'&');
-                }
-                match pair.split_once('=') {
-                    Some((key, _)) if is_credential(key) => {
-                        escape(key, &mut self.out);
-                        self.raw(b"=***");
-                    }
-                    _ => escape(pair, &mut self.out),
-                }
-            }
+            escape(&secrets::shown_query(x, query), &mut self.out);
         }
     }
 
@@ -302,19 +291,6 @@ fn is_plain(text: &[u8]) -> bool {
         && rest
             .iter()
             .all(|byte| *byte >= 0x20 && *byte != b'"' && *byte != b'\\')
-}
-
-fn is_credential(key: &str) -> bool {
-    const NAMES: &[&str] = &[
-        "apikey",
-        "api_key",
-        "api-key",
-        "key",
-        "token",
-        "access_token",
-        "jwt",
-    ];
-    NAMES.iter().any(|name| key.eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]

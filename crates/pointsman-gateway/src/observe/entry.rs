@@ -1,12 +1,12 @@
 //! What a logger writes about a request (APISIX 3.18: default entry, `log_format`, bodies, LLM).
 
 use bytes::Bytes;
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{exchange::Exchange, router::Expr, template::Template};
+use crate::{exchange::Exchange, observe::secrets, router::Expr, template::Template};
 
 /// The fields that all loggers share.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -246,19 +246,15 @@ fn default_entry(x: &Exchange) -> Map<String, Value> {
     } else {
         "http"
     };
-    let target = x
-        .received
-        .uri
-        .path_and_query()
-        .map_or("/", |target| target.as_str());
+    let shown = secrets::shown_query(x, x.received.uri.query().unwrap_or_default());
+    let mut target = x.received.uri.path().to_owned();
+    if x.received.uri.query().is_some() {
+        target = format!("{target}?{shown}");
+    }
     let host = x.header("host").unwrap_or_default();
     let total = x.took();
     let upstream: std::time::Duration = x.attempts.iter().filter_map(|a| a.total).sum();
-    let query: Map<String, Value> = x
-        .received
-        .uri
-        .query()
-        .unwrap_or_default()
+    let query: Map<String, Value> = shown
         .split('&')
         .filter_map(|pair| pair.split_once('='))
         .map(|(key, value)| (key.to_owned(), json!(value)))
@@ -350,12 +346,12 @@ fn llm(entry: &mut Map<String, Value>, x: &Exchange) {
     }
 }
 
-/// Headers by name, credentials starred out: a log is read by more people than a key is for.
+/// Headers by name, credentials starred out.
 fn headers(headers: &HeaderMap) -> Map<String, Value> {
     headers
         .iter()
         .map(|(name, value)| {
-            let shown = if is_secret(name.as_str()) || value.is_sensitive() {
+            let shown = if secrets::is_secret_header(name.as_str(), value) {
                 "***".into()
             } else {
                 String::from_utf8_lossy(value.as_bytes())
@@ -363,19 +359,6 @@ fn headers(headers: &HeaderMap) -> Map<String, Value> {
             (name.as_str().to_owned(), json!(shown))
         })
         .collect()
-}
-
-fn is_secret(name: &str) -> bool {
-    [
-        header::AUTHORIZATION.as_str(),
-        header::PROXY_AUTHORIZATION.as_str(),
-        header::COOKIE.as_str(),
-        header::SET_COOKIE.as_str(),
-        "x-api-key",
-        "api-key",
-        "apikey",
-    ]
-    .contains(&name)
 }
 
 #[expect(

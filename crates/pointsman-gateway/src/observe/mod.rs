@@ -3,6 +3,7 @@
 pub mod access_log;
 pub mod entry;
 pub mod metrics;
+pub(crate) mod secrets;
 
 use crate::{
     exchange::Exchange,

@@ -16,6 +16,7 @@ use crate::{
     observe::entry::Wants,
     plugin::{Flow, Phases, Plugin, Reply, ReplyBody, ResponseHead, Step},
     router::expr::Expr,
+    variables,
 };
 
 /// Plugins in the order in which they run.
@@ -23,6 +24,8 @@ use crate::{
 pub struct Chain {
     entries: Vec<Entry>,
     phases: Phases,
+    /// A `_meta.filter` looks into the body, which must be here before the first of them is asked.
+    filters_read_body: bool,
 }
 
 /// One plugin at one place in the configuration.
@@ -60,6 +63,24 @@ pub struct Filters {
     skipped: u64,
 }
 
+impl Filters {
+    /// What `self` says of the entries of `old`, for those of them that stay in `new`.
+    pub(crate) fn carried_over(self, old: &Chain, new: &Chain) -> Self {
+        let mut carried = Self::default();
+        for (index, entry) in new.entries.iter().enumerate() {
+            let stays = entry.origin == Origin::Route;
+            let before = old
+                .entries
+                .iter()
+                .position(|e| stays && e.name == entry.name);
+            let Some(before) = before else { continue };
+            carried.asked |= (self.asked >> before & 1) << index;
+            carried.skipped |= (self.skipped >> before & 1) << index;
+        }
+        carried
+    }
+}
+
 /// Which of an exchange's two chains runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
@@ -89,7 +110,15 @@ impl Chain {
         let phases = entries
             .iter()
             .fold(Phases::default(), |all, e| all.and(e.plugin.phases()));
-        Self { entries, phases }
+        let filters_read_body = entries
+            .iter()
+            .filter_map(|entry| entry.filter.as_deref())
+            .any(|filter| filter.variables().any(variables::reads_body));
+        Self {
+            entries,
+            phases,
+            filters_read_body,
+        }
     }
 
     /// Its entries in order.
@@ -157,6 +186,9 @@ pub async fn run(
     phase: Phase,
 ) -> Result<Option<Response<Body>>, Failure> {
     let chain = chain_of(exchange, which);
+    if chain.filters_read_body {
+        exchange.read_body_for_variables().await?;
+    }
     let bit = if phase == Phase::Access {
         Phases::ACCESS
     } else {
@@ -271,10 +303,12 @@ fn skipped(exchange: &mut Exchange, which: Which, index: usize, entry: &Entry) -
         return filters.skipped & bit != 0;
     }
     // APISIX runs the plugin when its filter cannot be evaluated.
-    let runs = filter.eval(exchange).unwrap_or_else(|error| {
+    let mut runs = filter.eval(exchange).unwrap_or_else(|error| {
         tracing::warn!(plugin = entry.name, %error, "_meta.filter failed; the plugin runs");
         true
     });
+    // What could not be looked at must not switch off, say, authentication.
+    runs |= exchange.take_wants_body();
     let filters = filters_of(exchange, which);
     filters.asked |= bit;
     if !runs {

@@ -11,6 +11,7 @@ use super::{no_rules, parse};
 use crate::{
     config::{plugin_schema::PluginSchema, resource::schema_of},
     exchange::{Authenticated, Exchange},
+    observe::secrets,
     plugin::{
         Flow, Phases, Plugin, Reply, Step,
         registry::{Building, PluginKind},
@@ -56,6 +57,9 @@ struct KeyAuth {
     conf: Conf,
     /// `None` when the configured name is none that a header can have.
     header: Option<HeaderName>,
+    /// Logs do not know it as one that holds a credential.
+    header_is_unusual: bool,
+    query: Arc<Box<str>>,
     challenge: HeaderValue,
 }
 
@@ -83,7 +87,10 @@ fn build(conf: &Value, _: &mut Building<'_>) -> Result<Arc<dyn Plugin>, String> 
     let header = HeaderName::from_bytes(conf.header.as_bytes()).ok();
     let challenge = HeaderValue::from_str(&format!("apikey realm=\"{}\"", conf.realm))
         .map_err(|_| "realm cannot stand in a header".to_owned())?;
+    let is_known = |name: &HeaderName| secrets::is_credential_header(name.as_str());
     Ok(Arc::new(KeyAuth {
+        header_is_unusual: !header.as_ref().is_some_and(is_known),
+        query: Arc::new(conf.query.as_str().into()),
         conf,
         header,
         challenge,
@@ -123,6 +130,7 @@ impl KeyAuth {
             })
         });
         let place = key.map(|key| key.place);
+        self.mark(exchange, place);
         if let Some(who) = found {
             if self.conf.hide_credentials {
                 match place {
@@ -175,6 +183,23 @@ impl KeyAuth {
         Flow::Continue
     }
 
+    /// No log shows what was, or may have been, a key.
+    fn mark(&self, exchange: &mut Exchange, place: Option<Place>) {
+        match place {
+            Some(Place::Header) if self.header_is_unusual => {
+                let value = self
+                    .header
+                    .as_ref()
+                    .and_then(|name| exchange.request.headers.get_mut(name));
+                if let Some(value) = value {
+                    value.set_sensitive(true);
+                }
+            }
+            Some(Place::Query) => exchange.secret_arg = Some(Arc::clone(&self.query)),
+            Some(Place::Header) | None => {}
+        }
+    }
+
     fn hide_header(&self, exchange: &mut Exchange) {
         if let Some(name) = &self.header {
             exchange.request.headers.remove(name);
@@ -187,7 +212,10 @@ impl KeyAuth {
         };
         let kept: Vec<&str> = query
             .split('&')
-            .filter(|pair| pair.split('=').next() != Some(self.conf.query.as_str()))
+            .filter(|pair| {
+                let name = pair.split('=').next().unwrap_or_default();
+                crate::variables::decode(name) != self.conf.query
+            })
             .collect();
         exchange.request.query = Some(kept.join("&")).filter(|query| !query.is_empty());
     }

@@ -41,8 +41,8 @@ struct Conf {
 }
 
 struct ProxyRewrite {
-    uri: Option<Template>,
-    patterns: Vec<(Regex, Template)>,
+    uri: Option<Target>,
+    patterns: Vec<(Regex, Target)>,
     host: Option<HeaderValue>,
     method: Option<Method>,
     add: Vec<(HeaderName, Template)>,
@@ -81,7 +81,7 @@ fn compile(conf: &Value) -> Result<ProxyRewrite, String> {
         .map(|pair| {
             let regex = Regex::new(&pair[0])
                 .map_err(|error| format!("invalid regex_uri({}, {}): {error}", pair[0], pair[1]))?;
-            Ok((regex, Template::parse(&pair[1])))
+            Ok((regex, Target::parse(&pair[1])))
         })
         .collect::<Result<Vec<_>, String>>()?;
     let headers = conf.headers.unwrap_or_default();
@@ -109,7 +109,7 @@ fn compile(conf: &Value) -> Result<ProxyRewrite, String> {
         .map(|host| HeaderValue::from_str(&host))
         .transpose();
     Ok(ProxyRewrite {
-        uri: conf.uri.as_deref().map(Template::parse),
+        uri: conf.uri.as_deref().map(Target::parse),
         patterns,
         host: host.map_err(|_| "host cannot stand in a header".to_owned())?,
         method: conf
@@ -158,6 +158,28 @@ fn header_name(name: &str) -> Result<HeaderName, String> {
         .map_err(|_| format!("headers: `{name}` is not a header name"))
 }
 
+/// A path to be, and a query.
+///
+/// The `?` between them is the one that stands in the configuration. One that comes out of a
+/// variable or a capture was decoded from `%3F` and belongs to the path: a client must not be
+/// able to add arguments.
+struct Target {
+    path: Template,
+    query: Option<Template>,
+}
+
+impl Target {
+    fn parse(text: &str) -> Self {
+        let (path, query) = Template::parse(text).split('?');
+        Self { path, query }
+    }
+
+    fn render(&self, exchange: &Exchange, captures: &[&str]) -> (String, Option<String>) {
+        let text = |template: &Template| template.render_with(exchange, captures).text;
+        (text(&self.path), self.query.as_ref().map(text))
+    }
+}
+
 impl Plugin for ProxyRewrite {
     fn phases(&self) -> Phases {
         Phases::REWRITE
@@ -187,23 +209,20 @@ impl ProxyRewrite {
         };
         let mut captures = Vec::new();
         let new = match &self.uri {
-            Some(template) => Some(template.render(exchange).text),
-            None => self.patterns.iter().find_map(|(pattern, template)| {
+            Some(target) => Some(target.render(exchange, &[])),
+            None => self.patterns.iter().find_map(|(pattern, target)| {
                 let found = pattern.captures(&from).ok().flatten()?;
                 captures = found
                     .iter()
                     .map(|group| group.map_or_else(String::new, |group| group.as_str().to_owned()))
                     .collect();
                 let groups: Vec<&str> = captures.iter().map(String::as_str).collect();
-                Some(template.render_with(exchange, &groups).text)
+                Some(target.render(exchange, &groups))
             }),
         };
-        let Some(new) = new.or_else(|| self.real_uri.then_some(from)) else {
+        let new = new.or_else(|| self.real_uri.then_some((from, None)));
+        let Some((path, own_query)) = new else {
             return captures;
-        };
-        let (path, own_query) = match new.split_once('?') {
-            Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
-            None => (new, None),
         };
         let path = if path.starts_with('/') {
             path

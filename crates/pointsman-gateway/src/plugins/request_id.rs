@@ -120,7 +120,7 @@ impl Plugin for RequestId {
         if let Ok(value) = HeaderValue::from_str(&id) {
             exchange.request.headers.insert(self.header.clone(), value);
         }
-        exchange.request_id = Some(id);
+        exchange.request_id = Some(id.into());
         Step::Done(Flow::Continue)
     }
 

@@ -17,6 +17,8 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 use tokio_rustls::TlsConnector;
 
+use crate::tls::pem_problem;
+
 /// Client configurations: one for verified connections, one for unverified ones, and one per
 /// client certificate.
 pub(crate) struct ClientTls {
@@ -101,9 +103,9 @@ impl ClientTls {
             Some(pair) => {
                 let chain = CertificateDer::pem_slice_iter(pair.cert.as_bytes())
                     .collect::<Result<Vec<_>, _>>()
-                    .map_err(|error| format!("client certificate: {error}"))?;
+                    .map_err(|error| format!("client certificate: {}", pem_problem(&error)))?;
                 let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes())
-                    .map_err(|error| format!("client key: {error}"))?;
+                    .map_err(|error| format!("client key: {}", pem_problem(&error)))?;
                 builder
                     .with_client_auth_cert(chain, key)
                     .map_err(|error| format!("client certificate: {error}"))?
