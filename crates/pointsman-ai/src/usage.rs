@@ -1,6 +1,7 @@
 //! Tokens, from any protocol.
 
 use serde::{Deserialize, Deserializer, de::Visitor};
+use serde_json::{Map, Value};
 
 use crate::Protocol;
 
@@ -29,7 +30,10 @@ impl Usage {
     /// From a protocol's usage object, as it stands; `None` when it is not an object.
     pub(crate) fn read(protocol: Protocol, usage: &[u8], total: Total) -> Option<Self> {
         // As text from the start, or the parser checks the UTF-8 of each key by itself.
-        let raw: Raw = serde_json::from_str(std::str::from_utf8(usage).ok()?).ok()?;
+        let text = std::str::from_utf8(usage).ok()?;
+        let raw = serde_json::from_str(text)
+            .ok()
+            .or_else(|| Raw::lenient(&serde_json::from_str(text).ok()?))?;
         Self::of(protocol, &raw, total)
     }
 
@@ -129,6 +133,45 @@ pub(crate) struct Raw {
     cache_creation_input_tokens: Count,
 }
 
+impl Raw {
+    /// From an object in which something is not what it should be: that counts as nothing, the
+    /// rest counts. A name that stands there twice has its last value.
+    pub(crate) fn lenient(usage: &Value) -> Option<Self> {
+        let usage = usage.as_object()?;
+        let details = |name: &str| {
+            let details = usage.get(name)?.as_object()?;
+            Some(Details {
+                cached_tokens: details.get("cached_tokens").map(count),
+                cache_creation_input_tokens: of(details, "cache_creation_input_tokens"),
+                reasoning_tokens: of(details, "reasoning_tokens"),
+            })
+        };
+        Some(Self {
+            prompt_tokens: of(usage, "prompt_tokens"),
+            completion_tokens: of(usage, "completion_tokens"),
+            total_tokens: of(usage, "total_tokens"),
+            prompt_cache_hit_tokens: of(usage, "prompt_cache_hit_tokens"),
+            prompt_tokens_details: details("prompt_tokens_details"),
+            completion_tokens_details: details("completion_tokens_details"),
+            input_tokens: of(usage, "input_tokens"),
+            output_tokens: of(usage, "output_tokens"),
+            input_tokens_details: details("input_tokens_details"),
+            output_tokens_details: details("output_tokens_details"),
+            cache_read_input_tokens: of(usage, "cache_read_input_tokens"),
+            cache_creation_input_tokens: of(usage, "cache_creation_input_tokens"),
+        })
+    }
+}
+
+fn of(object: &Map<String, Value>, name: &str) -> Count {
+    object.get(name).map(count).unwrap_or_default()
+}
+
+fn count(value: &Value) -> Count {
+    let whole = value.as_u64().or_else(|| value.as_f64().map(float));
+    Count(whole.unwrap_or_default())
+}
+
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Details {
@@ -191,7 +234,7 @@ fn float(number: f64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -252,6 +295,21 @@ mod tests {
             Usage::read(Protocol::OpenaiChat, b"null", Total::Summed),
             None
         );
+    }
+
+    /// What is odd counts as nothing; the rest counts.
+    #[test]
+    fn odd_members_do_not_lose_the_others() {
+        for text in [
+            r#"{"prompt_tokens":8,"completion_tokens":5,"prompt_tokens_details":0}"#,
+            r#"{"prompt_tokens":8,"completion_tokens":5,"total_tokens":{"a":1}}"#,
+            r#"{"prompt_tokens":1,"completion_tokens":5,"prompt_tokens":8}"#,
+            r#"{"prompt_tokens":8.0,"completion_tokens":5,"completion_tokens_details":{"reasoning_tokens":[1]}}"#,
+        ] {
+            let usage = Usage::read(Protocol::OpenaiChat, text.as_bytes(), Total::Summed);
+            let found = usage.map(|usage| (usage.prompt, usage.completion, usage.total));
+            assert_eq!(found, Some((8, 5, 13)), "{text}");
+        }
     }
 
     #[test]

@@ -122,7 +122,8 @@ impl Gateway {
             Ok(response) => response,
             Err(failure) => {
                 exchange.note_failure(&failure);
-                failure.response(exchange.llm.protocol)
+                let response = failure.response(exchange.llm.protocol);
+                forward::ai::in_own_words(&exchange, response)
             }
         };
         finish_head(exchange, response)

@@ -3,7 +3,13 @@
 //! This crate opens no socket, spawns no task and writes no file. The program hands it these
 //! ports; tests hand it scripted ones.
 
-use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use pointsman_balance::Picked;
@@ -24,6 +30,9 @@ pub trait Upstreams {
     /// Dropping the future, or later the response's body, closes the connection at once. The
     /// body yields errors whose source is a [`TransportFault`] via [`BrokenBody`].
     fn send(&self, attempt: Attempt) -> LocalFuture<'_, Result<Answer, SendError>>;
+
+    /// Ends when `due` has come.
+    fn sleep_until(&self, due: Instant) -> LocalFuture<'static, ()>;
 }
 
 /// One request to one target.

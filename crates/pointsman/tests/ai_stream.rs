@@ -273,3 +273,161 @@ fn a_truncated_answer_is_an_error() {
         gateway.wait_until_idle();
     }
 }
+
+/// A stream with a head and these bytes of body, and then silence or the end.
+fn stalled(body: &str, goes_silent: bool) -> Upstream {
+    let head =
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let bytes = format!("{head}{body}").into_bytes();
+    Upstream::start(move |_| match goes_silent {
+        true => Answer::Open(bytes.clone()),
+        false => Answer::Raw(bytes.clone()),
+    })
+}
+
+/// Nothing has reached the client: the failure has a status and, with a fallback, no client sees
+/// it (balancing.md 2.4, protocols.md 4.8 and 7.2).
+#[test]
+fn a_stream_that_fails_before_its_first_byte_is_a_failed_attempt() {
+    let first = format!("{:x}\r\n{}\n\n\r\n", EVENTS[0].len() + 2, EVENTS[0]);
+    let cases = [
+        (
+            stalled("", false),
+            "",
+            500,
+            "upstream closed the connection before its response was complete",
+        ),
+        (
+            stalled("", true),
+            "        timeout: 300\n",
+            504,
+            "upstream timed out",
+        ),
+        (
+            stalled("", true),
+            "        max_stream_duration_ms: 300\n",
+            504,
+            "max_stream_duration_ms exceeded",
+        ),
+        (
+            stalled(&first, true),
+            "        max_response_bytes: 10\n",
+            502,
+            "max_response_bytes exceeded",
+        ),
+    ];
+    for (broken, limit, status, message) in &cases {
+        let gateway = Gateway::start(&single("openai", broken.address, limit));
+        let response = post_json(gateway.proxy, "/x", STREAM);
+        assert_eq!(
+            (response.status, response.complete),
+            (*status, true),
+            "{message}"
+        );
+        assert!(response.text().contains(message), "{}", response.text());
+        let line = gateway.access_log(1).remove(0);
+        assert_eq!(line["llm_time_to_first_token"], 0, "{line}");
+        let good = Upstream::start(|_| Answer::events(&EVENTS));
+        let pair = [
+            instance("a", broken.address, ", priority: 1"),
+            instance("b", good.address, ""),
+        ];
+        gateway.reload(&multi(
+            &pair,
+            &format!("        fallback_strategy: http_5xx\n{limit}"),
+        ));
+        let response = post_json(gateway.proxy, "/x", STREAM);
+        if limit.contains("max_response_bytes") {
+            assert_eq!(response.status, 502);
+            continue;
+        }
+        assert_eq!(
+            (response.status, response.text()),
+            (200, whole()),
+            "{message}"
+        );
+        assert_eq!(good.hits(), 1);
+        gateway.wait_until_idle();
+    }
+}
+
+/// The cap is a cap on a silent stream, too.
+#[test]
+fn a_stream_that_falls_silent_is_cut_in_time() {
+    let first = format!("{:x}\r\n{}\n\n\r\n", EVENTS[0].len() + 2, EVENTS[0]);
+    let upstream = stalled(&first, true);
+    // Far below the read timeout, which would end it as well.
+    let gateway = Gateway::start(&single(
+        "openai",
+        upstream.address,
+        "        max_stream_duration_ms: 300\n        timeout: 600000\n",
+    ));
+    let response = post_json(gateway.proxy, "/x", STREAM);
+    assert_eq!((response.status, response.complete), (200, false));
+    assert_eq!(gateway.access_log(1)[0]["ended"], "limited");
+    upstream.wait_for_early_close();
+}
+
+/// Tokens are counted whatever the answer calls itself, and odd members lose nothing else.
+#[test]
+fn usage_is_found_whatever_the_content_type() {
+    let body = r#"{"choices":[],"usage":{"prompt_tokens":8,"completion_tokens":5,"total_tokens":13,"prompt_tokens_details":0}}"#;
+    for kind in [
+        "application/json",
+        "Application/JSON",
+        "text/plain",
+        "text/html",
+    ] {
+        let answer = Answer::Whole {
+            status: 200,
+            kind,
+            body: body.to_owned(),
+            headers: Vec::new(),
+        };
+        let upstream = Upstream::start(move |_| answer.clone());
+        let gateway = Gateway::start(&single("openai", upstream.address, ""));
+        assert_eq!(post_json(gateway.proxy, "/x", CHAT).text(), body);
+        assert_eq!(gateway.access_log(1)[0]["llm_total_tokens"], 13, "{kind}");
+    }
+    // And one that breaks off is a failure, whatever it calls itself.
+    let upstream = Upstream::start(|_| {
+        Answer::Raw(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 100\r\n\r\nhalf"
+                .to_vec(),
+        )
+    });
+    let gateway = Gateway::start(&single("openai", upstream.address, ""));
+    assert_eq!(post_json(gateway.proxy, "/x", CHAT).status, 500);
+}
+
+/// An instance that cannot be asked does not take the others' chance, and `_meta.error_response`
+/// goes for what the plugin answers (balancing.md 2.5, 2.6).
+#[test]
+fn instances_that_cannot_be_asked_are_passed_over() {
+    let good = Upstream::named("b");
+    let document = format!(
+        "routes:\n- id: 1\n  uri: /*\n  plugins:\n    ai-proxy-multi:\n      _meta: {{error_response: {{message: custom}}}}\n      fallback_strategy: http_5xx\n      instances:\n\
+         \x20     - {{name: a, provider: azure-openai, weight: 1, priority: 1, auth: {{header: {{api-key: k}}}}}}\n\
+         \x20     - {{name: b, provider: openai, weight: 1, auth: {{query: {{key: k}}}}, override: {{endpoint: \"http://{}\"}}}}\n",
+        good.address
+    );
+    let gateway = Gateway::start(&document);
+    let headers = [
+        ("Content-Type", "application/json"),
+        ("Authorization", "Bearer mine"),
+        ("X-Goog-Api-Key", "mine"),
+    ];
+    let response = support::request(gateway.proxy, "POST", "/x", &headers, CHAT);
+    assert_eq!(response.status, 200);
+    let sent = good.last();
+    assert_eq!(
+        (sent.header("authorization"), sent.header("x-goog-api-key")),
+        (None, None)
+    );
+    drop(good);
+    let response = post_json(gateway.proxy, "/x", CHAT);
+    assert_eq!(
+        (response.status, &response.json()["message"]),
+        (502, &"custom".into())
+    );
+}

@@ -197,7 +197,7 @@ impl Reader {
             return;
         }
         // Once or twice a stream, so the way through a tree is short enough.
-        let Ok(raw) = serde_json::from_value::<Raw>(usage.clone()) else {
+        let Some(raw) = Raw::lenient(usage) else {
             return;
         };
         let Some(read) = Usage::of(self.protocol, &raw, Total::AsStated) else {

@@ -5,12 +5,13 @@
 //! if it breaks off, the client gets an error, or another instance gets a chance, instead of half
 //! an answer that says 200.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc, task::Poll};
 
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
 };
+use http_body::Body as _;
 use pointsman_ai::{Capture, PathChoice, Protocol, StreamMeter};
 use pointsman_balance::Picked;
 
@@ -25,6 +26,7 @@ use crate::{
         judge::{Accepted, Held, RetryPolicy},
     },
     observe::metrics::ActiveConnection,
+    plugin::{Reply, chain::respond},
     plugins::ai_proxy::{AiInstance, AiTarget, RelayLimits},
     ports::{Answer, Attempt, BrokenBody, SendError},
 };
@@ -66,6 +68,9 @@ impl AiPlan {
         let target = Arc::clone(&self.target);
         let instance = &target.instances[picked.member()];
         exchange.llm.instance = Some(Arc::clone(&instance.name));
+        // What an attempt before this one took is not what this one takes.
+        exchange.llm.response_ms = None;
+        exchange.llm.first_token_ms = None;
         let binding = pointsman_ai::bind(instance.provider, self.protocol)
             .map_err(|unsupported| Failure::Refused(unsupported.to_string()))?;
         let Some(destination) = &instance.destination else {
@@ -147,6 +152,7 @@ impl AiPlan {
                 Ok(answer) => Outcome::Answer(answer),
                 Err(failure) => {
                     exchange.note_attempt_failed(&failure, "while reading the response");
+                    exchange.llm.response_ms = Some(millis(exchange));
                     Outcome::Failed(failure)
                 }
             },
@@ -164,12 +170,17 @@ impl AiPlan {
                 .last()
                 .map_or(exchange.started, |a| a.started);
             let allowed = self.target.limits.stream_duration;
+            let limits = RelayLimits {
+                bytes: limit,
+                until: allowed.map(|allowed| began + allowed),
+            };
+            let mut answer = answer;
+            let first = first_frame(exchange, answer.response.body_mut(), limits).await?;
+            exchange.llm.first_token_ms = Some(millis(exchange));
             if let Some(call) = exchange.ai.as_mut() {
                 call.meter = Some(StreamMeter::new(self.protocol, capture));
-                call.relay_limits = RelayLimits {
-                    bytes: limit,
-                    until: allowed.map(|allowed| began + allowed),
-                };
+                call.relay_limits = limits;
+                call.first = first;
             }
             return Ok(answer);
         }
@@ -179,7 +190,7 @@ impl AiPlan {
         {
             return Err(Failure::ResponseTooLarge);
         }
-        if kind == Kind::Other && limit.is_none() {
+        if kind == Kind::Media && limit.is_none() {
             return Ok(answer);
         }
         let (parts, mut response_body) = answer.response.into_parts();
@@ -194,7 +205,8 @@ impl AiPlan {
         let response = Response::from_parts(parts, Body::whole(bytes));
         Ok(Answer {
             response,
-            ..answer_rest(answer.address, answer.connect_time)
+            address: answer.address,
+            connect_time: answer.connect_time,
         })
     }
 
@@ -269,13 +281,37 @@ impl AiPlan {
         if let Some(status) = status {
             *response.status_mut() = status;
         }
-        Ok(response)
+        Ok(in_own_words(exchange, response))
     }
 }
 
+/// The response under the plugin's `_meta.error_response`, if it has one: that goes for whatever
+/// status of 400 or above the plugin answers with.
+pub(crate) fn in_own_words(exchange: &Exchange, response: Response<Body>) -> Response<Body> {
+    let entry = exchange
+        .chain
+        .entries()
+        .iter()
+        .find(|entry| entry.plugin.ai_target().is_some());
+    let Some(words) = entry.and_then(|entry| entry.error_response.as_deref()) else {
+        return response;
+    };
+    let status = response.status();
+    if exchange.ai.is_none() || status.as_u16() < 400 {
+        return response;
+    }
+    let mut replaced = respond(Reply::empty(status), Some(words));
+    // How long to wait is still worth knowing.
+    for (name, value) in response.headers() {
+        if *name != header::CONTENT_TYPE && *name != header::CONTENT_ENCODING {
+            replaced.headers_mut().insert(name.clone(), value.clone());
+        }
+    }
+    replaced
+}
+
 /// Passes an accepted response on.
-pub fn deliver(exchange: &mut Exchange, accepted: Accepted) -> Response<Body> {
-    let _ = exchange;
+pub fn deliver(accepted: Accepted) -> Response<Body> {
     passed_on(accepted.into_answer())
 }
 
@@ -346,10 +382,11 @@ fn instance_target(
 /// The client's end-to-end headers, the instance's own over them.
 fn instance_headers(client: &HeaderMap, instance: &AiInstance, target: Protocol) -> HeaderMap {
     // The client's key is for us. Beside the instance's own it would only confuse, or leak.
-    let has_own_key = instance
-        .auth_headers
-        .iter()
-        .any(|(name, _)| is_credential(name.as_str()));
+    let has_own_key = !instance.auth_query.is_empty()
+        || instance
+            .auth_headers
+            .iter()
+            .any(|(name, _)| is_credential(name.as_str()));
     let mut headers = end_to_end(client, |name| {
         let never = matches!(name, "host" | "content-length" | "accept-encoding");
         !(never || (has_own_key && is_credential(name)))
@@ -369,14 +406,19 @@ fn instance_headers(client: &HeaderMap, instance: &AiInstance, target: Protocol)
 
 /// Whether a header carries a provider's credential.
 fn is_credential(name: &str) -> bool {
-    matches!(name, "authorization" | "x-api-key" | "api-key")
+    matches!(
+        name,
+        "authorization" | "x-api-key" | "api-key" | "x-goog-api-key"
+    )
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Stream,
+    /// Anything that may turn out to be JSON, whatever it calls itself.
     Json,
-    Other,
+    /// Sound and pictures: large, played while they arrive, and without usage.
+    Media,
 }
 
 impl Kind {
@@ -387,17 +429,48 @@ impl Kind {
         if value.as_bytes() == b"application/json" {
             return Self::Json;
         }
-        let value = value.to_str().unwrap_or_default();
+        let value = value.to_str().unwrap_or_default().to_ascii_lowercase();
         if value.contains("text/event-stream")
             || value.contains("application/vnd.amazon.eventstream")
         {
             Self::Stream
-        } else if value.contains("json") {
-            Self::Json
+        } else if MEDIA.iter().any(|kind| value.starts_with(kind)) {
+            Self::Media
         } else {
-            Self::Other
+            Self::Json
         }
     }
+}
+
+/// Waits for the first bytes of a stream: until they are here, another instance may still answer
+/// instead. `None`: the stream ended without any.
+async fn first_frame(
+    exchange: &Exchange,
+    stream: &mut Body,
+    limits: RelayLimits,
+) -> Result<Option<Bytes>, Failure> {
+    let upstreams = exchange.gateway().upstreams();
+    let mut deadline = limits.until.map(|until| upstreams.sleep_until(until));
+    let next = std::future::poll_fn(|cx| {
+        if let Poll::Ready(frame) = Pin::new(&mut *stream).poll_frame(cx) {
+            return Poll::Ready(Ok(frame));
+        }
+        match &mut deadline {
+            Some(deadline) => deadline.as_mut().poll(cx).map(Err),
+            None => Poll::Pending,
+        }
+    });
+    let first = match next.await {
+        Err(()) => return Err(Failure::StreamTooLong),
+        Ok(None) => return Ok(None),
+        Ok(Some(Err(error))) => return Err(response_failure(&CollectError::Broken(error))),
+        Ok(Some(Ok(frame))) => frame.into_data().ok(),
+    };
+    let bytes = first.as_ref().map_or(0, Bytes::len) as u64;
+    if limits.bytes.is_some_and(|limit| bytes > limit) {
+        return Err(Failure::ResponseTooLarge);
+    }
+    Ok(first)
 }
 
 /// What a response body that could not be read to its end means.
@@ -434,16 +507,8 @@ fn millis(exchange: &Exchange) -> u64 {
     })
 }
 
-fn answer_rest(
-    address: Option<std::net::SocketAddr>,
-    connect_time: Option<std::time::Duration>,
-) -> Answer {
-    Answer {
-        response: Response::new(Body::Empty),
-        address,
-        connect_time,
-    }
-}
+/// Types of bodies that are passed on while they arrive.
+const MEDIA: &[&str] = &["audio/", "video/", "image/", "application/octet-stream"];
 
 /// The most that is read of a response that is not a stream when `max_response_bytes` is not set.
 const WHOLE_BYTES_MAX: u64 = 256 << 20;

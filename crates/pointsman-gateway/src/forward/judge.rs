@@ -10,7 +10,7 @@ use std::time::Duration;
 use pointsman_balance::Tried;
 
 use crate::{
-    failure::Failure,
+    failure::{Blame, Failure},
     forward::{Outcome, http::PlainPlan},
     ports::Answer,
 };
@@ -108,7 +108,11 @@ pub fn plain(plan: &PlainPlan, outcome: Outcome, tried: &Tried, elapsed: Duratio
                 .upstream
                 .retry_timeout
                 .is_none_or(|limit| elapsed < limit);
-            let allowed = tried.len() <= plan.upstream.retries && in_time && plan.may_repeat();
+            // What is wrong with the request is wrong everywhere.
+            let allowed = failure.blame() == Blame::Upstream
+                && tried.len() <= plan.upstream.retries
+                && in_time
+                && plan.may_repeat();
             let held = Held::Failure(failure);
             if allowed {
                 Ruling::Retry(held)

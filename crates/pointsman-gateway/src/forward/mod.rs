@@ -42,14 +42,22 @@ pub async fn run(exchange: &mut Exchange) -> Result<Response<Body>, Failure> {
             Err(exhausted) => return plan.give_up(exchange, held, exhausted).await,
         };
         let member = picked.member();
-        // Nothing that a failed attempt sent back is needed once another target has been found.
-        drop(held.take());
-        let attempt = plan.prepare(exchange, picked)?;
-        let outcome = plan.send(exchange, attempt).await;
+        let outcome = match plan.prepare(exchange, picked) {
+            Ok(attempt) => {
+                // What an earlier attempt sent back is not needed once another is under way.
+                drop(held.take());
+                plan.send(exchange, attempt).await
+            }
+            // A target that cannot be asked must not take the others' chance.
+            Err(failure) => {
+                exchange.note_failure(&failure);
+                Outcome::Failed(failure)
+            }
+        };
         tried.mark(member);
         match plan.judge(exchange, outcome, &tried, began) {
             Ruling::Accept(accepted) => return Ok(plan.deliver(exchange, accepted)),
-            Ruling::Retry(failed) => held = Some(failed),
+            Ruling::Retry(failed) => held = held.or(Some(failed)),
             Ruling::Stop(failed) => return plan.stop(exchange, failed).await,
         }
     }
@@ -147,7 +155,7 @@ impl Plan {
     fn deliver(self, exchange: &mut Exchange, accepted: judge::Accepted) -> Response<Body> {
         match self {
             Self::Plain(_) => http::deliver(exchange, accepted),
-            Self::Ai(_) => ai::deliver(exchange, accepted),
+            Self::Ai(_) => ai::deliver(accepted),
         }
     }
 

@@ -17,12 +17,17 @@ use crate::{
     body::{Body, BodyError},
     clock,
     exchange::{Ended, Exchange},
+    ports::LocalFuture,
 };
 
 /// A response's body and the exchange that it belongs to.
 pub struct Relay {
     body: Body,
     exchange: Box<Exchange>,
+    /// What came before `body`; the head was held back for it.
+    first: Option<Bytes>,
+    /// Ends when the time of a stream is over.
+    deadline: Option<LocalFuture<'static, ()>>,
     upstream_bytes: u64,
     failed: Option<BodyError>,
 }
@@ -49,9 +54,16 @@ impl std::error::Error for Cut {}
 
 impl Relay {
     /// Passes `body` on as the response of `exchange`.
-    pub fn new(exchange: Box<Exchange>, body: Body) -> Self {
+    pub fn new(mut exchange: Box<Exchange>, body: Body) -> Self {
+        let call = exchange.ai.as_mut();
+        let (first, until) = call.map_or((None, None), |call| {
+            (call.first.take(), call.relay_limits.until)
+        });
+        let deadline = until.map(|until| exchange.gateway().upstreams().sleep_until(until));
         Self {
             body,
+            first,
+            deadline,
             exchange,
             upstream_bytes: 0,
             failed: None,
@@ -69,8 +81,22 @@ impl Relay {
         if self.exchange.ended().is_some() {
             return Poll::Ready(None);
         }
-        match Pin::new(&mut self.body).poll_frame(cx) {
-            Poll::Pending => Poll::Pending,
+        let polled = match self.first.take() {
+            Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
+            None => Pin::new(&mut self.body).poll_frame(cx),
+        };
+        match polled {
+            Poll::Pending => {
+                // A stream that is silent has an end, too.
+                if let Some(deadline) = &mut self.deadline
+                    && deadline.as_mut().poll(cx).is_ready()
+                {
+                    self.deadline = None;
+                    self.cut(Cut::Duration);
+                    return self.fail_next(Box::new(Cut::Duration), cx);
+                }
+                Poll::Pending
+            }
             Poll::Ready(None) => {
                 self.end(Ended::Complete);
                 Poll::Ready(None)
@@ -86,7 +112,7 @@ impl Relay {
             }
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
-                    if let Some(cut) = self.pass(&data.clone()) {
+                    if let Some(cut) = self.pass(data) {
                         self.cut(cut);
                         return self.fail_next(Box::new(cut), cx);
                     }
@@ -113,15 +139,17 @@ impl Relay {
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let rest = self.body.size_hint();
+        let first = self.first.as_ref().map_or(0, Bytes::len) as u64;
+        match rest.exact() {
+            Some(rest) => SizeHint::with_exact(rest + first),
+            None => rest,
+        }
     }
 
     /// Looks at bytes in passing.
     fn pass(&mut self, data: &Bytes) -> Option<Cut> {
         let exchange = &mut *self.exchange;
-        if exchange.llm.first_token_ms.is_none() && exchange.ai.is_some() {
-            exchange.llm.first_token_ms = Some(attempt_millis(exchange));
-        }
         self.upstream_bytes += data.len() as u64;
         let limits = exchange
             .ai
@@ -193,10 +221,11 @@ impl Relay {
         let Some(call) = exchange.ai.as_mut() else {
             return;
         };
-        exchange.llm.response_ms.get_or_insert(took);
         let Some(meter) = call.meter.take() else {
+            exchange.llm.response_ms.get_or_insert(took);
             return;
         };
+        exchange.llm.response_ms = Some(took);
         let facts = meter.finish();
         if let Some((kind, message)) = &facts.error {
             tracing::warn!(

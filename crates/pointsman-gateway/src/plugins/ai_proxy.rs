@@ -185,6 +185,8 @@ pub struct AiCall {
     pub meter: Option<StreamMeter>,
     /// When the relay of the response stops.
     pub relay_limits: RelayLimits,
+    /// The first bytes of the response's stream, for which its head was held back.
+    pub first: Option<Bytes>,
 }
 
 /// Limits on a response that is passed on while it arrives.
@@ -274,6 +276,7 @@ impl AiProxy {
             body,
             meter: None,
             relay_limits: RelayLimits::default(),
+            first: None,
         })
     }
 }

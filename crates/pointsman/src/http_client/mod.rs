@@ -16,7 +16,7 @@ use std::{
     net::SocketAddr,
     rc::Rc,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -244,6 +244,10 @@ fn parcel(request: http::Request<Body>) -> Parcel {
 impl Upstreams for HttpClient {
     fn send(&self, attempt: Attempt) -> LocalFuture<'_, Result<Answer, SendError>> {
         Box::pin(self.run(attempt))
+    }
+
+    fn sleep_until(&self, due: Instant) -> LocalFuture<'static, ()> {
+        Box::pin(tokio::time::sleep_until(due.into()))
     }
 }
 
