@@ -116,6 +116,25 @@ pub(crate) fn visit(text: &[u8], member: impl FnMut(Member)) -> Result<(Kind, us
     Ok((kind, end))
 }
 
+/// The value at `path` (keys from the outside in) in the JSON object `text`, as it stands there;
+/// of a repeated key the last. `None` when it is not there or `text` is not JSON.
+///
+/// Looks at every byte of `text` once per key, and builds nothing.
+pub fn value_at(text: &[u8], path: impl IntoIterator<Item = impl AsRef<str>>) -> Option<&[u8]> {
+    let mut value = text;
+    for key in path {
+        let mut found = None;
+        visit(value, |member| {
+            if member.is(value, key.as_ref()) {
+                found = Some(member.value);
+            }
+        })
+        .ok()?;
+        value = &value[found?];
+    }
+    Some(value)
+}
+
 /// The items of an array, as places in `text`.
 pub(crate) fn items(text: &[u8]) -> Vec<Range<usize>> {
     let mut items = Vec::new();
@@ -477,6 +496,18 @@ mod tests {
         "駅",
         "\u{7f}",
     ];
+
+    #[test]
+    fn values_are_found_by_path() {
+        let text = br#"{"a":{"b":[1,{"c":2}],"b":"last"},"x.y":1,"a b":null}"#;
+        let at =
+            |path: &[&str]| value_at(text, path).map(|v| String::from_utf8_lossy(v).into_owned());
+        assert_eq!(at(&["a", "b"]).as_deref(), Some(r#""last""#));
+        assert_eq!(at(&["a b"]).as_deref(), Some("null"));
+        assert_eq!(at(&["a", "c"]), None);
+        assert_eq!(at(&["x.y", "z"]), None);
+        assert_eq!(value_at(b"{\"a\":1", ["a"]), None);
+    }
 
     proptest! {
         #[test]

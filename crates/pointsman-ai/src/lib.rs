@@ -31,6 +31,7 @@ mod usage;
 pub use body::{BodyError, RequestBody};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::error_body;
+pub use json::value_at;
 pub use protocol::{Protocol, detect, is_streaming};
 pub use provider::{Binding, PathChoice, Provider, Unsupported, bind};
 pub use response::{Capture, ResponseFacts, read_response};

@@ -250,22 +250,29 @@ fn post_arg<'a>(x: &'a Exchange, path: &str) -> Option<VarValue<'a>> {
     if !kind.contains("json") {
         return None;
     }
-    let json: Value = serde_json::from_slice(body).ok()?;
+    // Routing asks before anybody has been authenticated, and once per rule: a stranger's prompt
+    // is scanned for it, never built.
     if path.contains(['[', '*']) || path.contains("..") {
+        let json: Value = serde_json::from_slice(bounded(body)?).ok()?;
         let query = serde_json_path::JsonPath::parse(&format!("$.{path}")).ok()?;
         let found: Vec<Value> = query.query(&json).all().into_iter().cloned().collect();
         return (!found.is_empty()).then_some(VarValue::Json(Value::Array(found)));
     }
-    let mut value = &json;
-    for key in path.split('.') {
-        value = value.get(key)?;
-    }
-    Some(match value {
-        Value::String(text) => VarValue::Text(Cow::Owned(text.clone())),
+    let value = pointsman_ai::value_at(body, path.split('.'))?;
+    Some(match serde_json::from_slice(bounded(value)?).ok()? {
+        Value::String(text) => VarValue::Text(Cow::Owned(text)),
         Value::Null => return None,
-        other => VarValue::Json(other.clone()),
+        other => VarValue::Json(other),
     })
 }
+
+/// What may be built into a tree.
+fn bounded(json: &[u8]) -> Option<&[u8]> {
+    (json.len() <= TREE_BYTES_MAX).then_some(json)
+}
+
+/// A tree takes some forty times the space of the densest text.
+const TREE_BYTES_MAX: usize = 1 << 20;
 
 /// Whether the value of the variable `name` comes out of the request's body.
 pub(crate) fn reads_body(name: &str) -> bool {

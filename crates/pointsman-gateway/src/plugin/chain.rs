@@ -303,6 +303,8 @@ fn skipped(exchange: &mut Exchange, which: Which, index: usize, entry: &Entry) -
         return filters.skipped & bit != 0;
     }
     // APISIX runs the plugin when its filter cannot be evaluated.
+    // Somebody else's question, such as a template's, does not count here.
+    exchange.take_wants_body();
     let mut runs = filter.eval(exchange).unwrap_or_else(|error| {
         tracing::warn!(plugin = entry.name, %error, "_meta.filter failed; the plugin runs");
         true
