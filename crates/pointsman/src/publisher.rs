@@ -87,7 +87,7 @@ impl Publisher {
             fallback_sni: self.settings.ssl.fallback_sni.clone(),
             protocols: self.settings.ssl.protocols.clone(),
         };
-        let (certificates, refused) = Table::build(&snapshot.document.ssls, &tls);
+        let (certificates, refused) = Table::build(&snapshot.document.ssls, &tls, &env);
         problems.extend(refused.into_iter().map(Problem::certificate));
         Ok(Prepared {
             snapshot: Arc::new(snapshot),

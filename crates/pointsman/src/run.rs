@@ -510,6 +510,7 @@ async fn until_signal(
     reloader.reload();
     let mut stop = std::pin::pin!(stop);
     let mut ended = std::pin::pin!(any_signal()?);
+    let mut look = tokio::time::interval(LOOK_INTERVAL);
     if let Some(announcement) = announcement {
         eprintln!("{announcement}");
     }
@@ -518,6 +519,10 @@ async fn until_signal(
             () = stop.as_mut() => return Ok(()),
             () = ended.as_mut() => return Ok(()),
             _ = hangup.recv() => reloader.reload(),
+            _ = look.tick() => if reloader.document.looks_changed() {
+                tokio::time::sleep(SETTLE).await;
+                reloader.reload();
+            },
             Some(()) = changes.recv() => {
                 // An editor's write is several events; look once they have settled.
                 tokio::time::sleep(SETTLE).await;
@@ -557,5 +562,7 @@ const REPORT_MARGIN: Duration = Duration::from_millis(50);
 const PROBE_IDLE: Duration = Duration::from_secs(3600);
 /// For the last deliveries of loggers.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
+/// How often the document is looked at, as APISIX does.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// From a change in the folder to reading the file.
 const SETTLE: Duration = Duration::from_millis(30);

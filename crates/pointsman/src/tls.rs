@@ -8,7 +8,7 @@ use std::{collections::HashMap, io, sync::Arc};
 
 use arc_swap::ArcSwap;
 use pointsman_gateway::{
-    config::{document::Item, resource::ssl::Ssl},
+    config::{document::Item, resource::ssl::Ssl, text::Env},
     exchange::TlsPeer,
 };
 use rustls::{
@@ -97,7 +97,11 @@ impl ServerTls {
 
 impl Table {
     /// A table of `resources`, and what is wrong with those that had to be left out.
-    pub(crate) fn build(resources: &[Item<Ssl>], settings: &TlsSettings) -> (Self, Vec<String>) {
+    pub(crate) fn build(
+        resources: &[Item<Ssl>],
+        settings: &TlsSettings,
+        env: Env<'_>,
+    ) -> (Self, Vec<String>) {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut table = Self {
             fallback: settings.fallback_sni.as_deref().map(normalise),
@@ -105,7 +109,7 @@ impl Table {
         };
         let mut problems = Vec::new();
         for item in resources.iter().filter(|item| item.value.serves()) {
-            match server_config(&item.value, settings, &provider) {
+            match server_config(&item.value.resolved(env), settings, &provider) {
                 Ok(config) => table.add(item.value.names(), &Arc::new(config)),
                 Err(error) => problems.push(format!("{}: {error}", item.key)),
             }

@@ -505,3 +505,56 @@ fn keys_in_queries_are_hidden() {
         "{lines:?}"
     );
 }
+
+/// G-273, and forwarded lines that are one list.
+#[test]
+fn a_document_may_name_its_plugins() {
+    let a = named("a");
+    let gateway = Gateway::start(&format!(
+        "plugins:\n- {{name: cors}}\n- {{name: mqtt-proxy, stream: true}}\n\
+         routes:\n\
+         - {{id: 1, uri: /keyed, plugins: {{key-auth: {{}}}}, upstream: &up {{nodes: {{\"{a}\": 1}}}}}}\n\
+         - {{id: 2, uri: /cors, plugins: {{cors: {{}}}}, upstream: *up}}\n",
+        a = a.address
+    ));
+    assert_eq!(get(gateway.proxy, "/keyed", &[]).status, 404);
+    let lines = [
+        ("X-Forwarded-For", "1.1.1.1"),
+        ("X-Forwarded-For", "2.2.2.2"),
+    ];
+    assert_eq!(get(gateway.proxy, "/cors", &lines).status, 200);
+    assert_eq!(
+        a.last().header("x-forwarded-for"),
+        Some("1.1.1.1, 2.2.2.2, 127.0.0.1")
+    );
+}
+
+/// A document that is linked from elsewhere changes without a word from its folder.
+#[cfg(unix)]
+#[test]
+fn a_linked_document_is_noticed() {
+    let (a, b) = (named("a"), named("b"));
+    let route = |upstream: &Upstream| {
+        format!(
+            "routes:\n- {{id: 1, uri: /x, upstream: {{nodes: {{\"{}\": 1}}}}}}\n#END\n",
+            upstream.address
+        )
+    };
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let target = elsewhere.path().join("document");
+    std::fs::write(&target, route(&a)).expect("written");
+    let gateway = Gateway::start("routes: []\n");
+    let document = gateway.folder().join("apisix.yaml");
+    std::fs::remove_file(&document).expect("removed");
+    std::os::unix::fs::symlink(&target, &document).expect("linked");
+    let answered_by = |upstream: &Upstream| {
+        let hits = upstream.hits();
+        support::wait_until("the document to be applied", || {
+            get(gateway.proxy, "/x", &[]);
+            (upstream.hits() > hits).then_some(())
+        });
+    };
+    answered_by(&a);
+    std::fs::write(&target, route(&b)).expect("written");
+    answered_by(&b);
+}

@@ -182,6 +182,24 @@ fn a_key_on_one_line_is_not_shown() {
     );
 }
 
+/// A certificate and its key out of the environment.
+#[test]
+fn certificates_may_stand_in_the_environment() {
+    let good = identity(&["a.test.com"]);
+    let gateway = Gateway::start_with(Start {
+        document: "ssls:\n- {id: 1, sni: a.test.com, cert: \"$env://CERT\", key: \"$env://KEY\"}\n",
+        apisix: "  ssl: {listen: [{ip: 127.0.0.1, port: 0}]}",
+        environment: &[("CERT", &good.cert), ("KEY", &good.key)],
+        ..Start::default()
+    });
+    let served = https(
+        gateway.address("proxy_tls"),
+        "a.test.com",
+        client(&[&good], false),
+    );
+    assert!(served.expect("served").starts_with("HTTP/1.1 404"));
+}
+
 /// A model server over TLS that answers every request on a connection.
 fn tls_upstream(identity: &Identity) -> SocketAddr {
     let chain = CertificateDer::pem_slice_iter(identity.cert.as_bytes())

@@ -10,7 +10,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::config::{
-    plugin_schema::{self, Place, PluginCatalog},
+    plugin_schema::{self, Named, Place, PluginCatalog},
     resource::{
         Id,
         consumer::{Consumer, Credential, CredentialBody, PluginSet},
@@ -169,7 +169,7 @@ impl Document {
                 located
             }
         };
-        let root = match located.value {
+        let mut root = match located.value {
             Value::Null => Map::new(),
             Value::Object(map) => map,
             _ => {
@@ -180,9 +180,10 @@ impl Document {
                 });
             }
         };
+        let named = Named::of(&mut root, catalog);
         let mut reader = Reader {
             lines: &located.lines,
-            catalog,
+            catalog: named.as_ref().map_or(catalog, |named| named),
             problems: Vec::new(),
         };
         let document = reader.document(root);
@@ -313,7 +314,6 @@ impl Reader<'_> {
             let message = match name.as_str() {
                 "stream_routes" | "protos" => "out of scope; ignored",
                 "secrets" => "secret managers are not supported yet; ignored",
-                "plugins" => "set `plugins` in config.yaml; ignored here",
                 _ => "unknown collection; ignored",
             };
             let line = self.lines.of(name);

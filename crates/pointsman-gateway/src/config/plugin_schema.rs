@@ -40,6 +40,48 @@ pub trait PluginCatalog {
     fn names(&self) -> Vec<&'static str>;
 }
 
+/// The plugins that a document names in its own `plugins` list.
+pub(crate) struct Named<'a> {
+    all: &'a dyn PluginCatalog,
+    names: Vec<String>,
+}
+
+impl<'a> Named<'a> {
+    /// Takes the list out of `root`; `None` when the document has no such list.
+    pub(crate) fn of(root: &mut Map<String, Value>, all: &'a dyn PluginCatalog) -> Option<Self> {
+        let list = root.remove("plugins")?;
+        let name = |entry: &Value| {
+            entry
+                .get("name")
+                .unwrap_or(entry)
+                .as_str()
+                .map(str::to_owned)
+        };
+        // Entries of the stream kind are out of scope, as stream routes are.
+        let names = list
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|entry| entry.get("stream") != Some(&Value::Bool(true)))
+            .filter_map(name)
+            .collect();
+        Some(Self { all, names })
+    }
+}
+
+impl PluginCatalog for Named<'_> {
+    fn plugin(&self, name: &str) -> Option<&PluginSchema> {
+        let named = self.names.iter().any(|own| own == name);
+        self.all.plugin(name).filter(|_| named)
+    }
+
+    fn names(&self) -> Vec<&'static str> {
+        let mut names = self.all.names();
+        names.retain(|name| self.names.iter().any(|own| own == name));
+        names
+    }
+}
+
 /// Where a plugin configuration stands: decides which schema applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {

@@ -18,6 +18,11 @@ pub fn resolve(value: &mut Value, env: Env<'_>) {
     }
 }
 
+/// What a reference stands for; any other text stands for itself.
+pub fn resolved(text: &str, env: Env<'_>) -> String {
+    look_up(text, env).unwrap_or_else(|| text.to_owned())
+}
+
 /// Whether anything in `value` refers to a value elsewhere.
 pub fn any(value: &Value) -> bool {
     match value {

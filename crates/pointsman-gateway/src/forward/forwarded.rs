@@ -42,11 +42,16 @@ pub fn set(exchange: &mut Exchange) {
     let headers = &mut exchange.request.headers;
     let address = text(&client.to_string());
     headers.insert("x-real-ip", address.clone());
-    let chain = match (
-        trust,
-        headers.get("x-forwarded-for").and_then(|v| v.to_str().ok()),
-    ) {
-        (Trust::NoList | Trust::Listed, Some(before)) => text(&format!("{before}, {client}")),
+    // Several lines are one list (RFC 9110 §5.3).
+    let before: Vec<&str> = headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
+    let chain = match trust {
+        Trust::NoList | Trust::Listed if !before.is_empty() => {
+            text(&format!("{}, {client}", before.join(", ")))
+        }
         _ => address,
     };
     headers.insert("x-forwarded-for", chain);

@@ -112,11 +112,13 @@ fn check(conf: &Value) -> Result<(), String> {
     let conf: Conf = parse(conf)?;
     let wildcard = |text: &str| text == "*";
     let exposes = conf.expose_headers.as_deref().is_some_and(wildcard);
+    let times = conf.timing_allow_origins.as_deref().is_some_and(wildcard);
     if conf.allow_credential
         && (wildcard(&conf.allow_origins)
             || wildcard(&conf.allow_methods)
             || wildcard(&conf.allow_headers)
-            || exposes)
+            || exposes
+            || times)
     {
         return Err(
             "you can not set '*' for other option when 'allow_credential' is true".to_owned(),
@@ -302,6 +304,14 @@ mod tests {
     #[test]
     fn credentials_exclude_wildcards() {
         assert!(check(&json!({"allow_credential": true})).is_err());
+        assert!(
+            check(
+                &json!({"allow_credential": true, "allow_origins": "http://a.com",
+                "allow_methods": "GET", "allow_headers": "x", "expose_headers": "x",
+                "timing_allow_origins": "*"})
+            )
+            .is_err()
+        );
         let listed = json!({
             "allow_credential": true, "allow_origins": "http://a.com", "allow_methods": "GET",
             "allow_headers": "x"

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{no_rules, parse};
+use super::parse;
 use crate::{
     config::{plugin_schema::PluginSchema, resource::schema_of},
     exchange::{Authenticated, Exchange},
@@ -74,12 +74,19 @@ pub(crate) fn kind() -> PluginKind {
             consumer_schema: Some(schema_of::<ConsumerConf>()),
             metadata_schema: None,
             is_auth: true,
-            check: no_rules,
+            check,
         },
         build,
         checkers: None,
         identity_field: Some("key"),
     }
+}
+
+fn check(conf: &Value) -> Result<(), String> {
+    let conf: Conf = parse(conf)?;
+    HeaderName::from_bytes(conf.header.as_bytes())
+        .map(drop)
+        .map_err(|_| format!("header: `{}` is not a header name", conf.header))
 }
 
 fn build(conf: &Value, _: &mut Building<'_>) -> Result<Arc<dyn Plugin>, String> {

@@ -1,10 +1,14 @@
 //! The configuration files: read, watched, read again.
 //!
 //! The folder is watched rather than the file, because editors and Kubernetes replace files by
-//! renaming. What the watcher says is only a hint; whether anything changed is decided by the
-//! bytes.
+//! renaming. A file that is mounted or linked from elsewhere changes without a word from the
+//! folder, so the file is also looked at once a second (APISIX does only that). All of this is a
+//! hint; whether anything changed is decided by the bytes.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use pointsman_gateway::config::document::Format;
@@ -15,6 +19,28 @@ pub(crate) struct DocumentFile {
     path: PathBuf,
     format: Format,
     last: Option<Vec<u8>>,
+    seen: Option<Stamp>,
+}
+
+/// What tells a changed file without reading it.
+#[derive(PartialEq, Eq)]
+struct Stamp {
+    modified: Option<SystemTime>,
+    bytes: u64,
+    #[cfg(unix)]
+    inode: u64,
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Self {
+            modified: metadata.modified().ok(),
+            bytes: metadata.len(),
+            #[cfg(unix)]
+            inode: std::os::unix::fs::MetadataExt::ino(&metadata),
+        })
+    }
 }
 
 impl DocumentFile {
@@ -29,6 +55,7 @@ impl DocumentFile {
             path: folder.join(name),
             format,
             last: None,
+            seen: None,
         }
     }
 
@@ -42,8 +69,14 @@ impl DocumentFile {
         self.format
     }
 
+    /// Whether the file looks other than when it was read last, links followed.
+    pub(crate) fn looks_changed(&self) -> bool {
+        Stamp::of(&self.path) != self.seen
+    }
+
     /// Its text, if that differs from the last one. Errors say which file and why.
     pub(crate) fn read_if_changed(&mut self) -> Result<Option<String>, String> {
+        self.seen = Stamp::of(&self.path);
         let bytes = std::fs::read(&self.path)
             .map_err(|error| format!("cannot read {}: {error}", self.path.display()))?;
         if self.last.as_ref() == Some(&bytes) {
@@ -56,7 +89,7 @@ impl DocumentFile {
     }
 }
 
-/// Watches the folder of `path`; every message means that something in it may have changed.
+/// Watches the folder of `path`; every message means that the file may have changed.
 pub(crate) fn watch(path: &Path) -> Result<(RecommendedWatcher, mpsc::Receiver<()>), String> {
     // One message is enough: it says "look again", not what happened.
     let (changed, changes) = mpsc::channel(1);
@@ -64,8 +97,18 @@ pub(crate) fn watch(path: &Path) -> Result<(RecommendedWatcher, mpsc::Receiver<(
         .parent()
         .filter(|p| !p.as_os_str().is_empty())
         .unwrap_or_else(|| Path::new("."));
+    let name = path.file_name().map(ToOwned::to_owned);
+    // Kubernetes swaps a link beside the file (`..data`) that the file leads through.
+    let concerns = move |event: &notify::Event| {
+        let is_link = |path: &Path| path.file_name().is_some_and(|name| name == "..data");
+        event.paths.is_empty()
+            || event
+                .paths
+                .iter()
+                .any(|path| path.file_name() == name.as_deref() || is_link(path))
+    };
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if event.is_ok_and(|event| !event.kind.is_access()) {
+        if event.is_ok_and(|event| !event.kind.is_access() && concerns(&event)) {
             // Full: a message that nobody has read yet already says it.
             let _ = changed.try_send(());
         }

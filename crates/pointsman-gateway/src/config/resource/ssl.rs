@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::config::{reference, text::Env};
+
 use super::{
     Id,
     shared::{Host, Labels, Status},
@@ -63,6 +65,23 @@ impl std::fmt::Debug for Ssl {
 }
 
 impl Ssl {
+    /// This resource with the certificates and keys that stand in the environment (`$env://`).
+    pub fn resolved(&self, env: Env<'_>) -> Self {
+        let one = |text: &String| reference::resolved(text, env);
+        let all = |texts: &Vec<String>| texts.iter().map(one).collect();
+        Self {
+            cert: one(&self.cert),
+            key: one(&self.key),
+            certs: self.certs.as_ref().map(all),
+            keys: self.keys.as_ref().map(all),
+            client: self.client.as_ref().map(|client| Client {
+                ca: one(&client.ca),
+                ..client.clone()
+            }),
+            ..self.clone()
+        }
+    }
+
     /// Terminates TLS for clients, and is enabled.
     pub fn serves(&self) -> bool {
         self.kind == "server" && self.status.0 == 1

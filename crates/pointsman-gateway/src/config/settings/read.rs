@@ -449,9 +449,9 @@ impl Reader<'_> {
         all.extend(exporter.map(|address| ("plugin_attr.prometheus.export_addr", address)));
         for (index, (name, address)) in all.iter().enumerate() {
             let clash = all[..index].iter().find(|(_, other)| {
-                let same = other.ip() == address.ip()
-                    || other.ip().is_unspecified()
-                    || address.ip().is_unspecified();
+                let anywhere = other.ip().is_unspecified() || address.ip().is_unspecified();
+                let family = other.is_ipv4() == address.is_ipv4();
+                let same = other.ip() == address.ip() || (family && anywhere);
                 address.port() != 0 && other.port() == address.port() && same
             });
             if let Some((other, _)) = clash {
