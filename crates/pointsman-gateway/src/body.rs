@@ -133,6 +133,66 @@ impl fmt::Debug for Body {
     }
 }
 
+/// A body that fails once more than `max` bytes of it have come.
+pub(crate) struct Limited {
+    body: StreamBody,
+    left: u64,
+}
+
+/// The error of a [`Limited`] body.
+#[derive(Debug)]
+pub(crate) struct TooLong;
+
+impl fmt::Display for TooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the body is longer than allowed")
+    }
+}
+
+impl std::error::Error for TooLong {}
+
+impl Limited {
+    /// `body`, of which at most `max` bytes are passed on.
+    pub(crate) fn new(body: StreamBody, max: u64) -> Self {
+        Self { body, left: max }
+    }
+}
+
+impl HttpBody for Limited {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = std::task::ready!(self.body.as_mut().poll_frame(cx));
+        let Some(Ok(frame)) = &polled else {
+            return Poll::Ready(polled);
+        };
+        let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+        match self.left.checked_sub(bytes) {
+            Some(left) => self.left = left,
+            None => return Poll::Ready(Some(Err(Box::new(TooLong)))),
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Arriving for Limited {
+    fn gather(mut self: Pin<&mut Self>, bytes: usize) {
+        self.body.as_mut().gather(bytes);
+    }
+}
+
 /// Why [`collect`] stopped.
 #[derive(Debug)]
 pub enum CollectError {

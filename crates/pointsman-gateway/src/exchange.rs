@@ -350,6 +350,18 @@ impl Exchange {
         Ok(bytes)
     }
 
+    /// Refuses a body of more than `max` bytes: at once if it says so, else when they come.
+    pub(crate) fn limit_body(&mut self, max: u64) -> Result<(), Failure> {
+        if self.declared_length().is_some_and(|length| length > max) {
+            return Err(Failure::BodyTooLarge);
+        }
+        self.body = match std::mem::take(&mut self.body) {
+            Body::Stream(stream) => Body::Stream(Box::pin(body::Limited::new(stream, max))),
+            other => other,
+        };
+        Ok(())
+    }
+
     /// Reads the body, if it is not here yet, so that variables can look into it.
     pub(crate) async fn read_body_for_variables(&mut self) -> Result<(), Failure> {
         if self.buffered.is_none() {

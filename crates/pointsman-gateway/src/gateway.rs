@@ -170,6 +170,9 @@ fn prepare(exchange: &mut Exchange) -> Result<(), Failure> {
         return Err(Failure::MethodRefused);
     }
     let settings = Arc::clone(&exchange.snapshot().settings);
+    if let Some(max) = settings.client_max_body_size {
+        exchange.limit_body(max)?;
+    }
     let path = router::path::normalise(exchange.received.uri.path(), &settings.path_options)
         .map_err(|_| Failure::BadPath)?
         .into_owned();
@@ -261,6 +264,9 @@ pub(crate) fn body_failure(error: &CollectError) -> Failure {
 
 /// What an error of the client's body means.
 pub(crate) fn stream_failure(error: &BodyError) -> Failure {
+    if error.is::<crate::body::TooLong>() {
+        return Failure::BodyTooLarge;
+    }
     match error.downcast_ref::<crate::ports::BodyTimeout>() {
         Some(_) => Failure::BodyTimeout,
         None => Failure::BodyBroken,

@@ -271,3 +271,45 @@ fn odd_requests_have_answers() {
     assert_eq!(post_json(gateway.proxy, "/x", CHAT).status, 200);
     assert!(!gateway.stderr().contains("panic"), "{}", gateway.stderr());
 }
+
+/// `client_max_body_size`, declared and not, whether the body is read or passed on.
+#[test]
+fn bodies_beyond_the_limit_are_refused() {
+    let upstream = Upstream::named("a");
+    let document = format!(
+        "routes:\n  - {{id: 1, uri: /plain, upstream: {{nodes: {{\"{}\": 1}}}}}}\n",
+        upstream.address
+    ) + single("openai", upstream.address, "")
+        .trim_start_matches("routes:\n")
+        .replace("id: 1", "id: 2")
+        .as_str();
+    let gateway = Gateway::start_with(Start {
+        document: &document,
+        sections: "nginx_config: {http: {client_max_body_size: 1k}}",
+        ..Start::default()
+    });
+    let body = "x".repeat(2000);
+    for path in ["/plain", "/x"] {
+        for framed in [
+            format!("Content-Length: 2000\r\n\r\n{body}"),
+            format!("Transfer-Encoding: chunked\r\n\r\n7d0\r\n{body}\r\n0\r\n\r\n"),
+        ] {
+            let mut connection = Connection::open(gateway.proxy);
+            connection.send(
+                format!(
+                    "POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n{framed}"
+                )
+                .as_bytes(),
+            );
+            let response = connection.response(false);
+            assert_eq!(response.status, 413, "{path} {}", &framed[..20]);
+            assert!(
+                response.text().contains("the request body is too large"),
+                "{}",
+                response.text()
+            );
+        }
+        assert_eq!(post_json(gateway.proxy, path, CHAT).status, 200);
+    }
+    gateway.wait_until_idle();
+}
