@@ -52,7 +52,7 @@ impl Endpoint {
             host: host.to_owned(),
             port,
             path: (path.len() > 1).then(|| path.to_owned()),
-            query: raw_query.map(pairs).unwrap_or_default(),
+            query: raw_query.map(query_pairs).unwrap_or_default(),
             raw_query: raw_query.map(str::to_owned),
             lone_slash: path == "/",
         })
@@ -115,7 +115,8 @@ fn split(authority: &str, default: u16) -> Result<(&str, u16), EndpointError> {
     }
 }
 
-fn pairs(query: &str) -> Vec<(String, String)> {
+/// The arguments of a query, decoded, in order; an argument without `=` has an empty value.
+pub fn query_pairs(query: &str) -> Vec<(String, String)> {
     let decode = |text: &str| {
         let spaced = text.replace('+', " ");
         percent_encoding::percent_decode_str(&spaced)

@@ -29,7 +29,7 @@ mod stream;
 mod usage;
 
 pub use body::{BodyError, RequestBody};
-pub use endpoint::{Endpoint, EndpointError};
+pub use endpoint::{Endpoint, EndpointError, query_pairs};
 pub use error::error_body;
 pub use json::value_at;
 pub use protocol::{Protocol, detect, is_streaming};

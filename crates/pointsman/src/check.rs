@@ -44,12 +44,19 @@ fn check(options: &CheckOptions) -> Result<usize, String> {
             for error in &errors {
                 eprintln!("error: {config}: {error}");
             }
-            return Ok(errors.len());
+            let others = document(options, Settings::default(), false)?;
+            return Ok(errors.len() + others);
         }
     };
     for warning in &warnings {
         eprintln!("warning: {config}: {warning}");
     }
+    document(options, settings, true)
+}
+
+/// The same for the document, under `settings`. Unless they are the `real` ones, it may be absent.
+fn document(options: &CheckOptions, settings: Settings, real: bool) -> Result<usize, String> {
+    let config = options.config.display();
     let mut errors = 0;
     if let Err(error) = ClientTls::new(settings.ssl.trusted_certificate.as_deref()) {
         eprintln!("error: {config}: {error}");
@@ -67,6 +74,9 @@ fn check(options: &CheckOptions) -> Result<usize, String> {
     };
     let mut document = DocumentFile::beside(&options.config, settings.document_format());
     let path = document.path().display().to_string();
+    if !real && !document.path().exists() {
+        return Ok(errors);
+    }
     let text = document.read_if_changed()?.unwrap_or_default();
     let mut publisher = Publisher::new(
         Arc::new(settings),

@@ -212,6 +212,12 @@ fn endpoint_and_credentials_make_the_target() {
         upstream.last().target,
         "/x?name=fromclient&ekey=eval&ckey=cval"
     );
+    // All values of a key, and the client's own spelling where nothing is added.
+    post_json(gateway.proxy, "/y?a=1&name=b&a=2&name=c", r#"{"prompt":1}"#);
+    assert_eq!(upstream.last().target, "/x?name=b&name=c&ekey=eval&a=1&a=2");
+    gateway.reload(&conf("", ""));
+    post_json(gateway.proxy, "/y?a=1&a=2&b=c+d", r#"{"prompt":1}"#);
+    assert_eq!(upstream.last().target, "/y?a=1&a=2&b=c+d");
     gateway.reload(&conf("/x", "akey: secret"));
     post_json(
         gateway.proxy,

@@ -89,6 +89,18 @@ fn check_reports_every_error() {
         stderr.contains("2 error(s)") && stdout.contains("1 route(s)"),
         "{stderr}{stdout}"
     );
+    // An error in one file does not hide those in the other.
+    let text = std::fs::read_to_string(&config).expect("a file");
+    std::fs::write(
+        &config,
+        text + "\nnginx_config: {http: {client_max_body_size: much}}\n",
+    )
+    .expect("written");
+    let (_, _, stderr) = run(&["check", "--config", &config]);
+    assert!(
+        stderr.contains("`much` is not a size") && stderr.contains("3 error(s)"),
+        "{stderr}"
+    );
     let (_kept, config) = folder("routes: []");
     assert_eq!(run(&["check", "--config", &config]).0, Some(0));
 }

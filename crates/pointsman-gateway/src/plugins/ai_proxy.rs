@@ -154,19 +154,17 @@ impl AiInstance {
     /// The query to send: `auth.query`, then the endpoint's, which wins over it on a clash, then
     /// the client's, which wins over the endpoint's but never over a credential.
     pub fn query(&self, client: Option<&str>) -> String {
-        let mut pairs: Vec<(String, String)> = Vec::new();
-        let mut set = |key: &str, value: &str| match pairs.iter_mut().find(|(k, _)| k == key) {
-            Some(pair) => value.clone_into(&mut pair.1),
-            None => pairs.push((key.to_owned(), value.to_owned())),
-        };
-        for (key, value) in self.auth_query.iter().chain(&self.endpoint_query) {
-            set(key, value);
+        if let (Some(client), true) = (
+            client,
+            self.auth_query.is_empty() && self.endpoint_query.is_empty(),
+        ) {
+            // Nothing of ours: the client's own spelling stays.
+            return client.to_owned();
         }
-        for (key, value) in client.map(parse_query).unwrap_or_default() {
-            if !self.auth_query.iter().any(|(ours, _)| *ours == key) {
-                set(&key, &value);
-            }
-        }
+        let has = |list: &[(String, String)], key: &str| list.iter().any(|(k, _)| k == key);
+        let mut client = client.map(pointsman_ai::query_pairs).unwrap_or_default();
+        client.retain(|(key, _)| !has(&self.auth_query, key));
+        let pairs = laid_over(&laid_over(&self.auth_query, &self.endpoint_query), &client);
         encode_query(&pairs)
     }
 }
@@ -308,22 +306,24 @@ fn refuse_body(error: &BodyError) -> Reply {
     Reply::json(StatusCode::BAD_REQUEST, json!({ "message": text }))
 }
 
-fn parse_query(query: &str) -> Vec<(String, String)> {
-    query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(key), decode(value))
-        })
-        .collect()
-}
-
-fn decode(text: &str) -> String {
-    let spaced = text.replace('+', " ");
-    percent_encoding::percent_decode_str(&spaced)
-        .decode_utf8_lossy()
-        .into_owned()
+/// `base`, in which `over` wins the keys that both have: with all of its values, at the place
+/// where the key stood first.
+fn laid_over(base: &[(String, String)], over: &[(String, String)]) -> Vec<(String, String)> {
+    let of = |list: &[(String, String)], key: &str| {
+        let same = list.iter().filter(|(k, _)| k == key);
+        same.cloned().collect::<Vec<_>>()
+    };
+    let mut laid: Vec<(String, String)> = Vec::new();
+    for pair in base.iter().chain(over) {
+        let seen = laid.iter().any(|(key, _)| *key == pair.0);
+        let winners = of(over, &pair.0);
+        match (seen, winners.is_empty()) {
+            (false, false) => laid.extend(winners),
+            (_, true) => laid.push(pair.clone()),
+            (true, false) => {}
+        }
+    }
+    laid
 }
 
 /// `key=value` pairs, percent-encoded.
