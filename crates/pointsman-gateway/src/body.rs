@@ -68,6 +68,13 @@ impl Body {
         Self::Whole(Pieces { queue, remaining })
     }
 
+    /// Ends a response whose body is not sent, because of its status or its request's method.
+    pub fn leave_out(self) {
+        if let Self::Relay(mut relay) = self {
+            relay.leave_out();
+        }
+    }
+
     /// Whether the body can be sent a second time as it stands.
     pub fn is_replayable(&self) -> bool {
         matches!(self, Self::Empty | Self::Whole(_))

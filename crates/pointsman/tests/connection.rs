@@ -10,6 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use support::{
     Answer, CHAT, Gateway, Start, Upstream,
@@ -45,6 +46,92 @@ fn requests_may_follow_each_other_without_waiting() {
         assert_eq!((response.status, response.complete), (200, true));
     }
     assert_eq!(upstream.hits(), 3);
+}
+
+/// A response to HEAD, or a 304, has no body, whatever there would be to send.
+#[test]
+fn responses_without_a_body_have_none() {
+    let upstream = Upstream::start(|received| match received.target.as_str() {
+        "/plain?304" => Answer::Whole {
+            status: 304,
+            kind: "text/plain",
+            body: String::new(),
+            headers: Vec::new(),
+        },
+        _ => Answer::text(200, "hello"),
+    });
+    let gateway = Gateway::start(&plain(&upstream, 5));
+    let mut connection = Connection::open(gateway.proxy);
+    let ask = |method: &str, path: &str| format!("{method} {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    // The last is there to show that nothing is left over from those before it.
+    connection.send(
+        [
+            ask("HEAD", "/nowhere"),
+            ask("GET", "/plain?304"),
+            ask("HEAD", "/nowhere"),
+            ask("GET", "/plain"),
+        ]
+        .concat()
+        .as_bytes(),
+    );
+    let first = connection.response(true);
+    assert_eq!((first.status, first.body.len()), (404, 0));
+    assert_eq!(first.header("content-length"), Some("36"));
+    assert_eq!(connection.response(true).status, 304);
+    assert_eq!(connection.response(true).status, 404);
+    assert_eq!(connection.response(false).text(), "hello");
+    let lines = gateway.access_log(4);
+    assert!(
+        lines.iter().all(|line| line["ended"] == "complete"),
+        "{lines:?}"
+    );
+}
+
+/// A target that answers while the client still sends gets all of the body nevertheless.
+#[test]
+fn an_early_answer_takes_nothing_from_the_upload() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let address = listener.local_addr().expect("bound");
+    let target = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut seen = Vec::new();
+        let mut buffer = [0; 4096];
+        while !seen.ends_with(b"first") {
+            let read = stream.read(&mut buffer).expect("read");
+            assert!(read > 0, "the upload ended early");
+            seen.extend_from_slice(&buffer[..read]);
+        }
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\ngot\r\n")
+            .expect("written");
+        while !seen.ends_with(b"last") {
+            let read = stream.read(&mut buffer).expect("read");
+            assert!(read > 0, "the upload ended early");
+            seen.extend_from_slice(&buffer[..read]);
+        }
+        stream.write_all(b"3\r\nall\r\n0\r\n\r\n").expect("written");
+        String::from_utf8_lossy(&seen).into_owned()
+    });
+    let gateway = Gateway::start(&format!(
+        "routes:\n- {{id: 1, uri: /plain, upstream: {{nodes: {{\"{address}\": 1}}}}}}\n"
+    ));
+    let mut connection = Connection::open(gateway.proxy);
+    connection.send(b"POST /plain HTTP/1.1\r\nHost: a\r\nContent-Length: 15\r\n\r\nfirst");
+    connection.read_until("got");
+    connection.send(b"middle");
+    connection.send(b"last");
+    let response = connection.response(false);
+    assert_eq!(
+        (response.status, response.text().as_str(), response.complete),
+        (200, "gotall", true)
+    );
+    assert!(
+        target
+            .join()
+            .expect("no panic")
+            .ends_with("firstmiddlelast")
+    );
+    gateway.wait_until_idle();
 }
 
 #[test]
@@ -194,57 +281,49 @@ fn a_silent_tunnel_is_closed() {
     gateway.wait_until_idle();
 }
 
-/// One HTTP/2 request with prior knowledge.
-fn http2(gateway: &Gateway, requests: Vec<http::Request<Full<Bytes>>>) -> Vec<Response> {
+/// What `work` does with an HTTP/2 connection, made with prior knowledge.
+fn with_http2<T, F: Future<Output = T>>(
+    gateway: &Gateway,
+    work: impl FnOnce(SendRequest<Full<Bytes>>) -> F,
+) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime");
-    runtime.block_on(async {
+    let local = tokio::task::LocalSet::new();
+    runtime.block_on(local.run_until(async {
         let stream = tokio::net::TcpStream::connect(gateway.proxy)
             .await
             .expect("connected");
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-                .await
-                .expect("a handshake");
-        let driver = tokio::task::LocalSet::new();
-        driver.spawn_local(async move {
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .expect("a handshake");
+        tokio::task::spawn_local(async move {
             let _ = connection.await;
         });
-        driver
-            .run_until(async {
-                let mut responses = Vec::new();
-                for request in requests {
-                    let (head, body) = sender
-                        .send_request(request)
-                        .await
-                        .expect("a response")
-                        .into_parts();
-                    let collected = body.collect().await;
-                    responses.push(Response {
-                        status: head.status.as_u16(),
-                        headers: head
-                            .headers
-                            .iter()
-                            .map(|(name, value)| {
-                                (
-                                    name.to_string(),
-                                    value.to_str().unwrap_or_default().to_owned(),
-                                )
-                            })
-                            .collect(),
-                        complete: collected.is_ok(),
-                        body: collected
-                            .map(|body| body.to_bytes().to_vec())
-                            .unwrap_or_default(),
-                        chunks: Vec::new(),
-                    });
-                }
-                responses
-            })
-            .await
-    })
+        work(sender).await
+    }))
+}
+
+/// The answers to `requests`, one after the other.
+async fn answers(
+    mut sender: SendRequest<Full<Bytes>>,
+    requests: Vec<http::Request<Full<Bytes>>>,
+) -> Vec<Response> {
+    let mut responses = Vec::new();
+    for request in requests {
+        let response = sender.send_request(request).await.expect("a response");
+        let (head, body) = response.into_parts();
+        let collected = body.collect().await;
+        responses.push(Response {
+            status: head.status.as_u16(),
+            headers: Vec::new(),
+            complete: collected.is_ok(),
+            body: collected.map_or_else(|_| Vec::new(), |body| body.to_bytes().to_vec()),
+            chunks: Vec::new(),
+        });
+    }
+    responses
 }
 
 fn http2_request(gateway: &Gateway, path: &str) -> http::request::Builder {
@@ -276,16 +355,14 @@ fn http2_is_served() {
     };
     let streamed = r#"{"stream":true,"messages":[]}"#;
     let broken = r#"{"stream":true,"user":"broken","messages":[]}"#;
-    let answers = http2(
-        &gateway,
-        vec![
-            request(CHAT),
-            request(streamed),
-            request("{"),
-            request(broken),
-            request(CHAT),
-        ],
-    );
+    let requests = vec![
+        request(CHAT),
+        request(streamed),
+        request("{"),
+        request(broken),
+        request(CHAT),
+    ];
+    let answers = with_http2(&gateway, |sender| answers(sender, requests));
     let found: Vec<(u16, bool)> = answers.iter().map(|a| (a.status, a.complete)).collect();
     assert_eq!(
         found,
@@ -318,35 +395,14 @@ fn an_http2_client_that_does_not_read_is_cut_off() {
         sections: "nginx_config: {http: {send_timeout: 1s}}",
         ..Start::default()
     });
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
-        let stream = tokio::net::TcpStream::connect(gateway.proxy)
-            .await
-            .expect("connected");
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-                .await
-                .expect("a handshake");
-        let local = tokio::task::LocalSet::new();
-        local.spawn_local(async move {
-            let _ = connection.await;
-        });
-        local
-            .run_until(async {
-                let body = r#"{"stream":true,"messages":[]}"#;
-                let request = http2_request(&gateway, "/x")
-                    .body(Full::<Bytes>::from(body))
-                    .expect("a request");
-                let response = sender.send_request(request).await.expect("a head");
-                assert_eq!(response.status(), 200);
-                // Nobody reads: neither the body nor the connection.
-                upstream.wait_for_early_close();
-                drop(response);
-            })
-            .await;
+    with_http2(&gateway, async |mut sender| {
+        let body = Full::from(r#"{"stream":true,"messages":[]}"#);
+        let request = http2_request(&gateway, "/x").body(body).expect("a request");
+        let response = sender.send_request(request).await.expect("a head");
+        assert_eq!(response.status(), 200);
+        // Nobody reads: neither the body nor the connection.
+        upstream.wait_for_early_close();
+        drop(response);
     });
     gateway.wait_until_idle();
     assert_eq!(get(gateway.proxy, "/nothing-else", &[]).status, 400);

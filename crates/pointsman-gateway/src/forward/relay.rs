@@ -131,6 +131,11 @@ impl Relay {
         Poll::Pending
     }
 
+    /// The response is complete without its body.
+    pub(crate) fn leave_out(&mut self) {
+        self.end(Ended::Complete);
+    }
+
     /// The two connections that this response joined have ended after `to_client` bytes.
     pub fn tunnel_ended(&mut self, to_client: u64) {
         self.upstream_bytes += to_client;

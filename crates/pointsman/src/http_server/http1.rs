@@ -219,12 +219,13 @@ where
                 Err(_) => After::Gone,
             };
         }
+        let has_body = !asked.head_only && may_have_body(parts.status);
         let encoding = encoding(parts.status, &body, asked);
         let keep = asked.keep_alive
             && !self.draining
             && encoding != Encoding::UntilClose
             && !says_close(&parts.headers)
-            && self.inbound.borrow_mut().skip_body();
+            && self.is_read_to_the_end();
         let connection = match (keep, asked.version) {
             (false, _) => Some("close"),
             (true, Version::HTTP_10) => Some("keep-alive"),
@@ -234,12 +235,32 @@ where
             encode::response(out, parts.status, &parts.headers, encoding, connection);
         });
         drop(parts);
-        match self.send(Outgoing::new(body, encoding)).await {
+        let outgoing = if has_body {
+            Outgoing::new(body, encoding)
+        } else {
+            body.leave_out();
+            Outgoing::new(Body::Empty, Encoding::Absent)
+        };
+        match self.send(outgoing).await {
             Sent::Whole if keep => After::Keep,
             Sent::Whole => After::Close,
-            Sent::Broken => After::Abort,
+            // Only the close itself can tell; anything else shows by its framing, and what was
+            // written before should reach the client.
+            Sent::Broken if encoding == Encoding::UntilClose => After::Abort,
+            Sent::Broken => After::Close,
             Sent::Gone => After::Gone,
         }
+    }
+
+    /// Whether the next request can follow on this connection. A body that nobody wants is passed
+    /// over; one that somebody still reads is theirs.
+    fn is_read_to_the_end(&self) -> bool {
+        let is_shared = Rc::strong_count(&self.inbound) > 1;
+        let mut inbound = self.inbound.borrow_mut();
+        if is_shared {
+            return inbound.body.as_ref().is_none_or(BodyReader::is_done);
+        }
+        inbound.skip_body()
     }
 
     /// Writes the head that waits and the body as it comes.
@@ -416,12 +437,16 @@ enum Sent {
     Gone,
 }
 
+/// Of the status alone (RFC 9110 §6.4.1).
+fn may_have_body(status: StatusCode) -> bool {
+    !status.is_informational()
+        && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
 fn encoding(status: StatusCode, body: &Body, asked: &Asked) -> Encoding {
     let exact = body.size_hint().exact();
-    match status {
-        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => return Encoding::Absent,
-        status if status.is_informational() => return Encoding::Absent,
-        _ => {}
+    if !may_have_body(status) {
+        return Encoding::Absent;
     }
     match exact {
         // The head says how long the body would have been.
