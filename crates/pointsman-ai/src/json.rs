@@ -79,14 +79,6 @@ pub(crate) fn outline(text: &[u8]) -> Result<Outline, Invalid> {
 /// Checks all of `text` and shows the outermost members to `member`, in order. Returns what the
 /// outermost value is, and the offset of its closing brace if it is an object.
 pub(crate) fn visit(text: &[u8], member: impl FnMut(Member)) -> Result<(Kind, usize), Invalid> {
-    // The form that does not tell the place is the faster one.
-    if simdutf8::basic::from_utf8(text).is_err() {
-        return Err(Invalid {
-            what: "not UTF-8",
-            offset: simdutf8::compat::from_utf8(text)
-                .map_or_else(|error| error.valid_up_to(), str::len),
-        });
-    }
     let mut walk = Walk { text, at: 0 };
     walk.space();
     let start = walk.at;
@@ -285,7 +277,14 @@ impl Walk<'_> {
                 Some(b'"') => return Ok(self.at),
                 Some(b'\\') => self.escape()?,
                 Some(0..=0x1f) => return Err(self.invalid("a control character in a string")),
-                Some(_) => self.at += 1,
+                Some(0x20..=0x7f) => self.at += 1,
+                Some(0x80..) => {
+                    let rest = self.text[self.at..].utf8_chunks().next();
+                    match rest.and_then(|rest| rest.valid().chars().next()) {
+                        Some(character) => self.at += character.len_utf8(),
+                        None => return Err(self.invalid("not UTF-8")),
+                    }
+                }
                 None => return Err(self.invalid("a string does not end")),
             }
         }
@@ -444,18 +443,40 @@ mod tests {
         assert_eq!(text[outline.end], b'}');
     }
 
-    fn check_scan(text: &str) {
-        let mut walk = Walk {
-            text: text.as_bytes(),
-            at: 0,
-        };
-        // The first byte stands for the quote that begins the string.
-        let slow = walk.string_by_bytes();
+    /// Reads a string that begins before `text` in both ways.
+    fn check_scan(text: impl AsRef<[u8]>) {
+        let text = [b"\"", text.as_ref()].concat();
+        let slow = Walk { text: &text, at: 0 }.string_by_bytes();
+        if let Ok(end) = slow {
+            assert!(std::str::from_utf8(&text[..end]).is_ok(), "{text:?}");
+        }
         for level in scan::levels() {
-            let fast = scan::end_at(level, text.as_bytes(), 1);
+            let fast = scan::end_at(level, &text, 1);
             assert_eq!(fast, slow.ok(), "{text:?}");
         }
-        assert_eq!(scan::end(text.as_bytes(), 1), slow.ok());
+        assert_eq!(scan::end(&text, 1), slow.ok());
+    }
+
+    /// Whatever may begin beyond ASCII, followed by everything that decides about it, across the
+    /// border of two blocks.
+    #[test]
+    fn every_character_at_a_border() {
+        const DECIDING: [u8; 14] = [
+            b'a', 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc1, 0xc2, 0xe0, 0xed, 0xf0, 0xff,
+        ];
+        let borders = [0x7f, 0x80, 0xbf, 0xc0];
+        for first in 0x80..=0xff {
+            for second in DECIDING {
+                for (third, fourth) in borders.iter().flat_map(|b| borders.map(|c| (*b, c))) {
+                    let character = [first, second, third, fourth];
+                    let lead = [b'a'; 64];
+                    let lead = &lead[..61 + usize::from(second ^ third) % 4];
+                    check_scan([lead, &character, b"\""].concat());
+                    check_scan([lead, &character[..2], b"\""].concat());
+                    check_scan([lead, &character[..3], b"\""].concat());
+                }
+            }
+        }
     }
 
     /// Every byte after a backslash, and every byte in every place of a `\\u` escape, at the border
@@ -497,6 +518,29 @@ mod tests {
         "\u{7f}",
     ];
 
+    /// Whole characters, mostly, so that a text is right about as often as wrong.
+    const CHARACTERS: [&[u8]; 40] = {
+        const WHOLE: [&[u8]; 8] = [
+            b"a",
+            b"word ",
+            "é".as_bytes(),
+            "\u{7ff}".as_bytes(),
+            "駅".as_bytes(),
+            "\u{ffff}".as_bytes(),
+            "🚂".as_bytes(),
+            "\u{10ffff}".as_bytes(),
+        ];
+        let mut pieces: [&[u8]; 40] = [b""; 40];
+        let mut at = 0;
+        while at < 40 {
+            pieces[at] = WHOLE[at % 8];
+            at += 1;
+        }
+        pieces[39] = b"\xe9\xa7";
+        pieces[31] = b"\x85";
+        pieces
+    };
+
     #[test]
     fn values_are_found_by_path() {
         let text = br#"{"a":{"b":[1,{"c":2}],"b":"last"},"x.y":1,"a b":null}"#;
@@ -536,6 +580,19 @@ mod tests {
             text.push('"');
             text.push_str(&"b".repeat(tail));
             check_scan(&text);
+        }
+
+        /// The same with pieces of characters.
+        #[test]
+        fn the_scan_knows_utf8(
+            lead in 0..70usize,
+            pieces in proptest::collection::vec(
+                proptest::sample::select(&CHARACTERS[..]), 0..60),
+        ) {
+            let text = ["a".repeat(lead).as_bytes(), &pieces.concat(), b"\""].concat();
+            check_scan(&text);
+            let is_text = std::str::from_utf8(&text).is_ok();
+            assert_eq!(outline(&[b"\"", &text[..]].concat()).is_ok(), is_text);
         }
 
         #[test]

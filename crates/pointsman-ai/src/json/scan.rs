@@ -2,10 +2,13 @@
 //!
 //! Prompts are where the bytes are, and real ones have an escape every few dozen bytes, so
 //! stopping at each of them costs more than reading the text. Here a block becomes a few bit
-//! masks, one bit per byte, and the rules of RFC 8259 §7 are operations on them. The scan only
-//! knows good from bad: who wants to know what is wrong reads the string again, byte by byte.
+//! masks, one bit per byte, and the rules of RFC 8259 §7 are operations on them; that the text
+//! is UTF-8 is checked in the same pass. The scan only knows good from bad: who wants to know
+//! what is wrong reads the string again, byte by byte.
 
-use fearless_simd::{Level, Simd, dispatch, prelude::*, u8x16, u8x64};
+mod utf8;
+
+use fearless_simd::{Level, Simd, dispatch, i8x64, prelude::*, u8x16, u8x64};
 
 /// The offset of the quote that ends the string whose first byte is at `start`. `None` when the
 /// string does not end, or holds what a string must not.
@@ -36,7 +39,8 @@ pub(super) fn levels() -> Vec<Level> {
     levels
 }
 
-/// The length of a string that ends within one small block and has no escape: most keys.
+/// The length of a string that ends within one small block, is ASCII and has no escape: most
+/// keys.
 #[inline]
 pub(super) fn short(rest: &[u8]) -> Option<usize> {
     let block = rest.first_chunk::<SHORT>()?;
@@ -48,28 +52,40 @@ pub(super) fn short(rest: &[u8]) -> Option<usize> {
 #[inline(always)]
 fn special<S: Simd>(simd: S, block: &[u8; SHORT]) -> u64 {
     let bytes = u8x16::from_slice(simd, block);
-    (bytes.simd_eq(b'"') | bytes.simd_eq(b'\\') | bytes.simd_le(0x1f)).to_bitmask()
+    let special = bytes.simd_eq(b'"') | bytes.simd_eq(b'\\') | bytes.simd_le(0x1f);
+    (special | bytes.simd_ge(0x80)).to_bitmask()
 }
 
 #[inline(always)]
 fn long<S: Simd>(simd: S, text: &[u8], start: usize) -> Option<usize> {
     let low = u8x64::block_splat(u8x16::from_slice(simd, &LOW));
     let high = u8x64::block_splat(u8x16::from_slice(simd, &HIGH));
-    // Whether the first byte of the block is escaped, and which of its bytes must be hex digits.
-    let (mut escaped_next, mut hex_next) = (0u64, 0u64);
-    let mut wrong_before = 0u64;
+    let utf8 = utf8::Tables::new(simd);
+    // What reaches over from the block before: whether the first byte is escaped, which of the
+    // first bytes must be hex digits, and whether a character may not have ended.
+    let (mut escaped_next, mut hex_next, mut is_open) = (0u64, 0u64, 0u64);
+    let (mut wrong_before, mut not_utf8) = (0u64, u8x64::splat(simd, 0));
     let mut at = start;
     loop {
-        let mut padded = [0u8; BLOCK];
-        let rest = &text[at..];
-        let (block, is_last) = match rest.first_chunk::<BLOCK>() {
-            Some(block) => (block, false),
+        let mut padded = [0u8; WINDOW];
+        let whole = at
+            .checked_sub(utf8::BEFORE)
+            .and_then(|from| text.get(from..from + WINDOW)?.first_chunk());
+        let window = match whole {
+            Some(window) => window,
             None => {
-                padded[..rest.len()].copy_from_slice(rest);
-                (&padded, true)
+                pad(&mut padded, text, at);
+                &padded
             }
         };
-        let bytes = u8x64::from_slice(simd, block);
+        let bytes = u8x64::from_slice(simd, &window[utf8::BEFORE..]);
+        // As signed numbers, what is beyond ASCII is below the control characters.
+        let signed: i8x64<S> = bytes.bitcast();
+        let special = signed.simd_lt(0x20) | bytes.simd_eq(b'"') | bytes.simd_eq(b'\\');
+        if !special.any_true() && escaped_next | hex_next | is_open == 0 {
+            at += BLOCK;
+            continue;
+        }
         let mut quotes = bytes.simd_eq(b'"').to_bitmask();
         let mut wrong = bytes.simd_le(0x1f).to_bitmask();
         let slashes = bytes.simd_eq(b'\\').to_bitmask();
@@ -86,18 +102,34 @@ fn long<S: Simd>(simd: S, text: &[u8], start: usize) -> Option<usize> {
                 wrong |= hex & (class & HEX).simd_eq(0).to_bitmask();
             }
         }
+        let beyond_ascii = bytes.simd_ge(0x80).to_bitmask();
+        if beyond_ascii | is_open != 0 {
+            not_utf8 |= utf8.wrong(simd, window);
+            is_open = beyond_ascii >> (BLOCK - utf8::BEFORE);
+        }
         if quotes != 0 {
             let end = quotes.trailing_zeros();
             let until_end = u64::MAX >> (63 - end);
-            let is_right = wrong_before | (wrong & until_end) == 0;
+            // Text beyond the string counts here too; whoever reads by bytes will not mind it.
+            let is_right =
+                wrong_before | (wrong & until_end) == 0 && not_utf8.simd_eq(0).all_true();
             return is_right.then_some(at + end as usize);
         }
-        if is_last {
+        if at + BLOCK >= text.len() {
             return None;
         }
         wrong_before |= wrong;
         at += BLOCK;
     }
+}
+
+/// The block at `at` and what stands before it, with zeros where `text` has nothing.
+#[cold]
+fn pad(padded: &mut [u8; WINDOW], text: &[u8], at: usize) {
+    let before = &text[at.saturating_sub(utf8::BEFORE)..at];
+    let block = &text[at..text.len().min(at + BLOCK)];
+    padded[utf8::BEFORE - before.len()..utf8::BEFORE].copy_from_slice(before);
+    padded[utf8::BEFORE..][..block.len()].copy_from_slice(block);
 }
 
 /// Which bytes stand right after a backslash that is not itself escaped.
@@ -117,6 +149,8 @@ fn escaped(slashes: u64, escaped_next: &mut u64) -> u64 {
 
 /// Bytes looked at together.
 const BLOCK: usize = 64;
+/// A block and what stands before it.
+const WINDOW: usize = utf8::BEFORE + BLOCK;
 /// Bytes in which keys and short values end.
 const SHORT: usize = 16;
 
