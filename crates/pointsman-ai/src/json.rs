@@ -487,10 +487,10 @@ mod tests {
             let lead = "a".repeat(lead);
             for byte in 0..=127u8 {
                 let byte = char::from(byte);
-                check_scan(&format!("{lead}\\{byte}0000\"{lead}"));
+                check_scan(format!("{lead}\\{byte}0000\"{lead}"));
                 for escape in ["{}000", "0{}00", "00{}0", "000{}"] {
                     let escape = escape.replace("{}", &byte.to_string());
-                    check_scan(&format!("{lead}\\u{escape}\"{lead}"));
+                    check_scan(format!("{lead}\\u{escape}\"{lead}"));
                 }
             }
         }
