@@ -20,16 +20,6 @@ pub(crate) fn take(bytes: usize) -> Vec<u8> {
     spare.unwrap_or_else(|| Vec::with_capacity(bytes.next_multiple_of(STEP_BYTES)))
 }
 
-/// A copy of `bytes`.
-pub(crate) fn copy(bytes: &[u8]) -> Bytes {
-    if bytes.len() < LARGE_BYTES {
-        return Bytes::copy_from_slice(bytes);
-    }
-    let mut buffer = take(bytes.len());
-    buffer.extend_from_slice(bytes);
-    share(buffer)
-}
-
 /// The contents of `buffer`; when the last reference is gone, the buffer is there to be taken.
 pub(crate) fn share(buffer: Vec<u8>) -> Bytes {
     Bytes::from_owner(Recycled(buffer))
@@ -78,9 +68,9 @@ thread_local! {
 /// Buffers differ by at least so much, so that one fits the next body too.
 const STEP_BYTES: usize = 32 << 10;
 /// What a thread keeps.
-const SPARE_BYTES_MAX: usize = 4 << 20;
-/// From here on a buffer is worth keeping; below, the allocator does as well.
-const LARGE_BYTES: usize = 16 << 10;
+const SPARE_BYTES_MAX: usize = 8 << 20;
+/// From here on a buffer is given away; what is shorter is copied out of it.
+pub(crate) const LARGE_BYTES: usize = 16 << 10;
 /// A buffer larger than this is not kept.
 pub(crate) const BUFFER_BYTES_MAX: usize = 1 << 20;
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes};
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::AsyncRead;
 
 use super::buffer;
 
@@ -30,16 +30,24 @@ impl<S: AsyncRead + Unpin> Wire<S> {
     /// Reads what is there, once, and adds it to the input. 0 is the end.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         SCRATCH.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
-            let read = buffer.filled();
-            if self.input.is_empty() {
-                self.input = buffer::copy(read);
-            } else {
-                // What was left is the start of a line or a head: short.
-                self.input = Bytes::from([&self.input[..], read].concat());
+            scratch.clear();
+            if scratch.capacity() == 0 {
+                *scratch = buffer::take(READ_BYTES);
             }
-            Poll::Ready(Ok(read.len()))
+            let read = ready!(tokio_util::io::poll_read_buf(
+                Pin::new(&mut self.stream),
+                cx,
+                &mut scratch.limit(READ_BYTES)
+            ))?;
+            if !self.input.is_empty() {
+                // What was left is the start of a line or a head: short.
+                self.input = Bytes::from([&self.input[..], scratch].concat());
+            } else if read < buffer::LARGE_BYTES {
+                self.input = Bytes::copy_from_slice(scratch);
+            } else {
+                self.input = buffer::share(std::mem::take(scratch));
+            }
+            Poll::Ready(Ok(read))
         })
     }
 
@@ -74,8 +82,9 @@ pub(crate) const BEYOND_BYTES: usize = 1 << 10;
 
 thread_local! {
     /// One read buffer for all connections of a thread: it stays in the cache, and a connection
-    /// that waits needs none.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+    /// that waits needs none. What it holds is copied out if it is little, and otherwise given
+    /// away with the buffer.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The most that one read takes, in bytes: a prompt of 32 KiB and its head come in one.
