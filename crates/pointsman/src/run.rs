@@ -185,7 +185,7 @@ impl Program {
             control: bind(settings.control)?,
             exporter: bind(settings.prometheus.export_addr)?,
             status: bind(settings.status)?,
-            metrics: Arc::new(Metrics::default()),
+            metrics: Arc::new(Metrics::new(&settings.prometheus)),
             settings,
             document,
             workers,

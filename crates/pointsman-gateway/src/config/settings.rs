@@ -112,8 +112,17 @@ pub struct PrometheusSettings {
     pub llm_prompt_tokens_buckets: Option<Vec<f64>>,
     /// Bounds of `llm_completion_tokens_dist`.
     pub llm_completion_tokens_buckets: Option<Vec<f64>>,
-    /// Further labels by metric: name and template.
-    pub extra_labels: BTreeMap<String, Vec<(String, String)>>,
+    /// What is said of single metrics, by their names without the prefix.
+    pub metrics: BTreeMap<String, MetricSettings>,
+}
+
+/// `plugin_attr.prometheus.metrics.<name>`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MetricSettings {
+    /// Further labels: name, and a text with variables.
+    pub extra_labels: Vec<(String, String)>,
+    /// After what time without a request a series is no longer shown; `None` for never.
+    pub expire: Option<Duration>,
 }
 
 impl Settings {
@@ -162,7 +171,7 @@ impl Default for Settings {
                 llm_latency_buckets: None,
                 llm_prompt_tokens_buckets: None,
                 llm_completion_tokens_buckets: None,
-                extra_labels: BTreeMap::new(),
+                metrics: BTreeMap::new(),
             },
             workers: None,
             access_log: Some("/dev/stdout".to_owned()),

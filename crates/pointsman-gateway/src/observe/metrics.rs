@@ -5,28 +5,32 @@
 //! chooses are bounded: beyond [`SERIES_MAX`] series they all count under `<overflow>`.
 
 mod families;
+mod layout;
 mod render;
 
 use std::{
-    hash::{BuildHasher, Hash},
+    hash::BuildHasher,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
-use self::families::{Counts, LATENCY_MS, Labels, LabelsRef, TOKENS};
 pub use self::{families::MetricOptions, render::Sample};
-use crate::exchange::Exchange;
+use self::{
+    families::{Counts, Labels, LabelsRef},
+    layout::Layout,
+};
+use crate::{config::settings::PrometheusSettings, exchange::Exchange};
 
 /// All shards.
-#[derive(Default)]
 pub struct Metrics {
+    layout: Arc<Layout>,
     shards: Mutex<Vec<Arc<Shard>>>,
 }
 
 /// One worker's numbers.
-#[derive(Default)]
 pub struct Shard {
+    layout: Arc<Layout>,
     inner: Mutex<Inner>,
 }
 
@@ -40,14 +44,30 @@ struct Inner {
     active: FxHashMap<u64, Vec<(Arc<ActiveLabels>, i64)>>,
 }
 
-/// Labels of `llm_active_connections`, in their order.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct ActiveLabels([String; 11]);
+/// Labels of `llm_active_connections`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct ActiveLabels {
+    /// In their order.
+    texts: [String; 11],
+    /// Values of all further labels.
+    extra: Box<[String]>,
+}
 
 impl Metrics {
+    /// No numbers yet, of the shape that the settings ask for.
+    pub fn new(settings: &PrometheusSettings) -> Self {
+        Self {
+            layout: Arc::new(Layout::new(settings)),
+            shards: Mutex::default(),
+        }
+    }
+
     /// A shard for one more worker.
     pub fn shard(&self) -> Arc<Shard> {
-        let shard = Arc::new(Shard::default());
+        let shard = Arc::new(Shard {
+            layout: Arc::clone(&self.layout),
+            inner: Mutex::default(),
+        });
         self.shards
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -62,7 +82,7 @@ impl Metrics {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        render::render(&shards, extra, options)
+        render::render(&shards, extra, &self.layout, options)
     }
 }
 
@@ -79,8 +99,10 @@ impl Shard {
 
     /// Counts a request that has ended.
     pub fn record(&self, exchange: &Exchange, prefer_name: bool) {
-        let facts = families::Facts::of(exchange);
-        let labels = LabelsRef::of(exchange, prefer_name);
+        let layout = &*self.layout;
+        let facts = families::Facts::of(exchange, layout);
+        let extra = layout.values(exchange);
+        let labels = LabelsRef::of(exchange, prefer_name, &extra);
         let hash = FxBuildHasher.hash_one(&labels);
         let mut inner = self.lock();
         let inner = &mut *inner;
@@ -89,7 +111,7 @@ impl Shard {
             .get_mut(&hash)
             .and_then(|list| list.iter_mut().find(|(owned, _)| labels.is(owned)));
         if let Some((_, counts)) = known {
-            counts.add(&facts);
+            counts.add(&facts, layout);
             return;
         }
         let owned = if inner.count < SERIES_MAX {
@@ -107,21 +129,24 @@ impl Shard {
                 list.len() - 1
             }
         };
-        list[at].1.add(&facts);
+        list[at].1.add(&facts, layout);
     }
 
     /// One more attempt under way; returns the labels that it is counted under.
-    fn begin(&self, hash: u64, labels: &[&str; 11]) -> Arc<ActiveLabels> {
+    fn begin(&self, hash: u64, labels: &[&str; 11], extra: Box<[String]>) -> Arc<ActiveLabels> {
         let mut inner = self.lock();
         let list = inner.active.entry(hash).or_default();
         let known = list
             .iter_mut()
-            .find(|(known, _)| known.0.iter().zip(labels).all(|(a, b)| a == b));
+            .find(|(known, _)| known.texts == *labels && known.extra == extra);
         if let Some((known, value)) = known {
             *value += 1;
             return Arc::clone(known);
         }
-        let owned = Arc::new(ActiveLabels(labels.map(str::to_owned)));
+        let owned = Arc::new(ActiveLabels {
+            texts: labels.map(str::to_owned),
+            extra,
+        });
         list.push((Arc::clone(&owned), 1));
         let gone = inner.active.len() > SERIES_MAX;
         if gone {
@@ -165,8 +190,9 @@ impl ActiveConnection {
     pub fn begin(exchange: &Exchange) -> Self {
         let shard = Arc::clone(exchange.gateway().metrics());
         let labels = families::active_labels(exchange);
-        let hash = FxBuildHasher.hash_one(labels);
-        let labels = shard.begin(hash, &labels);
+        let extra = shard.layout.values(exchange);
+        let hash = FxBuildHasher.hash_one((labels, &extra));
+        let labels = shard.begin(hash, &labels, extra);
         Self {
             shard,
             hash,
@@ -181,18 +207,20 @@ impl Drop for ActiveConnection {
     }
 }
 
-/// Bounds of a histogram and what fell under each.
+/// What fell under each bound of a histogram.
 #[derive(Clone, Debug, Default)]
 struct Histogram {
-    /// One per bound; those above the last are only in `count`.
-    buckets: [u64; 16],
+    /// One per bound, once there is a value; those above the last are only in `count`.
+    buckets: Vec<u64>,
     sum: u64,
     count: u64,
 }
 
 impl Histogram {
-    fn observe(&mut self, value: u64, bounds: &[u64]) {
-        if let Some(bucket) = bounds.iter().position(|bound| value <= *bound) {
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+    fn observe(&mut self, value: u64, bounds: &[f64]) {
+        self.buckets.resize(bounds.len(), 0);
+        if let Some(bucket) = bounds.iter().position(|bound| value as f64 <= *bound) {
             self.buckets[bucket] += 1;
         }
         self.sum += value;
@@ -200,7 +228,10 @@ impl Histogram {
     }
 
     fn add(&mut self, other: &Self) {
-        for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {
+        if self.buckets.len() < other.buckets.len() {
+            self.buckets.resize(other.buckets.len(), 0);
+        }
+        for (mine, theirs) in self.buckets.iter_mut().zip(&other.buckets) {
             *mine += theirs;
         }
         self.sum += other.sum;
@@ -210,4 +241,3 @@ impl Histogram {
 
 /// Series of one worker; labels that clients choose must not grow without end.
 pub const SERIES_MAX: usize = 10_000;
-const _: () = assert!(LATENCY_MS.len() <= 16 && TOKENS.len() <= 16);

@@ -47,6 +47,8 @@ pub(crate) struct Start<'a> {
     pub(crate) apisix: &'a str,
     /// Further sections of `config.yaml`.
     pub(crate) sections: &'a str,
+    /// Further attributes of the plugin `prometheus`, in flow style.
+    pub(crate) prometheus: &'a str,
     pub(crate) workers: usize,
     pub(crate) environment: &'a [(&'a str, &'a str)],
 }
@@ -57,6 +59,7 @@ impl Default for Start<'_> {
             document: "",
             apisix: "",
             sections: "",
+            prometheus: "",
             workers: 1,
             environment: &[],
         }
@@ -74,7 +77,12 @@ impl Gateway {
 
     pub(crate) fn start_with(start: Start<'_>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        write_config(folder.path(), start.apisix, start.sections);
+        write_config_with(
+            folder.path(),
+            start.apisix,
+            start.sections,
+            start.prometheus,
+        );
         write_document(folder.path(), start.document);
         let mut child = Command::new(env!("CARGO_BIN_EXE_pointsman"))
             .arg("run")
@@ -292,6 +300,10 @@ impl Drop for Gateway {
 
 /// Writes a `config.yaml` whose listeners are on ports of the system's choice.
 pub(crate) fn write_config(folder: &Path, apisix: &str, sections: &str) {
+    write_config_with(folder, apisix, sections, "");
+}
+
+fn write_config_with(folder: &Path, apisix: &str, sections: &str, prometheus: &str) {
     let log = folder.join("access.log");
     let ssl = if apisix.contains("ssl:") {
         ""
@@ -302,7 +314,7 @@ pub(crate) fn write_config(folder: &Path, apisix: &str, sections: &str) {
         "deployment: {{role: data_plane, role_data_plane: {{config_provider: yaml}}}}\n\
          apisix:\n  node_listen: [{{ip: 127.0.0.1, port: 0}}]\n{ssl}  \
          control: {{ip: 127.0.0.1, port: 0}}\n{apisix}\n\
-         plugin_attr: {{prometheus: {{export_addr: {{ip: 127.0.0.1, port: 0}}}}}}\n\
+         plugin_attr: {{prometheus: {{export_addr: {{ip: 127.0.0.1, port: 0}}, {prometheus}}}}}\n\
          pointsman:\n  access_log: {{path: \"{}\"}}\n{sections}\n",
         log.display()
     );

@@ -1,11 +1,13 @@
 //! Reading `config.yaml`, key by key.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+mod prometheus;
+
+use std::{net::SocketAddr, time::Duration};
 
 use http::HeaderValue;
 use serde_json::{Map, Value};
 
-use super::{PrometheusSettings, SERVER_PLAIN, Settings, units};
+use super::{SERVER_PLAIN, Settings, units};
 use crate::config::{
     document::Format,
     resource::route::network,
@@ -293,58 +295,6 @@ impl Reader<'_> {
         self.leftover(&attributes);
     }
 
-    fn prometheus(&mut self, section: &mut Section, settings: &mut PrometheusSettings) {
-        if let Some(uri) = self.text(section, "export_uri") {
-            settings.export_uri = uri;
-        }
-        if let Some(prefix) = self.text(section, "metric_prefix") {
-            settings.metric_prefix = prefix;
-        }
-        if let Some(address) = self.section(section, "export_addr") {
-            settings.export_addr = self.address(address, "127.0.0.1", 9091);
-        }
-        let mut enabled = true;
-        self.flag(section, "enable_export_server", &mut enabled);
-        if !enabled {
-            settings.export_addr = None;
-        }
-        // Metrics are made when they are asked for, so there is nothing to refresh.
-        section.map.shift_remove("refresh_interval");
-        settings.default_buckets = self.numbers(section, "default_buckets");
-        settings.llm_latency_buckets = self.numbers(section, "llm_latency_buckets");
-        settings.llm_prompt_tokens_buckets = self.numbers(section, "llm_prompt_tokens_buckets");
-        settings.llm_completion_tokens_buckets =
-            self.numbers(section, "llm_completion_tokens_buckets");
-        if let Some(metrics) = self.section(section, "metrics") {
-            settings.extra_labels = self.extra_labels(metrics);
-        }
-    }
-
-    fn extra_labels(&mut self, metrics: Section) -> BTreeMap<String, Vec<(String, String)>> {
-        let mut labels = BTreeMap::new();
-        for (metric, value) in metrics.map {
-            let path = text::join(&metrics.path, &metric);
-            let Some(list) = value.get("extra_labels") else {
-                continue;
-            };
-            let Some(list) = list.as_array() else {
-                self.error(
-                    &path,
-                    "extra_labels must be a list of `name: $variable`".to_owned(),
-                );
-                continue;
-            };
-            let pairs = list
-                .iter()
-                .filter_map(Value::as_object)
-                .flatten()
-                .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
-                .collect();
-            labels.insert(metric, pairs);
-        }
-        labels
-    }
-
     fn nginx(&mut self, root: &mut Section, settings: &mut Settings) {
         let Some(mut nginx) = self.section(root, "nginx_config") else {
             return;
@@ -499,17 +449,6 @@ impl Reader<'_> {
             self.wrong_type(&path, "a number of at least 0", &value);
         }
         number
-    }
-
-    fn numbers(&mut self, section: &mut Section, key: &str) -> Option<Vec<f64>> {
-        let (path, value) = section.take(key)?;
-        let numbers: Option<Vec<f64>> = value
-            .as_array()
-            .and_then(|list| list.iter().map(Value::as_f64).collect());
-        if numbers.is_none() {
-            self.wrong_type(&path, "a list of numbers", &value);
-        }
-        numbers
     }
 
     fn texts(&mut self, path: &str, value: Value) -> Option<Vec<String>> {

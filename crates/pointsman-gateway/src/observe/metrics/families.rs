@@ -3,22 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{Hash, Hasher},
+    time::Instant,
 };
 
 use serde_json::Value;
 
-use super::Histogram;
-use crate::{config::settings::PrometheusSettings, exchange::Exchange};
-
-/// Bounds of latencies, ms.
-pub(super) const LATENCY_MS: [u64; 15] = [
-    1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000,
-];
-/// Bounds of token counts.
-pub(super) const TOKENS: [u64; 16] = [
-    1, 10, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
-    1_000_000,
-];
+use super::{Histogram, layout::Layout};
+use crate::{clock, config::settings::PrometheusSettings, exchange::Exchange};
 
 /// Settings and metadata that change how metrics are shown.
 #[derive(Clone, Debug)]
@@ -58,6 +49,8 @@ pub(super) struct LabelsRef<'a> {
     pub(super) status: u16,
     pub(super) source: &'a str,
     pub(super) texts: [&'a str; 9],
+    /// Values of all further labels.
+    pub(super) extra: &'a [String],
 }
 
 /// The same, owned.
@@ -68,6 +61,8 @@ pub(super) struct Labels {
     /// route, service, consumer, node, matched_uri, matched_host, request_type,
     /// request_llm_model, llm_model.
     pub(super) texts: [String; 9],
+    /// Values of all further labels.
+    pub(super) extra: Box<[String]>,
 }
 
 pub(super) const ROUTE: usize = 0;
@@ -82,7 +77,7 @@ pub(super) const MODEL: usize = 8;
 
 impl<'a> LabelsRef<'a> {
     /// The labels of a request that has ended.
-    pub(super) fn of(exchange: &'a Exchange, prefer_name: bool) -> Self {
+    pub(super) fn of(exchange: &'a Exchange, prefer_name: bool, extra: &'a [String]) -> Self {
         let route = exchange.route();
         let (route_label, service_label) = match (route, prefer_name) {
             (Some(route), true) => (
@@ -125,17 +120,15 @@ impl<'a> LabelsRef<'a> {
                 model(exchange.llm.request_model.as_deref()),
                 model(exchange.llm.model.as_deref()),
             ],
+            extra,
         }
     }
 
     pub(super) fn is(&self, owned: &Labels) -> bool {
         self.status == owned.status
             && self.source == owned.source
-            && self
-                .texts
-                .iter()
-                .zip(&owned.texts)
-                .all(|(a, b)| *a == b.as_str())
+            && self.texts == owned.texts
+            && *self.extra == *owned.extra
     }
 
     pub(super) fn to_owned(&self) -> Labels {
@@ -147,6 +140,7 @@ impl<'a> LabelsRef<'a> {
                 "apisix"
             },
             texts: self.texts.map(str::to_owned),
+            extra: self.extra.into(),
         }
     }
 
@@ -156,6 +150,7 @@ impl<'a> LabelsRef<'a> {
         for chosen_by_clients in [MATCHED_HOST, REQUEST_MODEL, MODEL] {
             "<overflow>".clone_into(&mut labels.texts[chosen_by_clients]);
         }
+        labels.extra.fill("<overflow>".to_owned());
         labels
     }
 }
@@ -166,6 +161,7 @@ impl Labels {
             status: self.status,
             source: self.source,
             texts: self.texts.each_ref().map(String::as_str),
+            extra: &self.extra,
         }
     }
 }
@@ -232,6 +228,8 @@ pub(super) struct Facts {
     ingress: u64,
     egress: u64,
     llm: Option<LlmFacts>,
+    /// When, if that matters.
+    at: Option<Instant>,
 }
 
 struct LlmFacts {
@@ -243,7 +241,7 @@ struct LlmFacts {
 
 impl Facts {
     /// The facts of a request that has ended.
-    pub(super) fn of(exchange: &Exchange) -> Self {
+    pub(super) fn of(exchange: &Exchange, layout: &Layout) -> Self {
         let total_ms = millis(exchange.took());
         let upstream = exchange.attempts.iter().filter_map(|a| a.total).sum();
         let upstream_ms = (!exchange.attempts.is_empty()).then(|| millis(upstream));
@@ -277,6 +275,7 @@ impl Facts {
             ingress: body + head_bytes(exchange),
             egress: exchange.response.body_bytes,
             llm,
+            at: layout.expires().then(clock::now),
         }
     }
 }
@@ -310,6 +309,8 @@ pub(super) struct Counts {
     pub(super) ingress: u64,
     pub(super) egress: u64,
     pub(super) llm: Option<Box<LlmCounts>>,
+    /// When it was last added to, if that matters.
+    pub(super) last: Option<Instant>,
 }
 
 /// The LLM side of a series.
@@ -324,47 +325,35 @@ pub(super) struct LlmCounts {
 }
 
 impl Counts {
-    pub(super) fn add(&mut self, facts: &Facts) {
+    pub(super) fn add(&mut self, facts: &Facts, layout: &Layout) {
         self.requests += 1;
-        self.request_ms.observe(facts.total_ms, &LATENCY_MS);
+        self.last = facts.at;
+        self.request_ms.observe(facts.total_ms, &layout.http_ms);
         if let Some(upstream) = facts.upstream_ms {
-            self.upstream_ms.observe(upstream, &LATENCY_MS);
+            self.upstream_ms.observe(upstream, &layout.http_ms);
         }
         let own = facts
             .total_ms
             .saturating_sub(facts.upstream_ms.unwrap_or(0));
-        self.apisix_ms.observe(own, &LATENCY_MS);
+        self.apisix_ms.observe(own, &layout.http_ms);
         self.ingress += facts.ingress;
         self.egress += facts.egress;
         let Some(llm) = &facts.llm else { return };
         let counts = self.llm.get_or_insert_default();
         counts.prompt += llm.prompt;
         counts.completion += llm.completion;
-        counts.prompt_dist.observe(llm.prompt, &TOKENS);
-        counts.completion_dist.observe(llm.completion, &TOKENS);
+        counts
+            .prompt_dist
+            .observe(llm.prompt, &layout.prompt_tokens);
+        counts
+            .completion_dist
+            .observe(llm.completion, &layout.completion_tokens);
         if let Some((total, first)) = llm.latency {
-            counts.total_ms.observe(total, &LATENCY_MS);
+            counts.total_ms.observe(total, &layout.llm_ms);
             if let Some(first) = first {
-                counts.first_token_ms.observe(first, &LATENCY_MS);
+                counts.first_token_ms.observe(first, &layout.llm_ms);
             }
         }
-    }
-
-    pub(super) fn merge(&mut self, other: &Self) {
-        self.requests += other.requests;
-        self.request_ms.add(&other.request_ms);
-        self.upstream_ms.add(&other.upstream_ms);
-        self.apisix_ms.add(&other.apisix_ms);
-        self.ingress += other.ingress;
-        self.egress += other.egress;
-        let Some(theirs) = &other.llm else { return };
-        let mine = self.llm.get_or_insert_default();
-        mine.prompt += theirs.prompt;
-        mine.completion += theirs.completion;
-        mine.prompt_dist.add(&theirs.prompt_dist);
-        mine.completion_dist.add(&theirs.completion_dist);
-        mine.total_ms.add(&theirs.total_ms);
-        mine.first_token_ms.add(&theirs.first_token_ms);
     }
 }
 

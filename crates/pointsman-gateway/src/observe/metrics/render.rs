@@ -4,18 +4,22 @@
 //! counters, and these names are a contract.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    fmt::Write as _,
+    borrow::Cow,
+    collections::BTreeMap,
+    fmt::{Display, Write as _},
     sync::Arc,
+    time::Instant,
 };
 
 use super::{
     Histogram, MetricOptions, Shard,
     families::{
-        CONSUMER, Counts, LATENCY_MS, Labels, MATCHED_HOST, MATCHED_URI, MODEL, NODE,
-        REQUEST_MODEL, REQUEST_TYPE, ROUTE, SERVICE, TOKENS,
+        CONSUMER, Counts, Labels, LlmCounts, MATCHED_HOST, MATCHED_URI, MODEL, NODE, REQUEST_MODEL,
+        REQUEST_TYPE, ROUTE, SERVICE,
     },
+    layout::Layout,
 };
+use crate::clock;
 
 /// A sample that something else provides.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,228 +32,227 @@ pub struct Sample {
     pub value: f64,
 }
 
-type Pairs<'a> = Vec<(&'static str, &'a str)>;
-
 /// Writes everything.
-pub(super) fn render(shards: &[Arc<Shard>], extra: &[Sample], options: &MetricOptions) -> String {
-    let mut series: HashMap<Labels, Counts> = HashMap::new();
-    let mut active: BTreeMap<[String; 11], i64> = BTreeMap::new();
+pub(super) fn render(
+    shards: &[Arc<Shard>],
+    extra: &[Sample],
+    layout: &Layout,
+    options: &MetricOptions,
+) -> String {
+    let mut series: Vec<(Labels, Counts)> = Vec::new();
+    let mut active: BTreeMap<Vec<String>, i64> = BTreeMap::new();
     let (mut began, mut ended) = (0u64, 0u64);
     for shard in shards {
         let inner = shard.lock();
         began += inner.began;
         ended += inner.ended;
-        for (labels, counts) in inner.series.values().flatten() {
-            series.entry(labels.clone()).or_default().merge(counts);
-        }
+        series.extend(inner.series.values().flatten().cloned());
         for (labels, value) in inner.active.values().flatten() {
-            *active.entry(labels.0.clone()).or_default() += value;
+            let further = layout.extra(ACTIVE.name).iter();
+            let further = further.map(|(_, at)| &labels.extra[*at]);
+            let texts = labels.texts.iter().chain(further);
+            let blank = options.disabled.get(ACTIVE.name);
+            let names = ACTIVE.names(layout);
+            let key = names.zip(texts).map(|(name, text)| {
+                match blank.is_some_and(|names| names.contains(name)) {
+                    true => String::new(),
+                    false => text.clone(),
+                }
+            });
+            *active.entry(key.collect()).or_default() += value;
         }
     }
-    let mut series: Vec<(Labels, Counts)> = series.into_iter().collect();
-    series.sort_by(|(a, _), (b, _)| {
-        (&a.texts, a.status, a.source).cmp(&(&b.texts, b.status, b.source))
-    });
     let mut page = Page {
         options,
+        layout,
+        now: clock::now(),
         text: String::with_capacity(16 << 10),
     };
     page.requests(&series);
     page.llm(&series);
-    page.active(&active);
+    if !active.is_empty() {
+        page.head(ACTIVE.name, "gauge", ACTIVE.help);
+        for (texts, value) in &active {
+            page.sample(&ACTIVE, "", &[], texts, &[], value);
+        }
+    }
     page.process(began, ended);
     page.extra(extra);
     page.text
 }
 
+/// A metric of requests.
+struct Family {
+    /// Without prefix.
+    name: &'static str,
+    help: &'static str,
+    labels: &'static [(&'static str, Label)],
+}
+
+/// Where a label's value comes from.
+#[derive(Clone, Copy)]
+enum Label {
+    Code,
+    Source,
+    Text(usize),
+}
+
+impl Family {
+    fn names<'a>(&'a self, layout: &'a Layout) -> impl Iterator<Item = &'a str> {
+        let own = self.labels.iter().map(|(name, _)| *name);
+        let further = layout.extra(self.name).iter();
+        own.chain(further.map(|(name, _)| name.as_str()))
+    }
+}
+
 struct Page<'a> {
     options: &'a MetricOptions,
+    layout: &'a Layout,
+    now: Instant,
     text: String,
 }
 
+/// A group of series and what they come to.
+type Groups<'a, T> = BTreeMap<Vec<Cow<'a, str>>, T>;
+
 impl Page<'_> {
-    fn requests(&mut self, series: &[(Labels, Counts)]) {
-        self.head("http_status", "counter", "HTTP status codes per service");
+    /// Adds up the series that `family` does not tell apart, because it lacks a label or has
+    /// blanked it. Leaves out what has been idle for too long.
+    fn groups<'a, T: Default>(
+        &self,
+        family: &Family,
+        series: &'a [(Labels, Counts)],
+        add: impl Fn(&mut T, &Counts),
+    ) -> Groups<'a, T> {
+        let blank = self.options.disabled.get(family.name);
+        let is_blank = |name: &str| blank.is_some_and(|names| names.contains(name));
+        let further = self.layout.extra(family.name);
+        let mut groups: Groups<'a, (T, Option<Instant>)> = BTreeMap::new();
         for (labels, counts) in series {
-            let code = labels.status.to_string();
-            let t = &labels.texts;
-            let pairs: Pairs<'_> = vec![
-                ("code", &code),
-                ("route", &t[ROUTE]),
-                ("matched_uri", &t[MATCHED_URI]),
-                ("matched_host", &t[MATCHED_HOST]),
-                ("service", &t[SERVICE]),
-                ("consumer", &t[CONSUMER]),
-                ("node", &t[NODE]),
-                ("request_type", &t[REQUEST_TYPE]),
-                ("request_llm_model", &t[REQUEST_MODEL]),
-                ("llm_model", &t[MODEL]),
-                ("response_source", labels.source),
-            ];
-            self.sample("http_status", "", &pairs, &counts.requests.to_string());
+            let own = family.labels.iter().map(|(name, label)| match label {
+                _ if is_blank(name) => Cow::Borrowed(""),
+                Label::Code => Cow::Owned(labels.status.to_string()),
+                Label::Source => Cow::Borrowed(labels.source),
+                Label::Text(at) => Cow::Borrowed(labels.texts[*at].as_str()),
+            });
+            let further = further.iter().map(|(name, at)| match is_blank(name) {
+                true => Cow::Borrowed(""),
+                false => Cow::Borrowed(labels.extra[*at].as_str()),
+            });
+            let (sum, last) = groups.entry(own.chain(further).collect()).or_default();
+            add(sum, counts);
+            *last = (*last).max(counts.last);
         }
-        let grouped = grouped(series, &GENERIC);
-        self.head(
-            "http_latency",
-            "histogram",
-            "HTTP request latency in milliseconds",
-        );
-        for (texts, counts) in &grouped {
-            for (kind, histogram) in [
-                ("request", &counts.request_ms),
-                ("upstream", &counts.upstream_ms),
-                ("apisix", &counts.apisix_ms),
-            ] {
-                let mut pairs: Pairs<'_> = vec![("type", kind)];
-                pairs.extend(
-                    GENERIC
-                        .iter()
-                        .zip(texts)
-                        .map(|((name, _), text)| (*name, text.as_str())),
-                );
-                self.histogram("http_latency", &pairs, histogram, &LATENCY_MS);
-            }
-        }
-        self.head("bandwidth", "counter", "Bytes by direction");
-        for (texts, counts) in &grouped {
-            for (kind, bytes) in [("ingress", counts.ingress), ("egress", counts.egress)] {
-                let mut pairs: Pairs<'_> = vec![("type", kind)];
-                pairs.extend(
-                    GENERIC
-                        .iter()
-                        .zip(texts)
-                        .map(|((name, _), text)| (*name, text.as_str())),
-                );
-                self.sample("bandwidth", "", &pairs, &bytes.to_string());
+        let expire = self.layout.expire(family.name);
+        let is_fresh = |last: Option<Instant>| match (expire, last) {
+            (Some(expire), Some(last)) => self.now.saturating_duration_since(last) < expire,
+            _ => true,
+        };
+        groups
+            .into_iter()
+            .filter(|(_, (_, last))| is_fresh(*last))
+            .map(|(key, (sum, _))| (key, sum))
+            .collect()
+    }
+
+    fn requests(&mut self, series: &[(Labels, Counts)]) {
+        let add = |sum: &mut u64, counts: &Counts| *sum += counts.requests;
+        self.counter(&HTTP_STATUS, &self.groups(&HTTP_STATUS, series, add));
+        let groups = self.groups(&HTTP_LATENCY, series, |sum: &mut [Histogram; 3], counts| {
+            sum[0].add(&counts.request_ms);
+            sum[1].add(&counts.upstream_ms);
+            sum[2].add(&counts.apisix_ms);
+        });
+        let kinds = ["request", "upstream", "apisix"];
+        self.histograms(&HTTP_LATENCY, &groups, kinds, &self.layout.http_ms);
+        let groups = self.groups(&BANDWIDTH, series, |sum: &mut [u64; 2], counts| {
+            sum[0] += counts.ingress;
+            sum[1] += counts.egress;
+        });
+        self.head(BANDWIDTH.name, "counter", BANDWIDTH.help);
+        for (texts, values) in &groups {
+            for (kind, value) in ["ingress", "egress"].iter().zip(values) {
+                self.sample(&BANDWIDTH, "", &[("type", kind)], texts, &[], value);
             }
         }
     }
 
     fn llm(&mut self, series: &[(Labels, Counts)]) {
-        let llm: Vec<(Labels, Counts)> = series
+        let series: Vec<(Labels, Counts)> = series
             .iter()
             .filter(|(_, counts)| counts.llm.is_some())
             .cloned()
             .collect();
-        if llm.is_empty() {
+        if series.is_empty() {
             return;
         }
-        let grouped = grouped(&llm, &LLM);
-        let pairs_of = |texts: &[String]| -> Vec<(&'static str, String)> {
-            LLM.iter()
-                .zip(texts)
-                .map(|((name, _), text)| (*name, text.clone()))
-                .collect()
-        };
-        self.head(
-            "llm_latency",
-            "histogram",
-            "LLM request latency in milliseconds",
+        let groups = self.groups(&LLM_LATENCY, &series, |sum: &mut [Histogram; 2], counts| {
+            if let Some(llm) = &counts.llm {
+                sum[0].add(&llm.total_ms);
+                sum[1].add(&llm.first_token_ms);
+            }
+        });
+        let kinds = ["total", "ttft"];
+        self.histograms(&LLM_LATENCY, &groups, kinds, &self.layout.llm_ms);
+        let layout = self.layout;
+        self.tokens(&PROMPT_TOKENS, &series, |llm| llm.prompt);
+        self.tokens(&COMPLETION_TOKENS, &series, |llm| llm.completion);
+        self.distribution(&PROMPT_DIST, &series, &layout.prompt_tokens, |llm| {
+            &llm.prompt_dist
+        });
+        self.distribution(
+            &COMPLETION_DIST,
+            &series,
+            &layout.completion_tokens,
+            |llm| &llm.completion_dist,
         );
-        for (texts, counts) in &grouped {
-            let Some(llm) = &counts.llm else { continue };
-            let owned = pairs_of(texts);
-            for (kind, histogram) in [("total", &llm.total_ms), ("ttft", &llm.first_token_ms)] {
-                let mut pairs: Pairs<'_> = vec![("type", kind)];
-                pairs.extend(owned.iter().map(|(name, text)| (*name, text.as_str())));
-                self.histogram("llm_latency", &pairs, histogram, &LATENCY_MS);
-            }
-        }
-        for (name, help) in [
-            ("llm_prompt_tokens", "Prompt tokens"),
-            ("llm_completion_tokens", "Completion tokens"),
-        ] {
-            self.head(name, "counter", help);
-            for (texts, counts) in &grouped {
-                let Some(llm) = &counts.llm else { continue };
-                let owned = pairs_of(texts);
-                let pairs: Pairs<'_> = owned
-                    .iter()
-                    .map(|(name, text)| (*name, text.as_str()))
-                    .collect();
-                let value = if name == "llm_prompt_tokens" {
-                    llm.prompt
-                } else {
-                    llm.completion
-                };
-                self.sample(name, "", &pairs, &value.to_string());
-            }
-        }
-        for (name, help) in [
-            ("llm_prompt_tokens_dist", "Prompt tokens per request"),
-            (
-                "llm_completion_tokens_dist",
-                "Completion tokens per request",
-            ),
-        ] {
-            self.head(name, "histogram", help);
-            for (texts, counts) in &grouped {
-                let Some(llm) = &counts.llm else { continue };
-                let owned = pairs_of(texts);
-                let pairs: Pairs<'_> = owned
-                    .iter()
-                    .map(|(name, text)| (*name, text.as_str()))
-                    .collect();
-                let histogram = if name == "llm_prompt_tokens_dist" {
-                    &llm.prompt_dist
-                } else {
-                    &llm.completion_dist
-                };
-                self.histogram(name, &pairs, histogram, &TOKENS);
-            }
-        }
     }
 
-    fn active(&mut self, active: &BTreeMap<[String; 11], i64>) {
-        if active.is_empty() {
-            return;
-        }
-        const NAMES: [&str; 11] = [
-            "route",
-            "route_id",
-            "matched_uri",
-            "matched_host",
-            "service",
-            "service_id",
-            "consumer",
-            "node",
-            "request_type",
-            "request_llm_model",
-            "llm_model",
-        ];
-        self.head("llm_active_connections", "gauge", "LLM attempts under way");
-        for (labels, value) in active {
-            let pairs: Pairs<'_> = NAMES
-                .iter()
-                .zip(labels)
-                .map(|(name, text)| (*name, text.as_str()))
-                .collect();
-            self.sample("llm_active_connections", "", &pairs, &value.to_string());
-        }
+    fn tokens(
+        &mut self,
+        family: &Family,
+        series: &[(Labels, Counts)],
+        of: impl Fn(&LlmCounts) -> u64,
+    ) {
+        let groups = self.groups(family, series, |sum: &mut u64, counts| {
+            *sum += counts.llm.as_deref().map_or(0, &of);
+        });
+        self.counter(family, &groups);
+    }
+
+    fn distribution(
+        &mut self,
+        family: &Family,
+        series: &[(Labels, Counts)],
+        bounds: &[f64],
+        of: impl Fn(&LlmCounts) -> &Histogram,
+    ) {
+        let groups = self.groups(family, series, |sum: &mut [Histogram; 1], counts| {
+            if let Some(llm) = &counts.llm {
+                sum[0].add(of(llm));
+            }
+        });
+        self.histograms(family, &groups, [""], bounds);
     }
 
     fn process(&mut self, began: u64, ended: u64) {
         self.head("http_requests_total", "gauge", "Requests since the start");
-        self.sample("http_requests_total", "", &Vec::new(), &began.to_string());
+        self.line("http_requests_total", "", &[], began);
         self.head(
             "nginx_http_current_connections",
             "gauge",
             "Requests under way, by state",
         );
-        let under_way = began.saturating_sub(ended).to_string();
-        self.sample(
-            "nginx_http_current_connections",
-            "",
-            &vec![("state", "active")],
-            &under_way,
-        );
+        let under_way = began.saturating_sub(ended);
+        let state = [("state", "active")];
+        self.line("nginx_http_current_connections", "", &state, under_way);
         self.head("node_info", "gauge", "This gateway");
         let hostname = self.options.hostname.clone();
-        let pairs = vec![
+        let labels = [
             ("hostname", hostname.as_str()),
             ("version", env!("CARGO_PKG_VERSION")),
         ];
-        self.sample("node_info", "", &pairs, "1");
+        self.line("node_info", "", &labels, 1);
     }
 
     fn extra(&mut self, extra: &[Sample]) {
@@ -258,12 +261,16 @@ impl Page<'_> {
         for family in families {
             self.head(family, "gauge", "Reported by the control thread");
             for sample in extra.iter().filter(|sample| sample.family == family) {
-                let pairs: Pairs<'_> = sample
+                let blank = self.options.disabled.get(family);
+                let labels: Vec<(&str, &str)> = sample
                     .labels
                     .iter()
-                    .map(|(name, text)| (*name, text.as_str()))
+                    .map(|(name, text)| match blank {
+                        Some(names) if names.contains(*name) => (*name, ""),
+                        _ => (*name, text.as_str()),
+                    })
                     .collect();
-                self.sample(family, "", &pairs, &sample.value.to_string());
+                self.line(family, "", &labels, sample.value);
             }
         }
     }
@@ -276,57 +283,79 @@ impl Page<'_> {
         );
     }
 
-    fn histogram(&mut self, name: &str, pairs: &Pairs<'_>, histogram: &Histogram, bounds: &[u64]) {
-        if histogram.count == 0 {
-            return;
+    fn counter(&mut self, family: &Family, groups: &Groups<'_, u64>) {
+        self.head(family.name, "counter", family.help);
+        for (texts, value) in groups {
+            self.sample(family, "", &[], texts, &[], value);
         }
-        let mut below = 0;
-        for (bound, bucket) in bounds.iter().zip(histogram.buckets) {
-            below += bucket;
-            let bound = bound.to_string();
-            let mut with_bound = pairs.clone();
-            with_bound.push(("le", &bound));
-            self.sample(name, "_bucket", &with_bound, &below.to_string());
-        }
-        let mut with_bound = pairs.clone();
-        with_bound.push(("le", "+Inf"));
-        self.sample(name, "_bucket", &with_bound, &histogram.count.to_string());
-        self.sample(name, "_sum", pairs, &histogram.sum.to_string());
-        self.sample(name, "_count", pairs, &histogram.count.to_string());
     }
 
-    fn sample(&mut self, name: &str, suffix: &str, pairs: &Pairs<'_>, value: &str) {
-        let disabled = self.options.disabled.get(name);
+    /// One histogram for each of `kinds`, the values of the label `type`; a nameless kind has no
+    /// such label.
+    fn histograms<const N: usize>(
+        &mut self,
+        family: &Family,
+        groups: &Groups<'_, [Histogram; N]>,
+        kinds: [&str; N],
+        bounds: &[f64],
+    ) {
+        self.head(family.name, "histogram", family.help);
+        for (texts, histograms) in groups {
+            for (kind, histogram) in kinds.iter().zip(histograms) {
+                if histogram.count == 0 {
+                    continue;
+                }
+                let kind = [("type", *kind)];
+                let first = if kind[0].1.is_empty() { &[] } else { &kind[..] };
+                let mut below = 0;
+                for (bound, bucket) in bounds.iter().zip(&histogram.buckets) {
+                    below += bucket;
+                    let le = bound.to_string();
+                    self.sample(family, "_bucket", first, texts, &[("le", &le)], below);
+                }
+                let all = histogram.count;
+                self.sample(family, "_bucket", first, texts, &[("le", "+Inf")], all);
+                self.sample(family, "_sum", first, texts, &[], histogram.sum);
+                self.sample(family, "_count", first, texts, &[], all);
+            }
+        }
+    }
+
+    /// A sample of `family`: `texts` are the values of its labels, which stand between `first`
+    /// and `last`.
+    fn sample(
+        &mut self,
+        family: &Family,
+        suffix: &str,
+        first: &[(&str, &str)],
+        texts: &[impl AsRef<str>],
+        last: &[(&str, &str)],
+        value: impl Display,
+    ) {
+        let names = family.names(self.layout);
+        let own = names.zip(texts).map(|(name, text)| (name, text.as_ref()));
+        let labels: Vec<(&str, &str)> = first
+            .iter()
+            .copied()
+            .chain(own)
+            .chain(last.iter().copied())
+            .collect();
+        self.line(family.name, suffix, &labels, value);
+    }
+
+    fn line(&mut self, name: &str, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
         let _ = write!(self.text, "{}{name}{suffix}", self.options.prefix);
-        for (index, (label, text)) in pairs.iter().enumerate() {
-            let is_disabled = disabled.is_some_and(|labels| labels.contains(*label));
-            let text = if is_disabled { "" } else { text };
+        for (index, (label, text)) in labels.iter().enumerate() {
             self.text.push(if index == 0 { '{' } else { ',' });
             let _ = write!(self.text, "{label}=\"");
             escape(text, &mut self.text);
             self.text.push('"');
         }
-        if !pairs.is_empty() {
+        if !labels.is_empty() {
             self.text.push('}');
         }
         let _ = writeln!(self.text, " {value}");
     }
-}
-
-/// Adds up series that differ only in labels that a family does not have.
-fn grouped(
-    series: &[(Labels, Counts)],
-    labels: &[(&'static str, usize)],
-) -> BTreeMap<Vec<String>, Counts> {
-    let mut groups: BTreeMap<Vec<String>, Counts> = BTreeMap::new();
-    for (owned, counts) in series {
-        let key = labels
-            .iter()
-            .map(|(_, at)| owned.texts[*at].clone())
-            .collect();
-        groups.entry(key).or_default().merge(counts);
-    }
-    groups
 }
 
 fn escape(text: &str, out: &mut String) {
@@ -340,25 +369,95 @@ fn escape(text: &str, out: &mut String) {
     }
 }
 
+const HTTP_STATUS: Family = Family {
+    name: "http_status",
+    help: "HTTP status codes per service",
+    labels: &[
+        ("code", Label::Code),
+        ("route", Label::Text(ROUTE)),
+        ("matched_uri", Label::Text(MATCHED_URI)),
+        ("matched_host", Label::Text(MATCHED_HOST)),
+        ("service", Label::Text(SERVICE)),
+        ("consumer", Label::Text(CONSUMER)),
+        ("node", Label::Text(NODE)),
+        ("request_type", Label::Text(REQUEST_TYPE)),
+        ("request_llm_model", Label::Text(REQUEST_MODEL)),
+        ("llm_model", Label::Text(MODEL)),
+        ("response_source", Label::Source),
+    ],
+};
+const HTTP_LATENCY: Family = Family {
+    name: "http_latency",
+    help: "HTTP request latency in milliseconds",
+    labels: &GENERIC,
+};
+const BANDWIDTH: Family = Family {
+    name: "bandwidth",
+    help: "Bytes by direction",
+    labels: &GENERIC,
+};
+const LLM_LATENCY: Family = Family {
+    name: "llm_latency",
+    help: "LLM request latency in milliseconds",
+    labels: &LLM,
+};
+const PROMPT_TOKENS: Family = Family {
+    name: "llm_prompt_tokens",
+    help: "Prompt tokens",
+    labels: &LLM,
+};
+const COMPLETION_TOKENS: Family = Family {
+    name: "llm_completion_tokens",
+    help: "Completion tokens",
+    labels: &LLM,
+};
+const PROMPT_DIST: Family = Family {
+    name: "llm_prompt_tokens_dist",
+    help: "Prompt tokens per request",
+    labels: &LLM,
+};
+const COMPLETION_DIST: Family = Family {
+    name: "llm_completion_tokens_dist",
+    help: "Completion tokens per request",
+    labels: &LLM,
+};
+/// Its labels are in the order of [`super::ActiveLabels`], whose place is the value's.
+const ACTIVE: Family = Family {
+    name: "llm_active_connections",
+    help: "LLM attempts under way",
+    labels: &[
+        ("route", Label::Text(0)),
+        ("route_id", Label::Text(1)),
+        ("matched_uri", Label::Text(2)),
+        ("matched_host", Label::Text(3)),
+        ("service", Label::Text(4)),
+        ("service_id", Label::Text(5)),
+        ("consumer", Label::Text(6)),
+        ("node", Label::Text(7)),
+        ("request_type", Label::Text(8)),
+        ("request_llm_model", Label::Text(9)),
+        ("llm_model", Label::Text(10)),
+    ],
+};
 /// Labels of `http_latency` and `bandwidth`, after `type`.
-const GENERIC: [(&str, usize); 7] = [
-    ("route", ROUTE),
-    ("service", SERVICE),
-    ("consumer", CONSUMER),
-    ("node", NODE),
-    ("request_type", REQUEST_TYPE),
-    ("request_llm_model", REQUEST_MODEL),
-    ("llm_model", MODEL),
+const GENERIC: [(&str, Label); 7] = [
+    ("route", Label::Text(ROUTE)),
+    ("service", Label::Text(SERVICE)),
+    ("consumer", Label::Text(CONSUMER)),
+    ("node", Label::Text(NODE)),
+    ("request_type", Label::Text(REQUEST_TYPE)),
+    ("request_llm_model", Label::Text(REQUEST_MODEL)),
+    ("llm_model", Label::Text(MODEL)),
 ];
 /// Labels of the LLM families.
-const LLM: [(&str, usize); 7] = [
-    ("route_id", ROUTE),
-    ("service_id", SERVICE),
-    ("consumer", CONSUMER),
-    ("node", NODE),
-    ("request_type", REQUEST_TYPE),
-    ("request_llm_model", REQUEST_MODEL),
-    ("llm_model", MODEL),
+const LLM: [(&str, Label); 7] = [
+    ("route_id", Label::Text(ROUTE)),
+    ("service_id", Label::Text(SERVICE)),
+    ("consumer", Label::Text(CONSUMER)),
+    ("node", Label::Text(NODE)),
+    ("request_type", Label::Text(REQUEST_TYPE)),
+    ("request_llm_model", Label::Text(REQUEST_MODEL)),
+    ("llm_model", Label::Text(MODEL)),
 ];
 
 #[cfg(test)]
