@@ -21,7 +21,7 @@ use crate::{
     body::{self, Body, CollectError},
     clock,
     config::snapshot::{Consumer, Route, Snapshot},
-    failure::Failure,
+    failure::{Blame, Failure},
     gateway::Gateway,
     observe::metrics::ActiveConnection,
     plugin::chain::{Chain, Filters},
@@ -391,6 +391,11 @@ impl Exchange {
         }
     }
 
+    /// Lets go of a body that nobody has read and nobody will.
+    pub(crate) fn drop_unread_body(&mut self) {
+        self.body = Body::Empty;
+    }
+
     /// Puts a body back that no target has seen.
     pub fn restore_body(&mut self, body: Body) {
         if self.buffered.is_none() {
@@ -464,11 +469,16 @@ impl Exchange {
         let Some(attempt) = self.attempts.last_mut() else {
             return;
         };
-        attempt.status = failure.status().as_u16();
+        let is_clients = failure.blame() == Blame::Client;
+        if !is_clients {
+            attempt.status = failure.status().as_u16();
+        }
         if attempt.total.is_none() {
             attempt.total = Some(clock::now() - attempt.started);
         }
-        tracing::warn!(upstream = %attempt.address, member = %attempt.member, detail, "{failure}");
+        if !is_clients {
+            tracing::warn!(upstream = %attempt.address, member = %attempt.member, detail, "{failure}");
+        }
     }
 
     /// How long the current attempt took so far, or in all once it has ended.
@@ -482,7 +492,6 @@ impl Exchange {
 
     /// Notes a failure in the log, at the level that its blame asks for.
     pub(crate) fn note_failure(&self, failure: &Failure) {
-        use crate::failure::Blame;
         let route = self.route().map_or("", |route| route.id.as_str());
         match failure.blame() {
             Blame::Client => tracing::info!(route, path = %self.request.path, "{failure}"),

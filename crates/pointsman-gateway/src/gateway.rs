@@ -169,6 +169,7 @@ fn prepare(exchange: &mut Exchange) -> Result<(), Failure> {
     if matches!(exchange.received.method, Method::TRACE | Method::CONNECT) {
         return Err(Failure::MethodRefused);
     }
+    forward::http::remove_named_by_connection(&mut exchange.request.headers);
     let settings = Arc::clone(&exchange.snapshot().settings);
     if let Some(max) = settings.client_max_body_size {
         exchange.limit_body(max)?;
@@ -295,6 +296,8 @@ fn finish_head(mut exchange: Box<Exchange>, response: Response<Body>) -> Respons
     {
         exchange.response.headers = Some(Box::new(parts.headers.clone()));
     }
+    // The connection can serve again once nobody holds on to what is left of the request.
+    exchange.drop_unread_body();
     let relay = Relay::new(exchange, body);
     Response::from_parts(parts, Body::Relay(Box::new(relay)))
 }

@@ -93,6 +93,18 @@ impl std::fmt::Display for BrokenBody {
 
 impl std::error::Error for BrokenBody {}
 
+/// The error of a response that ended because the client broke off its own request.
+#[derive(Debug)]
+pub struct ClientBroke(pub BodyError);
+
+impl std::fmt::Display for ClientBroke {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the client's request broke off: {}", self.0)
+    }
+}
+
+impl std::error::Error for ClientBroke {}
+
 /// The error of a request body whose next bytes did not arrive in time.
 #[derive(Debug)]
 pub struct BodyTimeout;

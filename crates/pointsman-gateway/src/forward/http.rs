@@ -147,12 +147,7 @@ pub fn deliver(exchange: &mut Exchange, accepted: Accepted) -> Response<Body> {
 }
 
 /// The answer when no further attempt is made.
-pub fn stop(
-    exchange: &mut Exchange,
-    plan: &PlainPlan,
-    held: Held,
-) -> Result<Response<Body>, Failure> {
-    let _ = plan;
+pub fn stop(exchange: &mut Exchange, held: Held) -> Result<Response<Body>, Failure> {
     let failure = match held {
         Held::Failure(failure) => failure,
         Held::Answer(_) => Failure::Internal("a plain answer was held back".to_owned()),
@@ -175,16 +170,31 @@ pub fn forwardable(headers: &HeaderMap, upgrade: bool) -> HeaderMap {
 
 /// Those end-to-end headers whose name is `wanted`, copied in one pass.
 pub fn end_to_end(headers: &HeaderMap, wanted: impl Fn(&str) -> bool) -> HeaderMap {
-    let named = named_by_connection(headers);
     // `Host` and `Content-Length` stay behind and a credential comes in: there is room.
     let mut copy = HeaderMap::with_capacity(headers.len() + 1);
     for (name, value) in headers {
         let text = name.as_str();
-        if !is_hop_by_hop(text) && wanted(text) && !named.iter().any(|other| other == text) {
+        if !is_hop_by_hop(text) && wanted(text) {
             copy.append(name.clone(), value.clone());
         }
     }
     copy
+}
+
+/// Removes the headers that a client's `Connection` names: they were for us alone.
+///
+/// This comes before anything of ours is added, or a client could take that away again by naming
+/// it.
+pub fn remove_named_by_connection(headers: &mut HeaderMap) {
+    if !headers.contains_key(header::CONNECTION) {
+        return;
+    }
+    for name in named_by_connection(headers) {
+        // `Host` is never a matter of one connection; what is hop-by-hop stays behind anyway.
+        if name != "host" && !is_hop_by_hop(&name) {
+            headers.remove(&name);
+        }
+    }
 }
 
 /// Removes what belongs to one connection, the headers that `Connection` names included.
@@ -208,9 +218,8 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<String> {
     headers
         .get_all(header::CONNECTION)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| std::str::from_utf8(name.trim_ascii()).ok())
         .filter(|name| {
             let means_itself = name.is_empty()
                 || name.eq_ignore_ascii_case("keep-alive")
@@ -281,14 +290,15 @@ fn is_websocket(headers: &HeaderMap) -> bool {
 }
 
 fn add_upstream_status(exchange: &Exchange, headers: &mut HeaderMap) {
-    if exchange.attempts.is_empty() {
-        return;
-    }
     let statuses: Vec<String> = exchange
         .attempts
         .iter()
+        .filter(|attempt| attempt.status != 0)
         .map(|attempt| attempt.status.to_string())
         .collect();
+    if statuses.is_empty() {
+        return;
+    }
     if let Ok(value) = HeaderValue::from_str(&statuses.join(", ")) {
         headers.insert("x-apisix-upstream-status", value);
     }

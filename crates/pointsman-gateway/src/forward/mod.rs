@@ -162,7 +162,7 @@ impl Plan {
     /// No further attempt is allowed: the failure goes to the client as it is.
     async fn stop(self, exchange: &mut Exchange, held: Held) -> Result<Response<Body>, Failure> {
         match self {
-            Self::Plain(plan) => http::stop(exchange, &plan, held),
+            Self::Plain(_) => http::stop(exchange, held),
             Self::Ai(mut plan) => plan.stop(exchange, held).await,
         }
     }
@@ -175,7 +175,7 @@ impl Plan {
         exhausted: Exhausted,
     ) -> Result<Response<Body>, Failure> {
         match (self, held) {
-            (Self::Plain(plan), Some(held)) => http::stop(exchange, &plan, held),
+            (Self::Plain(_), Some(held)) => http::stop(exchange, held),
             (Self::Ai(mut plan), Some(held)) => plan.give_up(exchange, held).await,
             (Self::Plain(_), None) => Err(match exhausted {
                 Exhausted::NothingToPick => Failure::NothingToPick,

@@ -17,7 +17,7 @@ use crate::{
     body::{Body, BodyError},
     clock,
     exchange::{Ended, Exchange},
-    ports::LocalFuture,
+    ports::{ClientBroke, LocalFuture},
 };
 
 /// A response's body and the exchange that it belongs to.
@@ -101,6 +101,10 @@ impl Relay {
                 self.end(Ended::Complete);
                 Poll::Ready(None)
             }
+            Poll::Ready(Some(Err(error))) if error.is::<ClientBroke>() => {
+                self.end(Ended::Abandoned);
+                self.fail_next(error, cx)
+            }
             Poll::Ready(Some(Err(error))) => {
                 tracing::warn!(
                     route = self.exchange.route().map_or("", |route| route.id.as_str()),
@@ -111,12 +115,9 @@ impl Relay {
                 self.fail_next(error, cx)
             }
             Poll::Ready(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    if let Some(cut) = self.pass(data) {
-                        self.cut(cut);
-                        return self.fail_next(Box::new(cut), cx);
-                    }
-                    self.end_if_last();
+                if let Some(cut) = frame.data_ref().and_then(|data| self.pass(data)) {
+                    self.cut(cut);
+                    return self.fail_next(Box::new(cut), cx);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -137,10 +138,10 @@ impl Relay {
     }
 
     /// The two connections that this response joined have ended after `to_client` bytes.
-    pub fn tunnel_ended(&mut self, to_client: u64) {
+    pub fn tunnel_ended(&mut self, to_client: u64, ended: Ended) {
         self.upstream_bytes += to_client;
         self.exchange.response.body_bytes += to_client;
-        self.end(Ended::Complete);
+        self.end(ended);
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
@@ -181,14 +182,6 @@ impl Relay {
             kept.extend_from_slice(&data[..room]);
         }
         None
-    }
-
-    /// A buffered body is over with its last piece; hyper will not ask again for one whose
-    /// length is known.
-    fn end_if_last(&mut self) {
-        if matches!(self.body, Body::Whole(_)) && self.body.is_end_stream() {
-            self.end(Ended::Complete);
-        }
     }
 
     fn cut(&mut self, cut: Cut) {

@@ -160,7 +160,9 @@ fn size(line: &[u8]) -> Result<u64, Malformed> {
         .take_while(|byte| byte.is_ascii_hexdigit())
         .count();
     let rest = &line[digits..];
-    let rest = rest.trim_ascii_start();
+    // Blanks may stand before an extension (RFC 9112 §7.1.1); a lone CR may not.
+    let blanks = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t'));
+    let rest = &rest[blanks.count()..];
     let extension_is_fine = rest.first().is_none_or(|first| *first == b';')
         && !rest.iter().any(|byte| matches!(byte, b'\r' | 0));
     if digits == 0 || digits > SIZE_DIGITS_MAX || !extension_is_fine {

@@ -36,7 +36,10 @@ pub(crate) fn response(
     out.push(b' ');
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
-    lines(out, headers, encoding);
+    lines(out, headers);
+    if encoding == Encoding::Absent && tells_length(status) {
+        told_length(out, headers);
+    }
     if !headers.contains_key(header::DATE) {
         line(out, "date", &date());
     }
@@ -63,7 +66,7 @@ pub(crate) fn request(
         out.extend_from_slice(query.as_bytes());
     }
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    lines(out, headers, encoding);
+    lines(out, headers);
     if let Some(connection) = headers.get(header::CONNECTION) {
         line(out, "connection", connection.as_bytes());
     }
@@ -83,16 +86,30 @@ pub(crate) fn chunk_size(out: &mut Vec<u8>, bytes: usize) {
 }
 
 /// All lines but those that this connection decides on.
-fn lines(out: &mut Vec<u8>, headers: &HeaderMap, encoding: Encoding) {
+fn lines(out: &mut Vec<u8>, headers: &HeaderMap) {
     for (name, value) in headers {
-        let is_length = *name == header::CONTENT_LENGTH;
         if *name == header::TRANSFER_ENCODING
             || *name == header::CONNECTION
-            || (is_length && encoding != Encoding::Absent)
+            || *name == header::CONTENT_LENGTH
         {
             continue;
         }
         line(out, name.as_str(), value.as_bytes());
+    }
+}
+
+/// Whether a response without a body may say how long it would have been (RFC 9110 §8.6).
+fn tells_length(status: StatusCode) -> bool {
+    !status.is_informational() && status != StatusCode::NO_CONTENT
+}
+
+/// The length that a response to HEAD, or a 304, states; nothing if it is not one number.
+fn told_length(out: &mut Vec<u8>, headers: &HeaderMap) {
+    let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
+    if let (Some(value), None) = (values.next(), values.next())
+        && value.as_bytes().iter().all(u8::is_ascii_digit)
+    {
+        line(out, "content-length", value.as_bytes());
     }
 }
 
@@ -174,7 +191,7 @@ mod tests {
         );
         assert_eq!(
             text(Encoding::Absent, None),
-            "HTTP/1.1 200 OK\r\ndate: now\r\ncontent-length: 7\r\nx: 1\r\n\r\n"
+            "HTTP/1.1 200 OK\r\ndate: now\r\nx: 1\r\ncontent-length: 7\r\n\r\n"
         );
         assert_eq!(
             text(Encoding::Chunked, None),

@@ -53,6 +53,8 @@ pub(crate) struct HeadLimits {
 #[derive(Debug, Default)]
 pub(crate) struct HeadScan {
     seen: usize,
+    /// Responses before the response.
+    interims: usize,
 }
 
 /// Why a response's head cannot be used.
@@ -109,11 +111,11 @@ impl HeadScan {
         &mut self,
         input: &mut Bytes,
         method: &Method,
-        limits: HeadLimits,
+        bytes_max: usize,
     ) -> Result<Option<ResponseHead>, BadResponse> {
         loop {
             if !self.is_due(input) {
-                return bounded(input, limits);
+                return bounded(input, bytes_max);
             }
             let whole = input.clone();
             let mut lines = [const { MaybeUninit::uninit() }; RESPONSE_LINES_MAX];
@@ -122,7 +124,7 @@ impl HeadScan {
             let length =
                 match config.parse_response_with_uninit_headers(&mut parsed, &whole, &mut lines) {
                     Ok(httparse::Status::Complete(length)) => length,
-                    Ok(httparse::Status::Partial) => return bounded(input, limits),
+                    Ok(httparse::Status::Partial) => return bounded(input, bytes_max),
                     Err(error) => return Err(BadResponse(why(error))),
                 };
             input.advance(length);
@@ -132,12 +134,16 @@ impl HeadScan {
             if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
                 return Ok(Some(head));
             }
+            self.interims += 1;
+            if self.interims > INTERIMS_MAX {
+                return Err(BadResponse("too many 1xx responses"));
+            }
         }
     }
 }
 
-fn bounded(input: &[u8], limits: HeadLimits) -> Result<Option<ResponseHead>, BadResponse> {
-    if input.len() > limits.bytes {
+fn bounded(input: &[u8], bytes_max: usize) -> Result<Option<ResponseHead>, BadResponse> {
+    if input.len() > bytes_max {
         return Err(BadResponse("the head is too long"));
     }
     Ok(None)
@@ -227,7 +233,10 @@ fn response_of(
     };
     let status =
         StatusCode::from_u16(code).map_err(|_| BadResponse("the status is not a number"))?;
-    let mut facts = Facts::default();
+    let mut facts = Facts {
+        is_response: true,
+        ..Facts::default()
+    };
     let headers = headers(whole, parsed.headers, &mut facts).map_err(BadResponse)?;
     let mut keep_alive = facts.keep_alive(version(minor));
     let without = *method == Method::HEAD
@@ -240,7 +249,7 @@ fn response_of(
         keep_alive &= facts.lengths == 0;
         match facts.chunked {
             Coding::Chunked if facts.codings == 1 => Some(Decoder::chunked()),
-            Coding::Other => Some(Decoder::UntilClose),
+            // Another coding would have to be undone, or passed on to a client who must not see it.
             _ => return Err(BadResponse("the transfer coding is not understood")),
         }
     } else if facts.lengths > 0 {
@@ -262,6 +271,7 @@ fn response_of(
 /// What the headers say of the message's framing and of the connection.
 #[derive(Default)]
 struct Facts {
+    is_response: bool,
     hosts: usize,
     /// `Content-Length` lines.
     lengths: usize,
@@ -299,7 +309,7 @@ impl Facts {
                 None
             };
             self.lengths += 1;
-        } else if *name == header::TRANSFER_ENCODING {
+        } else if *name == header::TRANSFER_ENCODING && !self.ignores(value) {
             self.codings += 1;
             self.chunked = coding(value);
         } else if *name == header::CONNECTION {
@@ -310,6 +320,11 @@ impl Facts {
         } else if *name == header::EXPECT {
             self.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
         }
+    }
+
+    /// `identity` once meant that there is no coding; some servers still say so.
+    fn ignores(&self, coding: &[u8]) -> bool {
+        self.is_response && coding.trim_ascii().eq_ignore_ascii_case(b"identity")
     }
 
     fn keep_alive(&self, version: Version) -> bool {
@@ -386,205 +401,10 @@ const SPARE_LINES: usize = 8;
 const LINES_INLINE: usize = 128;
 /// Header lines that a response may have.
 const RESPONSE_LINES_MAX: usize = 200;
+/// 1xx responses before the response.
+const INTERIMS_MAX: usize = 16;
 /// What the URI type can hold.
 const TARGET_BYTES_MAX: usize = u16::MAX as usize - 1;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMITS: HeadLimits = HeadLimits {
-        bytes: 1000,
-        lines: 10,
-    };
-
-    fn request(text: &str) -> Result<Option<RequestHead>, Failure> {
-        HeadScan::default().request(&mut Bytes::copy_from_slice(text.as_bytes()), LIMITS)
-    }
-
-    fn post(lines: &str) -> Result<Option<Decoder>, Failure> {
-        let head = request(&format!("POST /a HTTP/1.1\r\nHost: a\r\n{lines}\r\n"))?;
-        Ok(head.expect("a whole head").body)
-    }
-
-    #[test]
-    fn framing_is_what_the_headers_say() {
-        let check = |lines: &str, expected: Option<Decoder>| {
-            assert_eq!(post(lines), Ok(expected), "{lines:?}");
-        };
-        check("", None);
-        check("Content-Length: 0\r\n", None);
-        check("content-length: 12\r\n", Some(Decoder::Length(12)));
-        check("Transfer-Encoding: Chunked\r\n", Some(Decoder::chunked()));
-    }
-
-    #[test]
-    fn ambiguous_framing_is_refused() {
-        let check = |lines: &str, expected: &Failure| {
-            assert_eq!(post(lines).expect_err(lines), *expected, "{lines:?}");
-        };
-        for both in [
-            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
-            "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
-            "transfer-encoding: x\r\nContent-Length: 5\r\n",
-        ] {
-            check(both, &Failure::AmbiguousLength);
-        }
-        check(
-            "Transfer-Encoding: gzip, chunked\r\n",
-            &Failure::UnknownCoding,
-        );
-        for bad in [
-            "Content-Length: 5\r\nContent-Length: 5\r\n",
-            "Content-Length: 5\r\nContent-Length: 6\r\n",
-            "Content-Length: -1\r\n",
-            "Content-Length: +1\r\n",
-            "Content-Length: \r\n",
-            "Content-Length: 5, 5\r\n",
-            "Content-Length: 99999999999999999999999\r\n",
-            "Transfer-Encoding: gzip\r\n",
-            "Transfer-Encoding: chunked, gzip\r\n",
-            "Transfer-Encoding: chunked, chunked\r\n",
-            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
-            "Bad Header: x\r\n",
-            "X: a\0b\r\n",
-            "X: 1\r\n folded\r\n",
-            "Host: b\r\n",
-        ] {
-            assert!(matches!(post(bad), Err(Failure::BadHead(_))), "{bad:?}");
-        }
-        assert!(matches!(
-            request("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"),
-            Err(Failure::BadHead(_))
-        ));
-        assert!(matches!(
-            request("GET / HTTP/1.1\r\n\r\n"),
-            Err(Failure::BadHead(_))
-        ));
-        assert!(matches!(
-            request("GARBAGE\r\n\r\n"),
-            Err(Failure::BadHead(_))
-        ));
-        assert!(matches!(
-            request("GET / HTTP/3.0\r\n\r\n"),
-            Err(Failure::BadHead(_))
-        ));
-    }
-
-    #[test]
-    fn heads_are_found_however_they_are_cut() {
-        let text = b"\r\nPOST /a?b HTTP/1.1\r\nHost: a\r\nX: 1\r\nContent-Length: 3\r\n\r\nabcGET ";
-        let head = text.len() - 7;
-        for cut in 1..text.len() {
-            let mut scan = HeadScan::default();
-            let mut input = Bytes::copy_from_slice(&text[..cut]);
-            let mut found = scan.request(&mut input, LIMITS).expect("no error");
-            assert_eq!(found.is_some(), cut >= head, "{cut}");
-            if found.is_none() {
-                input = Bytes::from([&input[..], &text[cut..]].concat());
-                found = scan.request(&mut input, LIMITS).expect("no error");
-            }
-            let found = found.expect("the whole head is there");
-            assert_eq!(found.uri, "/a?b");
-            assert_eq!(found.body, Some(Decoder::Length(3)));
-            assert!(
-                b"abcGET ".starts_with(&input[..]) && (cut < head || input.len() == cut - head)
-                    || *input == b"abcGET "[..]
-            );
-        }
-    }
-
-    #[test]
-    fn connections_are_kept_as_the_versions_say() {
-        let keeps = |text: &str| request(text).expect("valid").expect("whole").keep_alive;
-        assert!(keeps("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
-        assert!(!keeps(
-            "GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\n\r\n"
-        ));
-        assert!(!keeps("GET / HTTP/1.0\r\n\r\n"));
-        assert!(keeps("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"));
-    }
-
-    #[test]
-    fn long_heads_are_refused() {
-        let long = "a".repeat(1000);
-        assert_eq!(
-            request(&format!("GET /{long}")).expect_err("long"),
-            Failure::TargetTooLong
-        );
-        let line = format!("GET / HTTP/1.1\r\nX: {long}");
-        assert_eq!(request(&line).expect_err("long"), Failure::HeadTooLarge);
-        let whole = format!("{line}\r\n\r\n");
-        assert_eq!(request(&whole).expect_err("long"), Failure::HeadTooLarge);
-        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "X: 1\r\n".repeat(11));
-        assert_eq!(request(&many).expect_err("many"), Failure::HeadTooLarge);
-    }
-
-    #[test]
-    fn responses_say_how_they_end() {
-        let response = |method: Method, text: &str| {
-            HeadScan::default().response(
-                &mut Bytes::copy_from_slice(text.as_bytes()),
-                &method,
-                LIMITS,
-            )
-        };
-        let check = |text: &str, body: Option<Decoder>, keep_alive: bool| {
-            let head = response(Method::GET, text).expect(text).expect("whole");
-            assert_eq!((head.body, head.keep_alive), (body, keep_alive), "{text}");
-        };
-        check(
-            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
-            Some(Decoder::Length(5)),
-            true,
-        );
-        check(
-            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
-            Some(Decoder::Length(5)),
-            true,
-        );
-        check("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", None, true);
-        check("HTTP/1.1 204 No\r\n\r\n", None, true);
-        check("HTTP/1.1 200\r\n\r\n", Some(Decoder::UntilClose), false);
-        check(
-            "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n",
-            Some(Decoder::Length(5)),
-            false,
-        );
-        check(
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            Some(Decoder::chunked()),
-            true,
-        );
-        check(
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n",
-            Some(Decoder::chunked()),
-            false,
-        );
-        check(
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
-            Some(Decoder::UntilClose),
-            false,
-        );
-        check(
-            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: x\r\n\r\nHTTP/1.1 204 No\r\n\r\n",
-            None,
-            true,
-        );
-        let head = response(Method::HEAD, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n");
-        assert_eq!(head.expect("valid").expect("whole").body, None);
-        for bad in [
-            "not http at all\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
-        ] {
-            assert!(response(Method::GET, bad).is_err(), "{bad}");
-        }
-        assert!(
-            response(Method::GET, "HTTP/1.1 200 OK\r\nCont")
-                .expect("valid so far")
-                .is_none()
-        );
-    }
-}
+mod tests;

@@ -18,7 +18,7 @@ use super::encode::{self, Encoding};
 ///
 /// Small pieces are copied behind each other; a large one keeps its buffer, so a spliced prompt
 /// goes out in one vectored write without being copied.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Output {
     queue: VecDeque<Bytes>,
     /// What follows the queue; the first `tail_written` bytes of it are out.
@@ -34,7 +34,8 @@ impl Output {
     }
 
     /// Whether nothing waits.
-    pub(crate) fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
         self.waiting == 0
     }
 
@@ -114,6 +115,10 @@ impl Output {
             } else {
                 self.tail.clear();
             }
+        } else if self.tail_written > ENOUGH_BYTES {
+            // A reader who is always a little behind must not make us keep all that it has read.
+            self.tail.drain(..self.tail_written);
+            self.tail_written = 0;
         }
     }
 }
@@ -123,6 +128,8 @@ pub(crate) struct Outgoing {
     body: Body,
     encoding: Encoding,
     place: Place,
+    /// There never was a body.
+    was_empty: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,20 +160,24 @@ impl Outgoing {
             _ => Place::Start,
         };
         Self {
+            was_empty: matches!(body, Body::Empty),
             body,
             encoding,
             place,
         }
     }
 
-    /// Whether all of it has been pulled.
-    pub(crate) fn is_done(&self) -> bool {
-        self.place == Place::End
-    }
-
     /// The body, if no frame of it has been taken.
     pub(crate) fn into_unread(self) -> Option<Body> {
-        (self.place == Place::Start || matches!(self.body, Body::Empty)).then_some(self.body)
+        (self.place == Place::Start || self.was_empty).then_some(self.body)
+    }
+
+    /// The same once more, if nothing of it has been taken and it can be sent again.
+    pub(crate) fn replay(&self) -> Option<Self> {
+        Some(Self {
+            body: self.body.replay().filter(|_| self.place == Place::Start)?,
+            ..*self
+        })
     }
 
     /// Moves frames into `output` until there is enough to write.
@@ -296,6 +307,26 @@ mod tests {
     async fn a_body_of_the_wrong_length_is_broken() {
         assert!(!sent(pieces(), Encoding::Length(100_005)).await.1);
         assert!(!sent(pieces(), Encoding::Length(100_003)).await.1);
+    }
+
+    /// A reader who is always one piece behind.
+    #[test]
+    fn what_was_written_is_not_kept() {
+        let mut output = Output::default();
+        let mut written = 0;
+        for _ in 0..10_000 {
+            output.push(Bytes::from(vec![b'x'; 1000]));
+            while output.len() > 1000 {
+                output.consume(999);
+                written += 999;
+            }
+            assert!(
+                output.tail.len() < 2 * ENOUGH_BYTES,
+                "{}",
+                output.tail.len()
+            );
+        }
+        assert_eq!(written + output.len(), 10_000_000);
     }
 
     #[test]

@@ -21,6 +21,10 @@ pub(crate) struct BodyReader {
     gather: usize,
     /// What has been gathered, and of how many bytes.
     large: Option<(Vec<u8>, usize)>,
+    /// Bytes have arrived that nobody was given yet.
+    moved: bool,
+    /// It ended because the peer closed.
+    ended_by_close: bool,
 }
 
 /// Why a body cannot be read to its end.
@@ -41,12 +45,24 @@ impl BodyReader {
             decoder,
             gather: 0,
             large: None,
+            moved: false,
+            ended_by_close: false,
         }
     }
 
     /// Whoever reads wants the whole body anyway: one of up to `bytes` may come in one piece.
     pub(crate) fn gather(&mut self, bytes: usize) {
         self.gather = bytes.min(buffer::BUFFER_BYTES_MAX);
+    }
+
+    /// Whether bytes have arrived since this was last asked that came to no frame.
+    pub(crate) fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
+    }
+
+    /// Whether the end of the body was the peer's close, and nothing else told it.
+    pub(crate) fn ended_by_close(&self) -> bool {
+        self.ended_by_close
     }
 
     /// Whether the body has been read to its end.
@@ -87,10 +103,11 @@ impl BodyReader {
             match ready!(wire.poll_fill(cx)) {
                 Ok(0) if self.decoder == Decoder::UntilClose => {
                     self.decoder = Decoder::Length(0);
+                    self.ended_by_close = true;
                     return Poll::Ready(Ok(None));
                 }
                 Ok(0) => return Poll::Ready(Err(ReadFault::Closed)),
-                Ok(_) => {}
+                Ok(_) => self.moved = true,
                 Err(error) => return Poll::Ready(Err(ReadFault::Io(error))),
             }
         }
@@ -126,7 +143,7 @@ impl BodyReader {
         while large.len() < *total {
             match ready!(wire.poll_fill_into(large, *total, cx)) {
                 Ok(0) => return Poll::Ready(Err(ReadFault::Closed)),
-                Ok(_) => {}
+                Ok(_) => self.moved = true,
                 Err(error) => return Poll::Ready(Err(ReadFault::Io(error))),
             }
         }

@@ -2,50 +2,37 @@
 
 use std::{
     future::poll_fn,
-    io,
     net::SocketAddr,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use http::Method;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pointsman_gateway::{
     body::{Arriving, BodyError},
-    clock,
     failure::TransportFault,
-    ports::{BrokenBody, SendError},
+    ports::{BrokenBody, ClientBroke, SendError},
     upstream::destination::Timeouts,
 };
 
-use super::{Connection, pool::Return};
+use super::{
+    Connection,
+    pool::Return,
+    sending::{Parcel, SendFault, Sending},
+};
 use crate::http_client::Stream;
 use crate::http1::{
-    alarm::Stall,
-    head::{HeadLimits, HeadScan, ResponseHead},
-    outgoing::{Outgoing, Output, Pulled},
+    head::{HeadScan, ResponseHead},
     reader::{BodyReader, ReadFault},
     wire::Wire,
 };
 
-/// A request, encoded, of which nothing has been written.
-pub(super) struct Parcel {
-    pub(super) method: Method,
-    pub(super) output: Output,
-    pub(super) body: Outgoing,
-}
-
 /// A request under way on a connection.
 pub(super) struct Flight {
     connection: Connection,
-    parcel: Parcel,
-    /// Bytes that were there to be written at first.
-    whole: usize,
-    /// The target takes no more; what it has to say is still read.
-    send_failed: bool,
+    sending: Sending,
     scan: HeadScan,
-    stall: Stall,
     timeouts: Timeouts,
 }
 
@@ -54,23 +41,17 @@ pub(super) struct Lost {
     pub(super) error: SendError,
     /// The request, if nothing of it can have reached the target.
     pub(super) parcel: Option<Parcel>,
-}
-
-/// Why the request could not be written.
-enum SendFault {
-    Io(io::Error),
-    Client(BodyError),
+    /// The target closed the connection without a byte of an answer.
+    pub(super) silent: bool,
 }
 
 impl Flight {
-    pub(super) fn new(connection: Connection, parcel: Parcel, timeouts: Timeouts) -> Self {
+    pub(super) fn new(mut connection: Connection, parcel: Parcel, timeouts: Timeouts) -> Self {
+        connection.stall.progress();
         Self {
-            whole: parcel.output.len(),
             connection,
-            parcel,
-            send_failed: false,
+            sending: Sending::new(parcel),
             scan: HeadScan::default(),
-            stall: Stall::since(clock::now()),
             timeouts,
         }
     }
@@ -80,18 +61,17 @@ impl Flight {
         match poll_fn(|cx| self.poll_head(cx)).await {
             Ok(head) => Ok((head, self)),
             Err(error) => {
-                let untouched = error.client.is_none() && self.is_untouched();
-                let parcel = untouched.then_some(self.parcel);
-                Err(Lost { error, parcel })
+                let silent = error.client.is_none()
+                    && error.fault == TransportFault::Closed
+                    && self.connection.wire.input.is_empty();
+                let parcel = self.sending.into_untouched().filter(|_| silent);
+                Err(Lost {
+                    error,
+                    parcel,
+                    silent,
+                })
             }
         }
-    }
-
-    /// Nothing was written, and nothing was taken from a body that cannot be taken again.
-    fn is_untouched(&self) -> bool {
-        self.parcel.output.len() >= self.whole
-            && self.connection.wire.input.is_empty()
-            && self.send_failed
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, SendError>> {
@@ -118,10 +98,10 @@ impl Flight {
             let wire = &mut self.connection.wire;
             match self
                 .scan
-                .response(&mut wire.input, &self.parcel.method, HEAD_LIMITS)
+                .response(&mut wire.input, self.sending.method(), HEAD_BYTES_MAX)
             {
                 Ok(Some(head)) => {
-                    self.stall.progress();
+                    self.connection.stall.progress();
                     return Poll::Ready(Ok(head));
                 }
                 Ok(None) => {}
@@ -130,7 +110,7 @@ impl Flight {
                 }
             }
             match wire.poll_fill(cx) {
-                Poll::Ready(Ok(1..)) => self.stall.progress(),
+                Poll::Ready(Ok(1..)) => self.connection.stall.progress(),
                 Poll::Ready(Ok(0)) => {
                     let what = "connection closed before the response";
                     return Poll::Ready(Err(lost(TransportFault::Closed, what, address)));
@@ -143,7 +123,7 @@ impl Flight {
             }
         }
         let limit = self.limit();
-        let late = self.stall.poll(cx, limit);
+        let late = self.connection.stall.poll(cx, limit);
         late.map(|()| {
             Err(lost(
                 TransportFault::ReadTimeout,
@@ -155,47 +135,21 @@ impl Flight {
 
     /// How long nothing may move: the limit for sending while something is left to send.
     fn limit(&self) -> std::time::Duration {
-        if self.is_sent() {
+        if self.sending.is_over() {
             self.timeouts.read
         } else {
             self.timeouts.send
         }
     }
 
-    fn is_sent(&self) -> bool {
-        self.send_failed || (self.parcel.body.is_done() && self.parcel.output.is_empty())
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendFault>> {
+        let Connection { wire, stall, .. } = &mut self.connection;
+        self.sending.poll(&mut wire.stream, stall, cx)
     }
 
-    /// Writes what is there to be written.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendFault>> {
-        while !self.is_sent() {
-            let Parcel { output, body, .. } = &mut self.parcel;
-            let pulled = body.poll_pull(output, cx);
-            if let Pulled::Broken(error) = pulled {
-                self.send_failed = true;
-                return Poll::Ready(Err(SendFault::Client(error)));
-            }
-            let before = output.len();
-            let flushed = output.poll_flush(&mut self.connection.wire.stream, cx);
-            if output.len() < before {
-                self.stall.progress();
-                self.whole = usize::MAX;
-            }
-            match (flushed, pulled) {
-                (Poll::Ready(Err(error)), _) => {
-                    self.send_failed = true;
-                    return Poll::Ready(Err(SendFault::Io(error)));
-                }
-                (Poll::Pending, _) => return Poll::Pending,
-                // A client that pauses is not the target's fault.
-                (Poll::Ready(Ok(())), Pulled::Pending) => {
-                    self.stall.progress();
-                    return Poll::Pending;
-                }
-                (Poll::Ready(Ok(())), _) => {}
-            }
-        }
-        Poll::Ready(Ok(()))
+    /// Whether all of the request was written.
+    pub(super) fn is_sent(&self) -> bool {
+        self.sending.is_whole()
     }
 
     /// The peer's address.
@@ -242,9 +196,7 @@ impl Received {
             return;
         };
         // A request that was answered before it was sent leaves the connection in the middle.
-        let between =
-            !flight.send_failed && flight.is_sent() && flight.connection.wire.input.is_empty();
-        if between {
+        if flight.is_sent() && flight.connection.wire.input.is_empty() {
             keep.put(flight.connection);
         }
     }
@@ -264,19 +216,21 @@ impl HttpBody for Received {
         };
         if let Poll::Ready(Err(SendFault::Client(error))) = flight.poll_send(cx) {
             this.flight = None;
-            return Poll::Ready(Some(Err(error)));
+            return Poll::Ready(Some(Err(Box::new(ClientBroke(error)))));
         }
         let broken = |fault| Some(Err(Box::new(BrokenBody(fault)) as BodyError));
         match this.reader.poll_next(&mut flight.connection.wire, cx) {
             Poll::Ready(Ok(Some(data))) => {
-                flight.stall.progress();
+                flight.connection.stall.progress();
                 this.release_if_done();
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
             Poll::Ready(Ok(None)) => {
+                // A reset is reported once: if writing met it, the next read says only `closed`.
+                let is_reset = this.reader.ended_by_close() && flight.sending.has_failed();
                 this.release_if_done();
                 this.flight = None;
-                Poll::Ready(None)
+                Poll::Ready(is_reset.then(|| broken(TransportFault::Closed)).flatten())
             }
             Poll::Ready(Err(fault)) => {
                 this.flight = None;
@@ -286,8 +240,11 @@ impl HttpBody for Received {
                 }))
             }
             Poll::Pending => {
+                if this.reader.take_moved() {
+                    flight.connection.stall.progress();
+                }
                 let limit = flight.timeouts.read;
-                ready!(flight.stall.poll(cx, limit));
+                ready!(flight.connection.stall.poll(cx, limit));
                 this.flight = None;
                 Poll::Ready(broken(TransportFault::ReadTimeout))
             }
@@ -314,7 +271,7 @@ impl Lost {
     /// The error, with the body to be sent again if nothing of it was used.
     pub(super) fn into_error(self) -> SendError {
         SendError {
-            unsent: self.parcel.and_then(|parcel| parcel.body.into_unread()),
+            unsent: self.parcel.and_then(Parcel::into_unread),
             ..self.error
         }
     }
@@ -330,8 +287,5 @@ fn lost(fault: TransportFault, detail: &str, address: SocketAddr) -> SendError {
     }
 }
 
-/// Of a response.
-const HEAD_LIMITS: HeadLimits = HeadLimits {
-    bytes: 256 << 10,
-    lines: 200,
-};
+/// The most bytes of a response's head.
+const HEAD_BYTES_MAX: usize = 256 << 10;

@@ -9,6 +9,7 @@
 mod connect;
 mod flight;
 mod pool;
+mod sending;
 mod tls;
 
 use std::{
@@ -20,7 +21,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body as _;
 use pointsman_gateway::{
     body::Body,
@@ -35,10 +36,12 @@ pub(crate) use self::{
     tls::ClientTls,
 };
 use self::{
-    flight::{Flight, Lost, Parcel, Received},
+    flight::{Flight, Lost, Received},
     pool::Pool,
+    sending::Parcel,
 };
 use crate::http1::{
+    alarm::Stall,
     decoder::Decoder,
     encode::{self, Encoding},
     head::ResponseHead,
@@ -58,6 +61,8 @@ pub(crate) struct Connection {
     wire: Wire<Stream>,
     address: SocketAddr,
     requests: u64,
+    /// How long nothing has moved. Its timer outlives a request: mostly it need not be set again.
+    stall: Stall,
 }
 
 impl HttpClient {
@@ -91,11 +96,21 @@ impl HttpClient {
                     Ok(connection) => (connection, Some(clock::now() - began)),
                     Err(error) => {
                         let parcel = Some(parcel);
-                        return Err(Lost { error, parcel }.into_error());
+                        return Err(Lost {
+                            error,
+                            parcel,
+                            silent: false,
+                        }
+                        .into_error());
                     }
                 },
             };
             connection.requests += 1;
+            // A target may close an idle connection in the very moment in which it is used.
+            let again = match connect_time {
+                None if is_idempotent(&parcel.method) => parcel.replay(),
+                _ => None,
+            };
             let flight = Flight::new(connection, parcel, attempt.timeouts);
             match flight.head().await {
                 Ok((head, flight)) => {
@@ -113,7 +128,11 @@ impl HttpClient {
                     parcel: Some(unsent),
                     ..
                 }) if connect_time.is_none() => parcel = unsent,
-                Err(lost) => return Err(lost.into_error()),
+                // It closed without a word, and asking twice does no harm.
+                Err(lost) => match again.filter(|_| lost.silent) {
+                    Some(again) => parcel = again,
+                    None => return Err(lost.into_error()),
+                },
             }
         }
     }
@@ -138,6 +157,7 @@ impl HttpClient {
             wire: Wire::new(stream, Bytes::new()),
             address,
             requests: 0,
+            stall: Stall::since(clock::now()),
         })
     }
 }
@@ -167,16 +187,25 @@ impl Place<'_> {
                 let what = "101, but no other protocol was asked for";
                 return Err(refused(TransportFault::Malformed, what, Some(address)));
             }
+            if !flight.is_sent() {
+                let what = "101 before the request was complete";
+                return Err(refused(TransportFault::Malformed, what, Some(address)));
+            }
             let switched = Switched::new(flight.into_wire(), self.idle);
             response.extensions_mut().insert(switched);
         } else {
+            let keepalive = Keepalive {
+                idle: self.keepalive.idle.min(idle_of(response.headers())),
+                ..self.keepalive
+            };
             let reusable = head.keep_alive
-                && self.keepalive.pool_size > 0
-                && flight.requests() < self.keepalive.requests;
+                && keepalive.pool_size > 0
+                && !keepalive.idle.is_zero()
+                && flight.requests() < keepalive.requests;
             let keep = reusable.then(|| pool::Return {
                 pool: Rc::clone(self.pool),
                 destination: self.destination,
-                keepalive: self.keepalive,
+                keepalive,
             });
             let reader = BodyReader::new(head.body.unwrap_or(Decoder::Length(0)));
             let received = Received::new(flight, reader, keep);
@@ -190,6 +219,33 @@ impl Place<'_> {
             connect_time,
         })
     }
+}
+
+/// How long the target says that it keeps an idle connection, less a second: a request that
+/// meets the close on its way is lost.
+fn idle_of(headers: &HeaderMap) -> Duration {
+    let Some(value) = headers.get("keep-alive") else {
+        return Duration::MAX;
+    };
+    let seconds = value.to_str().ok().and_then(|value| {
+        let named = |part: &str| {
+            let (name, number) = part.split_once('=')?;
+            let is_timeout = name.trim().eq_ignore_ascii_case("timeout");
+            is_timeout.then(|| number.trim().parse::<u64>().ok())?
+        };
+        value.split(',').find_map(named)
+    });
+    seconds.map_or(Duration::MAX, |seconds| {
+        Duration::from_secs(seconds.saturating_sub(1))
+    })
+}
+
+/// Whether asking twice is as good as once (RFC 9110 §9.2.2).
+fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
+    )
 }
 
 /// The connection behind a `101`, for whoever joins it with the client's.

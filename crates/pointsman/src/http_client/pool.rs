@@ -1,4 +1,4 @@
-//! Idle connections, by destination, newest first.
+//! Idle connections, by address, newest first.
 //!
 //! The newest is used first because it is the least likely to be closed by its peer, and so that
 //! connections that are no longer needed grow old and go.
@@ -22,11 +22,13 @@ use super::Connection;
 /// The idle connections of one worker.
 #[derive(Default)]
 pub(super) struct Pool {
-    idle: FxHashMap<Arc<Destination>, Vec<Idle>>,
+    /// An address has one list, whatever TLS names it is asked for: clients may choose those.
+    idle: FxHashMap<Arc<str>, Vec<Idle>>,
 }
 
 /// A connection that waits for its next request.
 pub(super) struct Idle {
+    destination: Arc<Destination>,
     connection: Connection,
     until: Instant,
 }
@@ -45,22 +47,31 @@ impl Pool {
         destination: &Arc<Destination>,
         now: Instant,
     ) -> Option<Connection> {
-        let list = self.idle.get_mut(destination)?;
-        while let Some(mut idle) = list.pop() {
+        let list = self.idle.get_mut(&destination.address)?;
+        loop {
+            let same = |idle: &Idle| {
+                Arc::ptr_eq(&idle.destination, destination) || idle.destination == *destination
+            };
+            let place = list.iter().rposition(same)?;
+            let mut idle = list.remove(place);
             if idle.until > now && is_open(&mut idle.connection) {
                 return Some(idle.connection);
             }
         }
-        None
     }
 
     fn put(&mut self, destination: Arc<Destination>, keepalive: Keepalive, connection: Connection) {
-        let list = self.idle.entry(destination).or_default();
+        let address = &destination.address;
+        let list = match self.idle.get_mut(address) {
+            Some(list) => list,
+            None => self.idle.entry(Arc::clone(address)).or_default(),
+        };
         if list.len() >= keepalive.pool_size {
             // The oldest goes: it is the next to be closed by its peer anyway.
             list.remove(0);
         }
         list.push(Idle {
+            destination,
             connection,
             until: clock::now() + keepalive.idle,
         });

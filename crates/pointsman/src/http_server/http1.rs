@@ -47,15 +47,15 @@ pub(super) async fn serve<S>(wire: Wire<S>, connection: Connection, drain: watch
 where
     S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut drain = drain;
+    let mut told = drain.clone();
     let draining = async move {
-        let _ = drain.wait_for(|drain| *drain).await;
+        let _ = told.wait_for(|drain| *drain).await;
     };
     let mut client = Client {
         inbound: Rc::new(RefCell::new(Inbound::new(wire))),
         output: Output::default(),
         alarm: Alarm::default(),
-        draining: false,
+        drain,
         limits: connection.limits,
     };
     let mut draining = pin!(draining);
@@ -72,7 +72,10 @@ where
         match answered {
             After::Keep => {}
             After::Close => return client.close().await,
-            After::Abort => return client.inbound.borrow().wire.stream.abort(),
+            After::Abort => {
+                let inbound = client.inbound.borrow();
+                return inbound.wire.stream.reset_on_close(true);
+            }
             After::Gone => return,
             After::Tunnel(switched, body) => {
                 let Ok(inbound) = Rc::try_unwrap(client.inbound) else {
@@ -89,7 +92,7 @@ struct Client<S> {
     inbound: Rc<RefCell<Inbound<S>>>,
     output: Output,
     alarm: Alarm,
-    draining: bool,
+    drain: watch::Receiver<bool>,
     limits: Limits,
 }
 
@@ -125,6 +128,11 @@ impl<S> Client<S>
 where
     S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    /// Whether the program ends: it said so once, and will not take it back.
+    fn is_draining(&self) -> bool {
+        self.drain.has_changed().unwrap_or(true)
+    }
+
     /// The head of the next request. An idle connection ends when the program drains.
     async fn next_head(&mut self, mut draining: Pin<&mut impl Future<Output = ()>>) -> Next {
         let due = clock::now() + self.limits.head;
@@ -146,9 +154,14 @@ where
                     Poll::Pending => break,
                 }
             }
-            let idle = inbound.wire.input.is_empty();
-            self.draining = self.draining || draining.as_mut().poll(cx).is_ready();
-            if self.draining && idle {
+            // Empty lines between requests are nothing (RFC 9112 §2.2).
+            let idle = inbound
+                .wire
+                .input
+                .iter()
+                .all(|byte| matches!(byte, b'\r' | b'\n'));
+            let is_draining = self.is_draining() || draining.as_mut().poll(cx).is_ready();
+            if is_draining && idle {
                 return Poll::Ready(Next::Nothing);
             }
             self.alarm.poll(cx, due).map(|()| match idle {
@@ -185,7 +198,8 @@ where
             Some(decoder) => {
                 let mut inbound = self.inbound.borrow_mut();
                 inbound.body = Some(BodyReader::new(decoder));
-                inbound.stall = Stall::since(clock::now());
+                // Time counts from when somebody waits for the body.
+                inbound.stall.progress();
                 if head.expects_continue && inbound.wire.input.is_empty() {
                     inbound.interim = CONTINUE;
                 }
@@ -222,7 +236,7 @@ where
         let has_body = !asked.head_only && may_have_body(parts.status);
         let encoding = encoding(parts.status, &body, asked);
         let keep = asked.keep_alive
-            && !self.draining
+            && !self.is_draining()
             && encoding != Encoding::UntilClose
             && !says_close(&parts.headers)
             && self.is_read_to_the_end();
@@ -235,6 +249,12 @@ where
             encode::response(out, parts.status, &parts.headers, encoding, connection);
         });
         drop(parts);
+        // Where the close is the only end there is, anything but a whole answer must end in a
+        // reset: time running out and the end of the program, too.
+        let is_told_by_close = has_body && encoding == Encoding::UntilClose;
+        if is_told_by_close {
+            self.inbound.borrow().wire.stream.reset_on_close(true);
+        }
         let outgoing = if has_body {
             Outgoing::new(body, encoding)
         } else {
@@ -243,10 +263,15 @@ where
         };
         match self.send(outgoing).await {
             Sent::Whole if keep => After::Keep,
-            Sent::Whole => After::Close,
+            Sent::Whole => {
+                if is_told_by_close {
+                    self.inbound.borrow().wire.stream.reset_on_close(false);
+                }
+                After::Close
+            }
             // Only the close itself can tell; anything else shows by its framing, and what was
             // written before should reach the client.
-            Sent::Broken if encoding == Encoding::UntilClose => After::Abort,
+            Sent::Broken if is_told_by_close => After::Abort,
             Sent::Broken => After::Close,
             Sent::Gone => After::Gone,
         }
@@ -266,9 +291,12 @@ where
     /// Writes the head that waits and the body as it comes.
     async fn send(&mut self, mut body: Outgoing) -> Sent {
         let mut stall = Stall::since(clock::now());
+        let mut is_broken = false;
         poll_fn(|cx| {
             loop {
                 let pulled = body.poll_pull(&mut self.output, cx);
+                // What came before the break still goes out.
+                is_broken |= matches!(pulled, Pulled::Broken(_));
                 let before = self.output.len();
                 let inbound = &mut *self.inbound.borrow_mut();
                 let flushed = self.output.poll_flush(&mut inbound.wire.stream, cx);
@@ -278,13 +306,15 @@ where
                 match (flushed, pulled) {
                     (Poll::Ready(Err(_)), _) => return Poll::Ready(Sent::Gone),
                     (Poll::Ready(Ok(())), Pulled::Enough) => {}
-                    (Poll::Ready(Ok(())), Pulled::Done) => return Poll::Ready(Sent::Whole),
-                    // What came before the break is out.
-                    (Poll::Ready(Ok(())), Pulled::Broken(_)) => return Poll::Ready(Sent::Broken),
+                    (Poll::Ready(Ok(())), Pulled::Done | Pulled::Broken(_)) => {
+                        return Poll::Ready(match is_broken {
+                            true => Sent::Broken,
+                            false => Sent::Whole,
+                        });
+                    }
                     (Poll::Ready(Ok(())), Pulled::Pending) => {
                         return inbound.poll_gone(cx).map(|()| Sent::Gone);
                     }
-                    (Poll::Pending, Pulled::Broken(_)) => return Poll::Ready(Sent::Broken),
                     (Poll::Pending, _) => {
                         // The client does not read.
                         return stall.poll(cx, self.limits.send).map(|()| Sent::Gone);
@@ -321,7 +351,6 @@ where
     /// Ends the connection so that the client can still read what was sent to it: closing with
     /// unread input makes a reset, which may overtake the answer.
     async fn close(self) {
-        let mut left = LINGER_BYTES;
         let linger = poll_fn(|cx| {
             let wire = &mut self.inbound.borrow_mut().wire;
             if ready!(Pin::new(&mut wire.stream).poll_shutdown(cx)).is_err() {
@@ -330,8 +359,8 @@ where
             loop {
                 wire.input = Bytes::new();
                 match ready!(wire.poll_fill(cx)) {
-                    Ok(read @ 1..) if read < left => left -= read,
-                    _ => return Poll::Ready(()),
+                    Ok(1..) => {}
+                    Ok(0) | Err(_) => return Poll::Ready(()),
                 }
             }
         });
@@ -399,6 +428,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inbound<S> {
         while !self.interim.is_empty() {
             let written = ready!(Pin::new(&mut self.wire.stream).poll_write(cx, self.interim))?;
             self.interim = &self.interim[written..];
+            self.stall.progress();
         }
         let Some(body) = &mut self.body else {
             return Poll::Ready(None);
@@ -414,10 +444,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inbound<S> {
                 ReadFault::Io(error) => error.into(),
                 ReadFault::Malformed(what) => what.into(),
             }))),
-            Poll::Pending => self
-                .stall
-                .poll(cx, limit)
-                .map(|()| Some(Err(Box::new(BodyTimeout) as BodyError))),
+            Poll::Pending => {
+                if body.take_moved() {
+                    self.stall.progress();
+                }
+                let late = self.stall.poll(cx, limit);
+                late.map(|()| Some(Err(Box::new(BodyTimeout) as BodyError)))
+            }
         }
     }
 }
@@ -507,6 +540,5 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 const READ_AHEAD_BYTES_MAX: usize = 64 << 10;
 /// Frames of an unwanted body that are passed over.
 const SKIPPED_FRAMES_MAX: usize = 64;
-/// How long a client may go on sending after its last answer, and how much.
+/// How long a client may go on sending after its last answer.
 const LINGER: Duration = Duration::from_secs(5);
-const LINGER_BYTES: usize = 1 << 20;

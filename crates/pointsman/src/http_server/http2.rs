@@ -83,10 +83,13 @@ async fn answer(
             if incoming.is_end_stream() {
                 Body::Empty
             } else {
+                let mut stall = Stall::since(clock::now());
+                // Time counts from when somebody waits for the body.
+                stall.progress();
                 Body::Stream(Box::pin(ClientBody {
                     incoming,
                     limit: limits.body,
-                    stall: Stall::since(clock::now()),
+                    stall,
                 }))
             }
         });

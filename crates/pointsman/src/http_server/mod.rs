@@ -78,21 +78,22 @@ pub(crate) async fn serve<S>(
 
 /// A connection that can be ended so that its peer sees an error.
 pub(crate) trait Abort {
-    /// Makes the close that follows a reset instead of an orderly end.
-    fn abort(&self);
+    /// Whether the close that follows is a reset instead of an orderly end.
+    fn reset_on_close(&self, reset: bool);
 }
 
 impl Abort for tokio::net::TcpStream {
-    fn abort(&self) {
+    fn reset_on_close(&self, reset: bool) {
+        let linger = reset.then_some(std::time::Duration::ZERO);
         // If it fails, the close is an orderly one, which most framings also show as broken.
-        if let Err(error) = self.set_zero_linger() {
+        if let Err(error) = socket2::SockRef::from(self).set_linger(linger) {
             tracing::debug!("SO_LINGER: {error}");
         }
     }
 }
 
 impl Abort for tokio_rustls::server::TlsStream<tokio::net::TcpStream> {
-    fn abort(&self) {
-        self.get_ref().0.abort();
+    fn reset_on_close(&self, reset: bool) {
+        self.get_ref().0.reset_on_close(reset);
     }
 }

@@ -6,14 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pointsman_gateway::{body::Body, clock};
+use pointsman_gateway::{body::Body, clock, exchange::Ended};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::Abort;
 use crate::{http_client::Switched, http1::wire::Wire};
 
 /// Copies both ways until one side ends, or nothing has moved for the upstream's read timeout
 /// (as nginx, and so APISIX, has it). `body` holds the exchange, which ends with the tunnel.
-pub(super) async fn join<S: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn join<S: Abort + AsyncRead + AsyncWrite + Unpin>(
     client: Wire<S>,
     switched: Switched,
     body: Body,
@@ -24,30 +25,47 @@ pub(super) async fn join<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let moved = Cell::new(clock::now());
     let to_client = Cell::new(0);
-    let (client_read, mut client_write) = tokio::io::split(client.stream);
-    let (upstream_read, mut upstream_write) = tokio::io::split(upstream.stream);
+    let (mut client_read, mut client_write) = tokio::io::split(client.stream);
+    let (mut upstream_read, mut upstream_write) = tokio::io::split(upstream.stream);
     let up = async {
-        upstream_write.write_all(&client.input).await?;
-        pump(client_read, upstream_write, &moved, None).await
+        let first = upstream_write.write_all(&client.input).await;
+        first.map_err(Fault::Writing)?;
+        pump(&mut client_read, &mut upstream_write, &moved, None).await
     };
     let down = async {
-        client_write.write_all(&upstream.input).await?;
+        let first = client_write.write_all(&upstream.input).await;
+        first.map_err(Fault::Writing)?;
         to_client.set(upstream.input.len() as u64);
-        pump(upstream_read, client_write, &moved, Some(&to_client)).await
+        pump(
+            &mut upstream_read,
+            &mut client_write,
+            &moved,
+            Some(&to_client),
+        )
+        .await
     };
     // When one side has said its last word the other is not kept waiting.
     let ended = tokio::select! {
-        ended = up => ended,
-        ended = down => ended,
+        ended = up => ended.map_err(|fault| match fault {
+            Fault::Reading(error) => (error, Ended::Abandoned),
+            Fault::Writing(error) => (error, Ended::UpstreamBroken),
+        }),
+        ended = down => ended.map_err(|fault| match fault {
+            Fault::Reading(error) => (error, Ended::UpstreamBroken),
+            Fault::Writing(error) => (error, Ended::Abandoned),
+        }),
         () = silence(&moved, idle) => {
             tracing::info!("tunnel closed: nothing moved for {} s", idle.as_secs());
             Ok(())
         }
     };
-    if let Err(error) = ended {
+    if let Err((error, how)) = ended {
         tracing::debug!("tunnel ended: {error}");
+        // The client sees the same end as we did.
+        client_read.unsplit(client_write).reset_on_close(true);
+        return relay.tunnel_ended(to_client.get(), how);
     }
-    relay.tunnel_ended(to_client.get());
+    relay.tunnel_ended(to_client.get(), Ended::Complete);
 }
 
 /// Ends when nothing has moved for `idle`.
@@ -67,20 +85,27 @@ async fn pump(
     mut writer: impl AsyncWrite + Unpin,
     moved: &Cell<Instant>,
     count: Option<&Cell<u64>>,
-) -> io::Result<()> {
+) -> Result<(), Fault> {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
-        let read = reader.read(&mut buffer).await?;
+        let read = reader.read(&mut buffer).await.map_err(Fault::Reading)?;
         if read == 0 {
-            return writer.shutdown().await;
+            return writer.shutdown().await.map_err(Fault::Writing);
         }
         moved.set(clock::now());
-        writer.write_all(&buffer[..read]).await?;
-        writer.flush().await?;
+        let written = writer.write_all(&buffer[..read]).await;
+        written.map_err(Fault::Writing)?;
+        writer.flush().await.map_err(Fault::Writing)?;
         if let Some(count) = count {
             count.set(count.get() + read as u64);
         }
     }
+}
+
+/// On which side a direction failed.
+enum Fault {
+    Reading(io::Error),
+    Writing(io::Error),
 }
 
 /// One direction, in bytes.

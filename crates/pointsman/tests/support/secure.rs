@@ -4,7 +4,10 @@ use std::{
     collections::BTreeSet,
     io::{Read, Write},
     net::{SocketAddr, TcpListener},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -16,14 +19,24 @@ use super::wait_until;
 pub(crate) struct SecureUpstream {
     pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Seen>>,
+    open: Arc<AtomicUsize>,
 }
 
 /// SNI and `Host`.
 pub(crate) type Seen = BTreeSet<(Option<String>, String)>;
 
 impl SecureUpstream {
-    /// Starts one that answers everything with `status`.
+    /// Starts one that answers everything with `status` and closes.
     pub(crate) fn start(status: u16) -> Self {
+        Self::with(status, false)
+    }
+
+    /// Starts one that keeps its connections.
+    pub(crate) fn keeping() -> Self {
+        Self::with(200, true)
+    }
+
+    fn with(status: u16, keeps: bool) -> Self {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
         let cert = CertificateDer::from_pem_slice(made.cert.pem().as_bytes()).expect("PEM");
         let key = made.signing_key.serialize_pem();
@@ -41,26 +54,39 @@ impl SecureUpstream {
         let seen: Arc<Mutex<Seen>> = Arc::default();
         let theirs = Arc::clone(&seen);
         let answer = format!("HTTP/1.1 {status} Scripted\r\nContent-Length: 0\r\n\r\n");
+        let open: Arc<AtomicUsize> = Arc::default();
+        let counted = Arc::clone(&open);
         std::thread::spawn(move || {
             for tcp in listener.incoming().flatten() {
                 let connection = ServerConnection::new(Arc::clone(&config)).expect("made");
                 let mut stream = StreamOwned::new(connection, tcp);
-                let mut head = [0u8; 4096];
-                let Ok(read) = stream.read(&mut head) else {
-                    continue;
-                };
-                let text = String::from_utf8_lossy(&head[..read]).into_owned();
-                let host = text.lines().find_map(|line| line.strip_prefix("Host: "));
-                let sni = stream.conn.server_name().map(str::to_owned);
-                let noted = (sni, host.unwrap_or_default().to_owned());
-                theirs.lock().expect("not poisoned").insert(noted);
-                // The peer may have gone.
-                let _ = stream.write_all(answer.as_bytes());
-                stream.conn.send_close_notify();
-                let _ = stream.flush();
+                let (seen, answer) = (Arc::clone(&theirs), answer.clone());
+                let open = Arc::clone(&counted);
+                std::thread::spawn(move || {
+                    open.fetch_add(1, Ordering::SeqCst);
+                    while note(&mut stream, &seen) {
+                        // The peer may have gone.
+                        let _ = stream.write_all(answer.as_bytes());
+                        if !keeps {
+                            break;
+                        }
+                    }
+                    stream.conn.send_close_notify();
+                    let _ = stream.flush();
+                    open.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
-        Self { address, seen }
+        Self {
+            address,
+            seen,
+            open,
+        }
+    }
+
+    /// Connections that are open now.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
     }
 
     /// Waits until what was seen satisfies `is_so`.
@@ -70,4 +96,25 @@ impl SecureUpstream {
             Some(seen).filter(&is_so)
         })
     }
+}
+
+/// Reads one request and notes whom it was for; false at the end.
+fn note(
+    stream: &mut StreamOwned<ServerConnection, std::net::TcpStream>,
+    seen: &Mutex<Seen>,
+) -> bool {
+    let mut head = [0u8; 4096];
+    let Ok(read @ 1..) = stream.read(&mut head) else {
+        return false;
+    };
+    let text = String::from_utf8_lossy(&head[..read]).into_owned();
+    let mut lines = text.lines();
+    let host = lines.find_map(|line| {
+        let name = line.get(..6)?;
+        name.eq_ignore_ascii_case("host: ").then(|| &line[6..])
+    });
+    let sni = stream.conn.server_name().map(str::to_owned);
+    let noted = (sni, host.unwrap_or_default().to_owned());
+    seen.lock().expect("not poisoned").insert(noted);
+    true
 }
