@@ -23,6 +23,7 @@ use crate::{
     config::snapshot::{Consumer, Route, Snapshot},
     failure::{Blame, Failure},
     gateway::Gateway,
+    observe::entry::Wants,
     observe::metrics::ActiveConnection,
     plugin::chain::{Chain, Filters},
     plugins::ai_proxy::AiCall,
@@ -329,6 +330,11 @@ impl Exchange {
             .headers
             .get(name)
             .and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
+    }
+
+    /// What loggers want of it: those of the route, the consumer and the global rules.
+    pub(crate) fn wants(&self) -> Wants {
+        self.chain.wants(&self.snapshot().global)
     }
 
     /// Reads the body to its end, once, and keeps it.

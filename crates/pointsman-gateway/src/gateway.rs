@@ -290,10 +290,7 @@ fn finish_head(mut exchange: Box<Exchange>, response: Response<Body>) -> Respons
     parts.status = head.status;
     parts.headers = head.headers;
     exchange.response.status = Some(parts.status);
-    if exchange
-        .route()
-        .is_some_and(|route| route.keep_response_headers)
-    {
+    if exchange.wants().response_headers {
         exchange.response.headers = Some(Box::new(parts.headers.clone()));
     }
     // The connection can serve again once nobody holds on to what is left of the request.

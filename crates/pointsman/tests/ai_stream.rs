@@ -431,3 +431,49 @@ fn instances_that_cannot_be_asked_are_passed_over() {
         (502, &"custom".into())
     );
 }
+
+/// An error that is a stream, under a plugin's own words: nothing of the target's is left. It goes
+/// for a plugin in a global rule, too.
+#[test]
+fn own_words_replace_a_stream_whole() {
+    let upstream = Upstream::start(|_| Answer::Whole {
+        status: 503,
+        kind: "text/event-stream",
+        body: "event: error\ndata: {\"secret\":\"words\"}\n\n".to_owned(),
+        headers: vec![("Retry-After", "7".to_owned())],
+    });
+    let plugin = format!(
+        "ai-proxy: {{_meta: {{error_response: {{message: custom}}}}, provider: openai, auth: {{}}, override: {{endpoint: \"http://{}\"}}}}",
+        upstream.address
+    );
+    for document in [
+        format!("routes:\n- {{id: 1, uri: /*, plugins: {{{plugin}}}}}\n"),
+        format!(
+            "routes:\n- {{id: 1, uri: /*, upstream: {{nodes: {{\"127.0.0.1:1\": 1}}}}}}\nglobal_rules:\n- {{id: 1, plugins: {{{plugin}}}}}\n"
+        ),
+    ] {
+        let gateway = Gateway::start(&document);
+        let response = post_json(gateway.proxy, "/x", STREAM);
+        assert_eq!((response.status, response.complete), (503, true));
+        assert_eq!(
+            response.json(),
+            serde_json::json!({"message": "custom"}),
+            "{document}"
+        );
+        assert_eq!(response.header("retry-after"), Some("7"));
+    }
+}
+
+/// The words are lost, not the status and not how long to wait.
+#[test]
+fn an_error_that_breaks_off_keeps_its_head() {
+    let upstream = Upstream::start(|_| {
+        Answer::Raw(
+            b"HTTP/1.1 429 Slow\r\nRetry-After: 7\r\nContent-Length: 100\r\n\r\nshort".to_vec(),
+        )
+    });
+    let gateway = Gateway::start(&single("openai", upstream.address, ""));
+    let response = post_json(gateway.proxy, "/x", CHAT);
+    assert_eq!((response.status, response.text().as_str()), (429, ""));
+    assert_eq!(response.header("retry-after"), Some("7"));
+}

@@ -214,6 +214,48 @@ fn loggers_write_entries() {
     assert!(entry.get("llm_summary").is_none() && entry.get("llm_request").is_none());
 }
 
+/// Loggers of global rules and of consumers get what those of the route get.
+#[test]
+fn loggers_elsewhere_get_everything_too() {
+    let upstream = Upstream::named("a");
+    let collector = Upstream::start(|_| Answer::text(200, ""));
+    let logger = format!(
+        "http-logger: {{uri: \"http://{}/logs\", batch_max_size: 1, include_resp_body: true}}",
+        collector.address
+    );
+    let base = single(
+        "openai",
+        upstream.address,
+        "        logging: {payloads: true}\n      key-auth: {}\n",
+    );
+    let key = "plugins: {key-auth: {key: sesame}";
+    for document in [
+        format!(
+            "{base}global_rules:\n- id: 1\n  plugins:\n    {logger}\nconsumers:\n- {{username: jack, {key}}}}}\n"
+        ),
+        format!("{base}consumers:\n- {{username: jack, {key}, {logger}}}}}\n"),
+    ] {
+        let before = collector.hits();
+        let gateway = Gateway::start(&document);
+        let headers = [("Content-Type", "application/json"), ("apikey", "sesame")];
+        assert_eq!(
+            request(gateway.proxy, "POST", "/x", &headers, CHAT).status,
+            200
+        );
+        let entry = support::wait_until("an entry", || {
+            (collector.hits() > before).then(|| collector.last())
+        })
+        .json();
+        let body = entry["response"]["body"].as_str().unwrap_or_default();
+        assert!(body.contains("from a"), "{document}: {entry}");
+        assert_eq!(
+            entry["response"]["headers"]["content-type"],
+            "application/json"
+        );
+        assert_eq!(entry["llm_response_text"]["content"], "from a");
+    }
+}
+
 /// G-200, G-204: batches, retries, and what waits when the program ends.
 #[test]
 fn batches_are_sent_and_nothing_is_lost_at_the_end() {

@@ -244,7 +244,6 @@ impl Compiler<'_> {
         }
         plugins.lay(self.carriers.at(&item.key)?);
         let chain = self.chain(&plugins, &item.label())?;
-        let wants = chain.wants();
         let hosts = match (written.hosts(), service) {
             (hosts, _) if !hosts.is_empty() => hosts,
             (_, Some(service)) => service.value.hosts.clone().unwrap_or_default(),
@@ -277,9 +276,6 @@ impl Compiler<'_> {
                 .enable_websocket
                 .or_else(|| service.and_then(|service| service.value.enable_websocket))
                 .unwrap_or(false),
-            keep_response_headers: wants.response_headers,
-            keep_response_body: wants.response_body_bytes,
-            keep_llm_text: wants.llm_text,
         };
         Ok((route, entry))
     }

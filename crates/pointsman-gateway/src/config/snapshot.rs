@@ -89,12 +89,6 @@ pub struct Route {
     pub timeouts: Option<Timeouts>,
     /// Whether a WebSocket handshake is passed on as such.
     pub enable_websocket: bool,
-    /// Loggers of this route want the response's headers.
-    pub keep_response_headers: bool,
-    /// Loggers of this route want this many bytes of the response's body.
-    pub keep_response_body: usize,
-    /// Loggers of this route want the text of LLM responses.
-    pub keep_llm_text: bool,
 }
 
 /// Where a route sends requests.

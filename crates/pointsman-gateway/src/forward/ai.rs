@@ -264,40 +264,75 @@ impl AiPlan {
                     Some(self.protocol),
                 )
             }
-            Held::Answer(answer) => {
-                let was = answer.response.status();
-                match self.read(exchange, answer).await {
-                    Ok(answer) => passed_on(answer),
-                    // The status is known and true; only the target's own words are lost.
-                    Err(failure) => {
-                        exchange.note_failure(&failure);
-                        let mut response = Response::new(Body::Empty);
-                        *response.status_mut() = was;
-                        response
-                    }
-                }
-            }
+            Held::Answer(answer) => self.error_of(exchange, answer).await,
         };
         if let Some(status) = status {
             *response.status_mut() = status;
         }
         Ok(in_own_words(exchange, response))
     }
+
+    /// An instance's error, to be passed on.
+    async fn error_of(&self, exchange: &mut Exchange, answer: Answer) -> Response<Body> {
+        let Answer {
+            response,
+            address,
+            connect_time,
+        } = answer;
+        let (head, body) = response.into_parts();
+        // The status is known and true, and so is how long to wait; they survive the words.
+        let mut bare = Response::new(Body::Empty);
+        *bare.status_mut() = head.status;
+        *bare.headers_mut() = head.headers.clone();
+        let bare = Answer {
+            response: bare,
+            address,
+            connect_time,
+        };
+        if own_words(exchange).is_some() {
+            // The target's words will be replaced: they are not even read.
+            exchange.llm.response_ms = Some(millis(exchange));
+            return passed_on(bare);
+        }
+        let answer = Answer {
+            response: Response::from_parts(head, body),
+            address,
+            connect_time,
+        };
+        match self.read(exchange, answer).await {
+            Ok(answer) => passed_on(answer),
+            Err(failure) => {
+                exchange.note_failure(&failure);
+                let mut response = passed_on(bare);
+                let headers = response.headers_mut();
+                headers.remove(header::CONTENT_TYPE);
+                headers.remove(header::CONTENT_ENCODING);
+                response
+            }
+        }
+    }
+}
+
+/// `_meta.error_response` of the plugin that claimed the request, wherever it stands.
+fn own_words(exchange: &Exchange) -> Option<&serde_json::Value> {
+    let call = exchange.ai.as_ref()?;
+    let chains = [&exchange.chain, &exchange.snapshot().global];
+    let mut entries = chains.into_iter().flat_map(|chain| chain.entries());
+    let claimed = entries.find(|entry| {
+        let target = entry.plugin.ai_target();
+        target.is_some_and(|target| Arc::ptr_eq(target, &call.target))
+    });
+    claimed?.error_response.as_deref()
 }
 
 /// The response under the plugin's `_meta.error_response`, if it has one: that goes for whatever
 /// status of 400 or above the plugin answers with.
 pub(crate) fn in_own_words(exchange: &Exchange, response: Response<Body>) -> Response<Body> {
-    let entry = exchange
-        .chain
-        .entries()
-        .iter()
-        .find(|entry| entry.plugin.ai_target().is_some());
-    let Some(words) = entry.and_then(|entry| entry.error_response.as_deref()) else {
+    let Some(words) = own_words(exchange) else {
         return response;
     };
     let status = response.status();
-    if exchange.ai.is_none() || status.as_u16() < 400 {
+    if status.as_u16() < 400 {
         return response;
     }
     let mut replaced = respond(Reply::empty(status), Some(words));
@@ -486,9 +521,10 @@ fn response_failure(error: &CollectError) -> Failure {
 }
 
 fn capture(exchange: &Exchange) -> Capture {
-    match exchange.route() {
-        Some(route) if route.keep_llm_text => Capture::Text,
-        _ => Capture::Nothing,
+    if exchange.wants().llm_text {
+        Capture::Text
+    } else {
+        Capture::Nothing
     }
 }
 

@@ -175,7 +175,7 @@ impl Relay {
         if let Some(meter) = exchange.ai.as_mut().and_then(|call| call.meter.as_mut()) {
             meter.push(data);
         }
-        let keep = exchange.route().map_or(0, |route| route.keep_response_body);
+        let keep = exchange.wants().response_body_bytes;
         if keep > 0 {
             let kept = exchange.response.body.get_or_insert_default();
             let room = keep.saturating_sub(kept.len()).min(data.len());

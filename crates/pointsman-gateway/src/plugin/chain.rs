@@ -26,6 +26,10 @@ pub struct Chain {
     phases: Phases,
     /// A `_meta.filter` looks into the body, which must be here before the first of them is asked.
     filters_read_body: bool,
+    /// What its plugins want of an exchange while that is under way.
+    wants: Wants,
+    /// The AI plugin logs payloads, if anybody keeps a log.
+    logs_payloads: bool,
 }
 
 /// One plugin at one place in the configuration.
@@ -114,10 +118,19 @@ impl Chain {
             .iter()
             .filter_map(|entry| entry.filter.as_deref())
             .any(|filter| filter.variables().any(variables::reads_body));
+        let wants = entries
+            .iter()
+            .fold(Wants::default(), |all, e| all.and(e.plugin.wants()));
+        let logs_payloads = entries
+            .iter()
+            .filter_map(|entry| entry.plugin.ai_target())
+            .any(|target| target.logging.payloads);
         Self {
             entries,
             phases,
             filters_read_body,
+            wants,
+            logs_payloads,
         }
     }
 
@@ -136,22 +149,12 @@ impl Chain {
         self.entries.iter().find(|entry| entry.name == name)
     }
 
-    /// What its plugins want of an exchange while that is under way.
-    pub fn wants(&self) -> Wants {
-        let mut wants = Wants::default();
-        let has_loggers = self
-            .entries
-            .iter()
-            .any(|e| e.plugin.wants() != Wants::default());
-        for entry in &self.entries {
-            wants = wants.and(entry.plugin.wants());
-            // The text of a response is kept only if the AI plugin logs it and a logger is there.
-            let payloads = entry
-                .plugin
-                .ai_target()
-                .is_some_and(|target| target.logging.payloads);
-            wants.llm_text |= payloads && has_loggers;
-        }
+    /// What the plugins of both chains want of an exchange while that is under way.
+    pub fn wants(&self, other: &Self) -> Wants {
+        let mut wants = self.wants.and(other.wants);
+        // The text of a response is kept only if the AI plugin logs it and a logger is there.
+        let has_loggers = wants != Wants::default();
+        wants.llm_text = has_loggers && (self.logs_payloads || other.logs_payloads);
         wants
     }
 
