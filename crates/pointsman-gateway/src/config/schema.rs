@@ -7,10 +7,12 @@
 
 use std::{cell::RefCell, collections::HashMap, fmt::Write as _};
 
-use fancy_regex::Regex;
 use serde_json::{Map, Value};
 
-use crate::config::{reference, text::join};
+use crate::{
+    config::{reference, text::join},
+    router::pattern::{Case, Pattern},
+};
 
 /// One thing that is wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -420,14 +422,15 @@ fn matches(pattern: &str, text: &str) -> bool {
     thread_local! {
         // Patterns come from the schemas, of which there are a few dozen; texts come by the ten
         // thousand.
-        static COMPILED: RefCell<HashMap<String, Option<Regex>>> = RefCell::default();
+        static COMPILED: RefCell<HashMap<String, Option<Pattern>>> = RefCell::default();
     }
     COMPILED.with_borrow_mut(|compiled| {
         if !compiled.contains_key(pattern) {
-            compiled.insert(pattern.to_owned(), Regex::new(pattern).ok());
+            let new = Pattern::new(pattern, Case::Sensitive).ok();
+            compiled.insert(pattern.to_owned(), new);
         }
-        let regex = compiled.get(pattern).and_then(Option::as_ref);
-        regex.is_some_and(|regex| regex.is_match(text).unwrap_or(false))
+        let pattern = compiled.get(pattern).and_then(Option::as_ref);
+        pattern.is_some_and(|pattern| pattern.is_match(text).unwrap_or(false))
     })
 }
 

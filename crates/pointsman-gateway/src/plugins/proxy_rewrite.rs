@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use fancy_regex::Regex;
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::parse;
 use crate::{
     config::{plugin_schema::PluginSchema, resource::schema_of},
     exchange::Exchange,
     plugin::{
-        Flow, Phases, Plugin, Step,
+        Flow, Phases, Plugin, Reply, Step,
         registry::{Building, PluginKind},
     },
+    router::pattern::{Case, Occurrence, Pattern},
     template::Template,
 };
 
@@ -42,13 +42,21 @@ struct Conf {
 
 struct ProxyRewrite {
     uri: Option<Target>,
-    patterns: Vec<(Regex, Target)>,
+    patterns: Vec<Rule>,
     host: Option<HeaderValue>,
     method: Option<Method>,
     add: Vec<(HeaderName, Template)>,
     set: Vec<(HeaderName, Template)>,
     remove: Vec<HeaderName>,
     real_uri: bool,
+}
+
+/// One pair of `regex_uri`.
+struct Rule {
+    /// As configured, for messages.
+    text: String,
+    pattern: Pattern,
+    target: Target,
 }
 
 /// For the registry.
@@ -79,9 +87,14 @@ fn compile(conf: &Value) -> Result<ProxyRewrite, String> {
     let patterns = pairs
         .chunks_exact(2)
         .map(|pair| {
-            let regex = Regex::new(&pair[0])
-                .map_err(|error| format!("invalid regex_uri({}, {}): {error}", pair[0], pair[1]))?;
-            Ok((regex, Target::parse(&pair[1])))
+            let pattern = Pattern::new(&pair[0], Case::Sensitive).map_err(|e| {
+                format!("invalid regex_uri({}, {}): {}", pair[0], pair[1], e.reason)
+            })?;
+            Ok(Rule {
+                text: pair[0].clone(),
+                pattern,
+                target: Target::parse(&pair[1]),
+            })
         })
         .collect::<Result<Vec<_>, String>>()?;
     let headers = conf.headers.unwrap_or_default();
@@ -186,7 +199,15 @@ impl Plugin for ProxyRewrite {
     }
 
     fn rewrite<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
-        let captures = self.rewrite_uri(exchange);
+        let captures = match self.rewrite_uri(exchange) {
+            Ok(captures) => captures,
+            Err(message) => {
+                tracing::error!("{message}");
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                let reply = Reply::json(status, json!({ "error_msg": message }));
+                return Step::Done(Flow::Respond(reply));
+            }
+        };
         let captures: Vec<&str> = captures.iter().map(String::as_str).collect();
         self.rewrite_headers(exchange, &captures);
         if let Some(host) = &self.host {
@@ -201,7 +222,11 @@ impl Plugin for ProxyRewrite {
 
 impl ProxyRewrite {
     /// Changes path and query; returns what the pattern captured.
-    fn rewrite_uri(&self, exchange: &mut Exchange) -> Vec<String> {
+    ///
+    /// # Errors
+    /// When a pattern gave up: whether it applies is not known, so nothing may be sent (APISIX
+    /// 3.18 answers 500, too).
+    fn rewrite_uri(&self, exchange: &mut Exchange) -> Result<Vec<String>, String> {
         let from = if self.real_uri {
             exchange.received.uri.path().to_owned()
         } else {
@@ -210,19 +235,18 @@ impl ProxyRewrite {
         let mut captures = Vec::new();
         let new = match &self.uri {
             Some(target) => Some(target.render(exchange, &[])),
-            None => self.patterns.iter().find_map(|(pattern, target)| {
-                let found = pattern.captures(&from).ok().flatten()?;
-                captures = found
-                    .iter()
-                    .map(|group| group.map_or_else(String::new, |group| group.as_str().to_owned()))
-                    .collect();
-                let groups: Vec<&str> = captures.iter().map(String::as_str).collect();
-                Some(target.render(exchange, &groups))
-            }),
+            None => {
+                let found = self.first_match(&from)?;
+                found.map(|(rule, found)| {
+                    captures = found.groups;
+                    let groups: Vec<&str> = captures.iter().map(String::as_str).collect();
+                    rule.target.render(exchange, &groups)
+                })
+            }
         };
         let new = new.or_else(|| self.real_uri.then_some((from, None)));
         let Some((path, own_query)) = new else {
-            return captures;
+            return Ok(captures);
         };
         let path = if path.starts_with('/') {
             path
@@ -237,7 +261,21 @@ impl ProxyRewrite {
             (Some(own), Some(client)) => Some(format!("{own}&{client}")),
             (own, client) => own.or(client),
         };
-        captures
+        Ok(captures)
+    }
+
+    /// The first pair whose pattern occurs in `path`, and where.
+    fn first_match(&self, path: &str) -> Result<Option<(&Rule, Occurrence)>, String> {
+        for rule in &self.patterns {
+            let found = rule.pattern.find(path).map_err(|error| {
+                let text = &rule.text;
+                format!("failed to match the uri {path} ({text}): {error}")
+            })?;
+            if let Some(found) = found {
+                return Ok(Some((rule, found)));
+            }
+        }
+        Ok(None)
     }
 
     /// Adds, then sets, then removes. A value that comes out empty removes the header.
@@ -281,6 +319,12 @@ mod tests {
         );
         assert!(error(json!({"regex_uri": ["(", "b"]})).starts_with("invalid regex_uri((, b): "));
         assert!(error(json!({"headers": {"a b": "x"}})).contains("not a header name"));
+        let runaway = compile(&json!({"regex_uri": [r"^(a+)+\1b$", "/x"]})).expect("valid");
+        let error = runaway
+            .first_match(&"a".repeat(64))
+            .err()
+            .expect("given up");
+        assert!(error.starts_with("failed to match the uri aaaa"), "{error}");
     }
 
     #[test]

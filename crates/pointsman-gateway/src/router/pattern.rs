@@ -7,6 +7,8 @@
 //! One difference from PCRE in byte mode is accepted: `\w`, `\d` and case
 //! folding know Unicode.
 
+use std::ops::Range;
+
 use fancy_regex::{Regex, RegexBuilder};
 
 /// Steps a backtracking match may take before it is given up.
@@ -44,6 +46,15 @@ pub struct PatternError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("regex took too many steps on this input")]
 pub struct MatchLimit;
+
+/// The first place at which a pattern occurs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Occurrence {
+    /// Bytes of the text that it covers.
+    pub range: Range<usize>,
+    /// What `$0` (all of it), `$1`, `$2` and so on stand for. A group that took no part is empty.
+    pub groups: Vec<String>,
+}
 
 #[derive(Debug, Clone)]
 enum Engine {
@@ -92,6 +103,39 @@ impl Pattern {
             Engine::EndsWith(literal) => text.ends_with(&**literal),
             Engine::Contains(literal) => text.contains(&**literal),
             Engine::Regex(regex) => return regex.is_match(text).map_err(|_| MatchLimit),
+        })
+    }
+
+    /// The first place in `text` at which the pattern occurs, with its groups; `None` when it
+    /// does not.
+    ///
+    /// # Errors
+    /// As [`Self::is_match`].
+    pub fn find(&self, text: &str) -> Result<Option<Occurrence>, MatchLimit> {
+        let literal = |at: usize, literal: &str| Occurrence {
+            range: at..at + literal.len(),
+            groups: vec![literal.to_owned()],
+        };
+        Ok(match &self.engine {
+            Engine::Equals(l) => (text == &**l).then(|| literal(0, l)),
+            Engine::StartsWith(l) => text.starts_with(&**l).then(|| literal(0, l)),
+            Engine::EndsWith(l) => text
+                .ends_with(&**l)
+                .then(|| literal(text.len() - l.len(), l)),
+            Engine::Contains(l) => text.find(&**l).map(|at| literal(at, l)),
+            Engine::Regex(regex) => {
+                let captures = regex.captures(text).map_err(|_| MatchLimit)?;
+                captures.and_then(|captures| {
+                    let range = captures.get(0)?.range();
+                    let groups = captures.iter().map(|group| {
+                        group.map_or_else(String::new, |group| group.as_str().to_owned())
+                    });
+                    Some(Occurrence {
+                        range,
+                        groups: groups.collect(),
+                    })
+                })
+            }
         })
     }
 }
@@ -149,6 +193,9 @@ mod tests {
                     long.is_match(text).unwrap(),
                     "{pattern:?} on {text:?}"
                 );
+                let found = short.find(text).unwrap().map(|found| found.range);
+                let range = long.find(text).unwrap().map(|found| found.range());
+                assert_eq!(found, range, "{pattern:?} on {text:?}");
             }
         }
     }
@@ -160,6 +207,21 @@ mod tests {
         check(r"(a)\1", Case::Sensitive, "xaax", true);
         check("gpt", Case::Insensitive, "GPT-4", true);
         check("gpt", Case::Sensitive, "GPT-4", false);
+    }
+
+    #[test]
+    fn the_first_place_and_its_groups_are_found() {
+        let find = |pattern: &str, text: &str| {
+            let found = Pattern::new(pattern, Case::Sensitive).unwrap().find(text);
+            found.unwrap().map(|found| (found.range, found.groups))
+        };
+        let groups = |groups: &[&str]| groups.iter().map(|group| (*group).to_owned()).collect();
+        assert_eq!(find("/a/", "/x/a/a/"), Some((2..5, groups(&["/a/"]))));
+        assert_eq!(
+            find("/(a)|(b)", "/x/a/b"),
+            Some((2..4, groups(&["/a", "a", ""])))
+        );
+        assert_eq!(find("^/b", "/a/b"), None);
     }
 
     #[test]
@@ -177,5 +239,6 @@ mod tests {
     fn runaway_backtracking_is_given_up() {
         let pattern = Pattern::new(r"^(a+)+\1b$", Case::Sensitive).unwrap();
         assert_eq!(pattern.is_match(&"a".repeat(64)), Err(MatchLimit));
+        assert_eq!(pattern.find(&"a".repeat(64)), Err(MatchLimit));
     }
 }
