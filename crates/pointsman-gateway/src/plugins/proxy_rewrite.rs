@@ -25,7 +25,8 @@ struct Conf {
     /// New path, a template; a `?` in it starts the query.
     #[schemars(length(min = 1, max = 4096), regex(pattern = r"^/.*"))]
     uri: Option<String>,
-    /// Pairs of a pattern and what replaces the path; the first that matches counts.
+    /// Pairs of a pattern and what replaces the part of the path that it covers; the first that
+    /// matches counts.
     #[schemars(length(min = 2))]
     regex_uri: Option<Vec<String>>,
     /// `Host` of the target.
@@ -240,7 +241,10 @@ impl ProxyRewrite {
                 found.map(|(rule, found)| {
                     captures = found.groups;
                     let groups: Vec<&str> = captures.iter().map(String::as_str).collect();
-                    rule.target.render(exchange, &groups)
+                    let (path, query) = rule.target.render(exchange, &groups);
+                    // Only what the pattern covers is replaced (ngx.re.sub).
+                    let (start, end) = (found.range.start, found.range.end);
+                    (format!("{}{path}{}", &from[..start], &from[end..]), query)
                 })
             }
         };
