@@ -23,8 +23,7 @@ use crate::{
     config::snapshot::{Consumer, Route, Snapshot},
     failure::{Blame, Failure},
     gateway::Gateway,
-    observe::entry::Wants,
-    observe::metrics::ActiveConnection,
+    observe::{entry::Wants, metrics::ActiveConnection, secrets::SecretArgs},
     plugin::chain::{Chain, Filters},
     plugins::ai_proxy::AiCall,
     ports::{Answer, SendError},
@@ -57,9 +56,8 @@ pub struct Exchange {
     /// Held while an attempt is under way; counts it in `llm_active_connections`.
     pub(crate) active: Option<ActiveConnection>,
     pub(crate) forwarded_set: bool,
-    /// The query argument that an authentication plugin read a credential from. Thin, because
-    /// the exchange has a size to keep.
-    pub(crate) secret_arg: Option<Arc<Box<str>>>,
+    /// The query arguments that authentication plugins read, or may have read, credentials from.
+    pub(crate) secret_args: Option<Arc<SecretArgs>>,
     pub(crate) chain: Arc<Chain>,
     pub(crate) filters: Filters,
     pub(crate) global_filters: Filters,
@@ -275,7 +273,7 @@ impl Exchange {
             buffered: None,
             wants_body: std::cell::Cell::new(false),
             consumer: None,
-            secret_arg: None,
+            secret_args: None,
             snapshot,
             gateway,
             ended: None,

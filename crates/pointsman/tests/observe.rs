@@ -286,3 +286,39 @@ fn batches_are_sent_and_nothing_is_lost_at_the_end() {
     assert_eq!(collector.hits(), 3);
     assert_eq!(collector.last().json().as_array().map(Vec::len), Some(1));
 }
+
+/// G-112: several plugins may read keys, from places of any name; no log shows one, and a key that
+/// is hidden leaves no copy behind.
+#[test]
+fn keys_are_starred_wherever_they_stand() {
+    let upstream = Upstream::named("a");
+    let gateway = Gateway::start(&format!(
+        "routes:\n\
+         - {{id: 1, uri: /two, plugins: {{key-auth: {{query: rkey, hide_credentials: true}}}}, upstream: &up {{nodes: {{\"{}\": 1}}}}}}\n\
+         - {{id: 2, uri: /copy, plugins: {{key-auth: {{header: X-Mine, query: mine, hide_credentials: true}}}}, upstream: *up}}\n\
+         global_rules:\n- {{id: 1, plugins: {{key-auth: {{query: gkey}}}}}}\n\
+         consumers:\n- {{username: alice, plugins: {{key-auth: {{key: sesame}}}}}}\n",
+        upstream.address
+    ));
+    let sent = |target: &str, headers: &[(&str, &str)]| {
+        assert_eq!(get(gateway.proxy, target, headers).status, 200, "{target}");
+        upstream.last()
+    };
+    let both = sent("/two?gkey=sesame&rkey=sesame&a=1", &[]);
+    assert_eq!(both.target, "/two?gkey=sesame&a=1");
+    let keys = [("apikey", "sesame"), ("X-Mine", "sesame")];
+    let copied = sent("/copy?mine=ses%61me&mine=kept&a=1", &keys);
+    assert_eq!(
+        (copied.target.as_str(), copied.header("x-mine")),
+        ("/copy?mine=kept&a=1", None)
+    );
+    let uris: Vec<Value> = gateway
+        .access_log(2)
+        .iter()
+        .map(|line| line["uri"].clone())
+        .collect();
+    assert_eq!(
+        uris,
+        ["/two?gkey=***&rkey=***&a=1", "/copy?mine=***&mine=***&a=1"]
+    );
+}

@@ -1,6 +1,6 @@
 //! What logs star out: a log is read by more people than a key is for.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use http::{HeaderValue, header};
 
@@ -26,16 +26,62 @@ pub(crate) fn is_credential_header(name: &str) -> bool {
     .contains(&name)
 }
 
-/// Whether the value of a query argument is not shown: its name, decoded, is one that credentials
-/// go by, or the one that an authentication plugin read.
-pub(crate) fn is_secret_arg(x: &Exchange, raw_name: &str) -> bool {
-    let name = crate::variables::decode(raw_name);
+/// Names of query arguments that are not shown: a list whose ends can be shared.
+///
+/// One pointer wide, because the exchange has a size to keep; and a request with one such argument,
+/// the usual number, shares its plugin's list instead of making one.
+#[derive(Debug)]
+pub(crate) struct SecretArgs {
+    name: Box<str>,
+    more: Option<Arc<Self>>,
+}
+
+impl SecretArgs {
+    /// The list of that one name, decoded.
+    pub(crate) fn one(name: &str) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.into(),
+            more: None,
+        })
+    }
+
+    /// The name that the list begins with.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::successors(Some(self), |list| list.more.as_deref()).map(Self::name)
+    }
+}
+
+/// Adds the name that `one` begins with to `all`.
+pub(crate) fn add_secret_arg(all: &mut Option<Arc<SecretArgs>>, one: &Arc<SecretArgs>) {
+    *all = match all.take() {
+        None => Some(Arc::clone(one)),
+        Some(list) if list.names().any(|name| name == one.name()) => Some(list),
+        Some(list) => Some(Arc::new(SecretArgs {
+            name: one.name.clone(),
+            more: Some(list),
+        })),
+    };
+}
+
+/// Whether a query argument of that name, decoded, always holds a credential.
+pub(crate) fn is_credential_arg(name: &str) -> bool {
     ARGUMENTS
         .iter()
         .any(|known| name.eq_ignore_ascii_case(known))
-        || x.secret_arg
+}
+
+/// Whether the value of a query argument is not shown: its name, decoded, is one that credentials
+/// go by, or one that an authentication plugin reads.
+pub(crate) fn is_secret_arg(x: &Exchange, raw_name: &str) -> bool {
+    let name = crate::variables::decode(raw_name);
+    is_credential_arg(&name)
+        || x.secret_args
             .as_ref()
-            .is_some_and(|secret| ***secret == *name)
+            .is_some_and(|secrets| secrets.names().any(|secret| *secret == *name))
 }
 
 /// The query with its credentials starred out.
@@ -66,3 +112,19 @@ const ARGUMENTS: &[&str] = &[
     "access_token",
     "jwt",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_plugin_adds_its_argument_once() {
+        let (a, b) = (SecretArgs::one("a"), SecretArgs::one("b"));
+        let mut all = None;
+        for one in [&a, &b, &a, &b] {
+            add_secret_arg(&mut all, one);
+        }
+        let names: Vec<&str> = all.as_ref().expect("two").names().collect();
+        assert_eq!(names, ["b", "a"]);
+    }
+}

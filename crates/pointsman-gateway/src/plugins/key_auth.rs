@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header, header::Entry};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -11,11 +11,12 @@ use super::parse;
 use crate::{
     config::{plugin_schema::PluginSchema, resource::schema_of},
     exchange::{Authenticated, Exchange},
-    observe::secrets,
+    observe::secrets::{self, SecretArgs},
     plugin::{
         Flow, Phases, Plugin, Reply, Step,
         registry::{Building, PluginKind},
     },
+    variables,
 };
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -25,7 +26,8 @@ struct Conf {
     header: String,
     /// Query argument that holds it; only when the header is absent.
     query: String,
-    /// The target does not see the key.
+    /// The target does not see the key: its header or argument is removed, and a copy of it in
+    /// the argument when it came in the header.
     hide_credentials: bool,
     /// Realm of `WWW-Authenticate`.
     #[schemars(length(min = 1, max = 128), regex(pattern = r#"^[ -!#-\[\]-~]+$"#))]
@@ -57,9 +59,10 @@ struct KeyAuth {
     conf: Conf,
     /// `None` when the configured name is none that a header can have.
     header: Option<HeaderName>,
-    /// Logs do not know it as one that holds a credential.
-    header_is_unusual: bool,
-    query: Arc<Box<str>>,
+    /// The header, if logs do not know it as one that holds a credential.
+    unusual_header: Option<HeaderName>,
+    /// The query argument, likewise.
+    unusual_query: Option<Arc<SecretArgs>>,
     challenge: HeaderValue,
 }
 
@@ -94,10 +97,11 @@ fn build(conf: &Value, _: &mut Building<'_>) -> Result<Arc<dyn Plugin>, String> 
     let header = HeaderName::from_bytes(conf.header.as_bytes()).ok();
     let challenge = HeaderValue::from_str(&format!("apikey realm=\"{}\"", conf.realm))
         .map_err(|_| "realm cannot stand in a header".to_owned())?;
-    let is_known = |name: &HeaderName| secrets::is_credential_header(name.as_str());
+    let is_unusual = |name: &HeaderName| !secrets::is_credential_header(name.as_str());
     Ok(Arc::new(KeyAuth {
-        header_is_unusual: !header.as_ref().is_some_and(is_known),
-        query: Arc::new(conf.query.as_str().into()),
+        unusual_header: header.clone().filter(is_unusual),
+        unusual_query: (!secrets::is_credential_arg(&conf.query))
+            .then(|| SecretArgs::one(&conf.query)),
         conf,
         header,
         challenge,
@@ -136,14 +140,20 @@ impl KeyAuth {
                 credential_id: identity.credential_id.clone(),
             })
         });
-        let place = key.map(|key| key.place);
-        self.mark(exchange, place);
+        let place = key.as_ref().map(|key| key.place);
+        let hidden = key
+            .filter(|_| self.conf.hide_credentials && found.is_some())
+            .map(|key| key.text.into_owned());
+        self.mark(exchange);
         if let Some(who) = found {
-            if self.conf.hide_credentials {
-                match place {
-                    Some(Place::Header) => self.hide_header(exchange),
-                    _ => self.hide_query(exchange),
+            match (place, hidden) {
+                (Some(Place::Header), Some(key)) => {
+                    self.hide_header(exchange);
+                    // APISIX leaves the argument alone; a copy of the key is the key, though.
+                    self.hide_query(exchange, |value| value == key);
                 }
+                (_, Some(_)) => self.hide_query(exchange, |_| true),
+                (_, None) => {}
             }
             exchange.authenticate(who);
             return Flow::Continue;
@@ -169,7 +179,7 @@ impl KeyAuth {
             });
         }
         let query = exchange.request.query.as_deref()?;
-        crate::variables::query_arg(query, &self.conf.query).map(|text| Key {
+        variables::query_arg(query, &self.conf.query).map(|text| Key {
             text,
             place: Place::Query,
         })
@@ -181,7 +191,7 @@ impl KeyAuth {
         };
         if self.conf.hide_credentials {
             self.hide_header(exchange);
-            self.hide_query(exchange);
+            self.hide_query(exchange, |_| true);
         }
         exchange.authenticate(Authenticated {
             consumer,
@@ -190,20 +200,22 @@ impl KeyAuth {
         Flow::Continue
     }
 
-    /// No log shows what was, or may have been, a key.
-    fn mark(&self, exchange: &mut Exchange, place: Option<Place>) {
-        match place {
-            Some(Place::Header) if self.header_is_unusual => {
-                let value = self
-                    .header
-                    .as_ref()
-                    .and_then(|name| exchange.request.headers.get_mut(name));
-                if let Some(value) = value {
-                    value.set_sensitive(true);
-                }
+    /// No log shows what was, or may have been, a key: neither the one that was read nor one that
+    /// stands in the other place.
+    fn mark(&self, exchange: &mut Exchange) {
+        if let Some(name) = &self.unusual_header
+            && exchange.request.headers.contains_key(name)
+            && let Entry::Occupied(mut values) = exchange.request.headers.entry(name)
+        {
+            for value in values.iter_mut() {
+                value.set_sensitive(true);
             }
-            Some(Place::Query) => exchange.secret_arg = Some(Arc::clone(&self.query)),
-            Some(Place::Header) | None => {}
+        }
+        if let Some(secret) = &self.unusual_query
+            && let Some(query) = &exchange.request.query
+            && variables::query_arg(query, secret.name()).is_some()
+        {
+            secrets::add_secret_arg(&mut exchange.secret_args, secret);
         }
     }
 
@@ -213,15 +225,17 @@ impl KeyAuth {
         }
     }
 
-    fn hide_query(&self, exchange: &mut Exchange) {
+    /// Removes the arguments of that name whose value, decoded, is one that `goes`.
+    fn hide_query(&self, exchange: &mut Exchange, goes: impl Fn(&str) -> bool) {
         let Some(query) = &exchange.request.query else {
             return;
         };
         let kept: Vec<&str> = query
             .split('&')
             .filter(|pair| {
-                let name = pair.split('=').next().unwrap_or_default();
-                crate::variables::decode(name) != self.conf.query
+                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                let is_it = variables::decode(name) == self.conf.query;
+                !(is_it && goes(&variables::decode(value)))
             })
             .collect();
         exchange.request.query = Some(kept.join("&")).filter(|query| !query.is_empty());
