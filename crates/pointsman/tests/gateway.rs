@@ -65,7 +65,7 @@ fn routes_are_found_and_everything_else_is_404() {
     assert_eq!(get(gateway.proxy, "/..", &[]).status, 400);
 }
 
-/// G-047 to G-056, G-061 to G-064, G-070 to G-074
+/// G-047, G-051 to G-056, G-061 to G-064, G-070 to G-074
 #[test]
 fn plain_upstreams_balance_retry_and_report() {
     let (a, b) = (named("a"), named("b"));
@@ -435,7 +435,7 @@ fn plugins_merge_by_name() {
     );
 }
 
-/// G-276 to G-280: the Control API and the status server.
+/// G-276 to G-278, G-280: the Control API and the status server.
 #[test]
 fn side_servers_answer() {
     let gateway = Gateway::start_with(Start {
@@ -460,6 +460,17 @@ fn side_servers_answer() {
     let status = gateway.address("status");
     assert_eq!(get(status, "/status", &[]).json()["status"], "ok");
     assert_eq!(get(status, "/status/ready", &[]).status, 200);
+}
+
+/// G-279: scripts that reload plugins are told that it is done.
+#[test]
+fn plugins_are_reloaded_by_put_alone() {
+    let gateway = Gateway::start("routes: []");
+    let control = gateway.address("control");
+    let ask = |method: &str| request(control, method, "/v1/plugins/reload", &[], "");
+    let done = ask("PUT");
+    assert_eq!((done.status, done.text().as_str()), (200, "done"));
+    assert_eq!((ask("GET").status, ask("POST").status), (404, 404));
 }
 
 /// A plugin whose filter looks into the body: the body is read first, and what cannot be looked

@@ -77,7 +77,7 @@ fn https(address: SocketAddr, name: &str, config: ClientConfig) -> Result<String
     Ok(text)
 }
 
-/// G-284 to G-288: names, wildcards of one label, no name, protocols; and renewal.
+/// G-284, G-285, G-288: names, wildcards of one label, no name, protocols; and renewal.
 #[test]
 fn certificates_are_found_by_name() {
     let upstream = Upstream::start(|_| Answer::text(200, "over TLS"));
@@ -120,6 +120,43 @@ fn certificates_are_found_by_name() {
     );
     gateway.reload(&format!("{routes}{}", ssl("1", "new.test.com", &exact, "")));
     assert!(ask("new.test.com").is_ok() && ask("a.test.com").is_err());
+}
+
+/// G-286, G-287: an exact name beats a wildcard; without a name there is `fallback_sni`, or nothing.
+#[test]
+fn the_nearest_certificate_is_served_and_no_name_has_a_fallback() {
+    let upstream = Upstream::start(|_| Answer::text(200, "over TLS"));
+    let (exact, wild) = (
+        identity(&["a.test.com", "127.0.0.1"]),
+        identity(&["*.test.com"]),
+    );
+    // The wildcard comes first and last: the order must not matter.
+    let document = format!(
+        "routes:\n- {{id: 1, uri: /x, upstream: {{nodes: {{\"{}\": 1}}}}}}\nssls:\n{}{}{}",
+        upstream.address,
+        ssl("1", "*.test.com", &wild, ""),
+        ssl("2", "a.test.com", &exact, ""),
+        ssl("3", "*.com", &wild, "")
+    );
+    let start = |more: &str| {
+        Gateway::start_with(Start {
+            document: &document,
+            apisix: &format!("  ssl: {{listen: [{{ip: 127.0.0.1, port: 0}}]{more}}}"),
+            ..Start::default()
+        })
+    };
+    let ask = |gateway: &Gateway, name: &str, trusted: &Identity| {
+        let config = client(&[trusted], false);
+        https(gateway.address("proxy_tls"), name, config)
+    };
+    let plain = start("");
+    assert!(ask(&plain, "a.test.com", &exact).is_ok());
+    assert!(ask(&plain, "a.test.com", &wild).is_err());
+    assert!(ask(&plain, "b.test.com", &wild).is_ok());
+    // An address is no name, so the client sends none.
+    assert!(ask(&plain, "127.0.0.1", &exact).is_err());
+    let falling_back = start(", fallback_sni: a.test.com");
+    assert!(ask(&falling_back, "127.0.0.1", &exact).is_ok());
 }
 
 /// A broken certificate is reported and takes nothing else with it.
