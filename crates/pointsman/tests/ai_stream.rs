@@ -249,6 +249,50 @@ fn errors_and_oddities_are_passed_on() {
     }
 }
 
+/// P-150, and protocols.md 4.2: what is wrong with a stream passes on and makes one line, which
+/// says whose it is. A stream that is fine makes none, nor does one that its client has left.
+#[test]
+fn odd_streams_are_passed_on_and_told() {
+    let unfinished = format!("{}\n\ndata: {{\"cho", EVENTS[0]);
+    let oversized = format!("data: {}\n\n{}\n\n", "x".repeat(1 << 20), EVENTS[0]);
+    let fine = format!("{}\n\n: the end\n\ndata: [DONE]\n\n", EVENTS[0]);
+    let failed = "data: {\"error\":{\"type\":\"overloaded_error\",\"message\":\"busy\"}}\n\n";
+    let cases = [
+        (unfinished, "unfinished_bytes=11 oversized_events=0"),
+        (oversized, "unfinished_bytes=0 oversized_events=1"),
+        (
+            failed.to_owned(),
+            "kind=\"overloaded_error\" reason=\"busy\"",
+        ),
+        (fine, ""),
+    ];
+    for (stream, told) in cases {
+        let piece = stream.clone().into_bytes();
+        let upstream = Upstream::start(move |_| Answer::Stream {
+            pieces: vec![piece.clone()],
+            pause: Duration::ZERO,
+            ends: true,
+        });
+        let instances = [instance("east", upstream.address, "")];
+        let gateway = Gateway::start(&multi(&instances, ""));
+        let response = post_json(gateway.proxy, "/x", STREAM);
+        assert_eq!(response.text(), stream);
+        // Its warnings come before the access log's line, and that before a change.
+        gateway.access_log(1);
+        gateway.reload("routes: []");
+        let stderr = gateway.stderr();
+        let lines: Vec<&str> = stderr
+            .lines()
+            .filter(|line| line.contains(" WARN "))
+            .collect();
+        assert_eq!(lines.len(), usize::from(!told.is_empty()), "{stderr}");
+        if let Some(line) = lines.first() {
+            assert!(line.contains(told), "{line} lacks {told}");
+            assert!(line.contains("route=\"1\" instance=\"east\""), "{line}");
+        }
+    }
+}
+
 /// A response that is cut short before it is whole is an error, not half an answer.
 #[test]
 fn a_truncated_answer_is_an_error() {

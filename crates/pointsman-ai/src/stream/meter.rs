@@ -36,6 +36,8 @@ pub struct StreamFacts {
     pub error: Option<(String, String)>,
     /// Bytes of an event that never ended.
     pub pending: usize,
+    /// Events that were not read because they were too large.
+    pub overflows: u64,
 }
 
 #[derive(Debug)]
@@ -76,6 +78,7 @@ impl StreamMeter {
     pub fn finish(self) -> StreamFacts {
         StreamFacts {
             pending: self.decoder.pending(),
+            overflows: self.decoder.overflows(),
             ..self.reader.facts
         }
     }
@@ -244,6 +247,7 @@ const TEXT_BYTES_MAX: usize = 4 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stream::sse::EVENT_BYTES_MAX;
 
     fn check(protocol: Protocol, stream: &str, expected: &StreamFacts) {
         let read = |pieces: &[&[u8]]| {
@@ -378,5 +382,15 @@ mod tests {
         let facts = meter.finish();
         assert!(!facts.done);
         assert!(facts.pending > 0);
+    }
+
+    #[test]
+    fn events_that_are_too_large_are_counted() {
+        let mut meter = StreamMeter::new(Protocol::OpenaiChat, Capture::Nothing);
+        meter.push(b"data: ");
+        meter.push(&vec![b'x'; EVENT_BYTES_MAX]);
+        meter.push(b"\n\ndata: [DONE]\n\n");
+        let facts = meter.finish();
+        assert_eq!((facts.overflows, facts.pending, facts.done), (1, 0, true));
     }
 }

@@ -12,6 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use pointsman_ai::StreamFacts;
 
 use crate::{
     body::{Body, BodyError},
@@ -197,12 +198,12 @@ impl Relay {
     }
 
     fn end(&mut self, ended: Ended) {
-        self.note_stream();
+        self.note_stream(ended);
         self.exchange.finish(ended);
     }
 
     /// Brings what the stream told into the exchange's facts.
-    fn note_stream(&mut self) {
+    fn note_stream(&mut self, ended: Ended) {
         let exchange = &mut *self.exchange;
         if exchange.ended().is_some() {
             return;
@@ -225,13 +226,7 @@ impl Relay {
         };
         exchange.llm.response_ms = Some(took);
         let facts = meter.finish();
-        if let Some((kind, message)) = &facts.error {
-            tracing::warn!(
-                kind,
-                message,
-                "the upstream's stream ended in an error event"
-            );
-        }
+        warn_of(&facts, exchange, ended);
         exchange.llm.usage = facts.usage;
         exchange.llm.has_tool_calls = facts.has_tool_calls;
         exchange.llm.text = facts.text;
@@ -251,6 +246,37 @@ impl Drop for Relay {
                 Ended::Abandoned
             });
         }
+    }
+}
+
+/// Says what was wrong with a stream that nobody else says.
+fn warn_of(facts: &StreamFacts, exchange: &Exchange, ended: Ended) {
+    let route = exchange.route().map_or("", |route| route.id.as_str());
+    let instance = exchange.llm.instance.as_deref().unwrap_or_default();
+    if let Some((kind, message)) = &facts.error {
+        tracing::warn!(
+            route,
+            instance,
+            kind,
+            reason = message,
+            "the upstream's stream ended in an error event"
+        );
+    }
+    // A stream that was cut, by whomever, ends in the middle of an event as a rule.
+    let pending = if ended == Ended::Complete {
+        facts.pending
+    } else {
+        0
+    };
+    let overflows = facts.overflows;
+    if pending > 0 || overflows > 0 {
+        tracing::warn!(
+            route,
+            instance,
+            unfinished_bytes = pending,
+            oversized_events = overflows,
+            "parts of the upstream's stream could not be read: tokens and the like may be missing"
+        );
     }
 }
 
