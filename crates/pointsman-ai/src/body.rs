@@ -3,7 +3,6 @@
 use std::{borrow::Cow, ops::Range};
 
 use bytes::Bytes;
-use serde_json::Value;
 
 use crate::{
     Protocol,
@@ -119,28 +118,6 @@ impl RequestBody {
         self.member("stream") == Some(b"true")
     }
 
-    /// How many `tools` the request declares.
-    pub fn tool_count(&self) -> usize {
-        self.member("tools")
-            .map_or(0, |tools| json::items(tools).len())
-    }
-
-    /// Who the request says it is for: `safety_identifier` or `user`, or Anthropic's
-    /// `metadata.user_id`.
-    pub fn end_user_id(&self, protocol: Protocol) -> Option<String> {
-        let text = |value: &[u8]| serde_json::from_slice::<String>(value).ok();
-        match protocol {
-            Protocol::AnthropicMessages => {
-                let metadata: Value = serde_json::from_slice(self.member("metadata")?).ok()?;
-                metadata.get("user_id")?.as_str().map(str::to_owned)
-            }
-            _ => self
-                .member("safety_identifier")
-                .and_then(text)
-                .or_else(|| self.member("user").and_then(text)),
-        }
-    }
-
     /// What a payload log shows of the request: messages or input, as they stand.
     pub fn raw_messages(&self, protocol: Protocol) -> Option<&[u8]> {
         match protocol {
@@ -205,11 +182,7 @@ mod tests {
         .expect("valid");
         assert_eq!(body.model().as_deref(), Some("gpt"));
         assert!(body.stream());
-        assert_eq!(body.tool_count(), 2);
-        assert_eq!(
-            body.end_user_id(Protocol::OpenaiChat).as_deref(),
-            Some("alice")
-        );
+        assert_eq!(body.member("user"), Some(&br#""alice""#[..]));
         assert_eq!(
             body.raw_messages(Protocol::OpenaiChat),
             Some(&br#"[{"role":"user"}]"#[..])

@@ -24,6 +24,7 @@ mod json;
 mod protocol;
 mod provider;
 mod response;
+mod sent;
 mod shape;
 mod stream;
 mod usage;
@@ -35,6 +36,7 @@ pub use json::value_at;
 pub use protocol::{Protocol, detect, is_streaming};
 pub use provider::{Binding, PathChoice, Provider, Unsupported, bind};
 pub use response::{Capture, ResponseFacts, read_response};
+pub use sent::{Replaced, Sent};
 pub use shape::{Shaped, Shaper, Shaping};
 pub use stream::{
     meter::{StreamFacts, StreamMeter},

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use crate::{
-    Protocol, Provider, RequestBody,
+    Protocol, Provider, Replaced, RequestBody,
     json::{self, Kind},
 };
 
@@ -43,12 +43,13 @@ pub struct Shaper {
 pub struct Shaped {
     parts: Vec<Bytes>,
     verbatim: bool,
+    replaced: Replaced,
 }
 
 impl Shaped {
-    /// The pieces.
-    pub fn into_parts(self) -> Vec<Bytes> {
-        self.parts
+    /// The pieces, and what became of the members that logs tell of.
+    pub fn into_parts(self) -> (Vec<Bytes>, Replaced) {
+        (self.parts, self.replaced)
     }
 
     /// Length in bytes.
@@ -191,6 +192,7 @@ impl<'a> Edits<'a> {
             return Shaped {
                 parts: vec![body.bytes().clone()],
                 verbatim: true,
+                replaced: Replaced::default(),
             };
         }
         let mut parts = Vec::with_capacity(2 * self.changes.len() + 2);
@@ -240,9 +242,14 @@ impl<'a> Edits<'a> {
         }
         parts.push(body.slice(end..body.bytes().len()));
         parts.retain(|part| !part.is_empty());
+        let mut replaced = Replaced::default();
+        for change in &self.changes {
+            replaced.note(change.key, change.value.as_ref());
+        }
         Shaped {
             parts,
             verbatim: false,
+            replaced,
         }
     }
 }

@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
-use pointsman_ai::{Protocol, RequestBody, Usage};
+use pointsman_ai::{Protocol, Sent, Usage};
 
 use crate::{
     body::{self, Body, CollectError},
@@ -428,9 +428,9 @@ impl Exchange {
         self.wants_body.set(true);
     }
 
-    /// The parsed LLM request, on an AI route.
-    pub fn llm_request(&self) -> Option<&RequestBody> {
-        self.ai.as_ref().map(|call| &call.body)
+    /// The LLM request as it was sent last, on an AI route.
+    pub fn llm_request(&self) -> Option<Sent<'_>> {
+        self.ai.as_ref().map(|call| call.sent())
     }
 
     /// `traditional_http`, `ai_chat` or `ai_stream`.

@@ -52,6 +52,37 @@ fn the_access_log_knows_the_llm_side() {
     }
 }
 
+/// P-159, P-162: tools and user are those of the body that went out last, whoever put them there.
+#[test]
+fn the_access_log_tells_of_the_final_body() {
+    let (broken, fine) = (Upstream::failing(500), Upstream::named("fine"));
+    let options = ", options: {user: ops, tools: [{}, {}]}";
+    let body = r#"{"user":"alice","tools":[{}],"messages":[]}"#;
+    // The instance that answers; the one that is asked first and fails has options of its own.
+    for (more, expected) in [("", (1, "alice")), (options, (2, "ops"))] {
+        let instances = [
+            instance(
+                "first",
+                broken.address,
+                ", priority: 1, options: {user: x, tools: []}",
+            ),
+            instance("second", fine.address, more),
+        ];
+        let document = multi(&instances, "        fallback_strategy: [http_5xx]\n");
+        let gateway = Gateway::start(&document);
+        assert_eq!(post_json(gateway.proxy, "/x", body).status, 200);
+        let sent = fine.last().json();
+        assert_eq!(sent["user"], expected.1);
+        let line = gateway.access_log(1).remove(0);
+        assert_eq!(
+            (&line["llm_tool_count"], &line["llm_end_user_id"]),
+            (&expected.0.into(), &expected.1.into()),
+            "{line}"
+        );
+    }
+    assert_eq!(broken.hits(), 2);
+}
+
 /// P-158, P-166, P-167, B-131, B-132: times are whole milliseconds.
 #[test]
 fn times_are_measured_in_every_outcome() {

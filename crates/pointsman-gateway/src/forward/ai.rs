@@ -85,13 +85,15 @@ impl AiPlan {
             .or_else(|| exchange.llm.request_model.as_deref().map(Arc::from));
         let (uri, path) = instance_target(exchange, instance, self.protocol, &binding.path)?;
         let headers = instance_headers(&exchange.request.headers, instance, binding.target);
-        let Some(call) = exchange.ai.as_ref() else {
+        let Some(call) = exchange.ai.as_mut() else {
             return Err(Failure::Internal("the LLM request is gone".to_owned()));
         };
         let shaped = instance
             .shaper
             .shape(&call.body, binding.target, call.streaming);
-        let mut request = Request::new(Body::pieces(shaped.into_parts()));
+        let (pieces, replaced) = shaped.into_parts();
+        call.replaced = replaced;
+        let mut request = Request::new(Body::pieces(pieces));
         *request.method_mut() = match self.protocol {
             Protocol::Passthrough => exchange.request.method.clone(),
             _ => Method::POST,

@@ -92,9 +92,9 @@ impl Line {
         self.number(b",\"llm_reasoning_tokens\":", usage.reasoning);
         self.flag(b",\"llm_stream\":", llm.stream);
         self.flag(b",\"llm_has_tool_calls\":", llm.has_tool_calls);
-        if let (Some(body), Some(protocol)) = (x.llm_request(), llm.protocol) {
-            self.number(b",\"llm_tool_count\":", body.tool_count() as u64);
-            let end_user = body.end_user_id(protocol);
+        if let (Some(sent), Some(protocol)) = (x.llm_request(), llm.protocol) {
+            self.number(b",\"llm_tool_count\":", sent.tool_count() as u64);
+            let end_user = sent.end_user_id(protocol);
             self.optional(b",\"llm_end_user_id\":\"", end_user.as_deref());
         }
         self.number(

@@ -11,7 +11,9 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
-use pointsman_ai::{BodyError, PathChoice, Protocol, Provider, RequestBody, Shaper, StreamMeter};
+use pointsman_ai::{
+    BodyError, PathChoice, Protocol, Provider, Replaced, RequestBody, Sent, Shaper, StreamMeter,
+};
 use pointsman_balance::Pool;
 use serde_json::{Value, json};
 
@@ -179,12 +181,24 @@ pub struct AiCall {
     pub streaming: bool,
     /// The client's body.
     pub body: RequestBody,
+    /// What the instance of the last attempt put in place of members that logs tell of.
+    pub replaced: Replaced,
     /// Reads the response's stream in passing.
     pub meter: Option<StreamMeter>,
     /// When the relay of the response stops.
     pub relay_limits: RelayLimits,
     /// The first bytes of the response's stream, for which its head was held back.
     pub first: Option<Bytes>,
+}
+
+impl AiCall {
+    /// The request as the last attempt sent it.
+    pub fn sent(&self) -> Sent<'_> {
+        Sent {
+            body: &self.body,
+            replaced: &self.replaced,
+        }
+    }
 }
 
 /// Limits on a response that is passed on while it arrives.
@@ -272,6 +286,7 @@ impl AiProxy {
             protocol,
             streaming,
             body,
+            replaced: Replaced::default(),
             meter: None,
             relay_limits: RelayLimits::default(),
             first: None,

@@ -1,0 +1,127 @@
+//! What a request says as it goes out: the client's body, under the members that an instance put
+//! in their place.
+//!
+//! Logs tell of a few members only. So shaping notes what it did to those, and the body that went
+//! out is never read again.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::{Protocol, RequestBody, json};
+
+/// What became of the members that logs tell of, where shaping changed them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replaced(Vec<(&'static str, Option<Bytes>)>);
+
+impl Replaced {
+    /// Notes that `key` has that value by now, or is gone, if logs tell of it.
+    pub(crate) fn note(&mut self, key: &str, value: Option<&Bytes>) {
+        if let Some(told) = TOLD.into_iter().find(|told| *told == key) {
+            self.0.push((told, value.cloned()));
+        }
+    }
+}
+
+/// A request body as the last attempt sent it. Before the first attempt it is the client's.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent<'a> {
+    /// The client's body.
+    pub body: &'a RequestBody,
+    /// What the instance did to it.
+    pub replaced: &'a Replaced,
+}
+
+impl<'a> Sent<'a> {
+    /// How many `tools` it declares.
+    pub fn tool_count(&self) -> usize {
+        self.member("tools")
+            .map_or(0, |tools| json::items(tools).len())
+    }
+
+    /// Who it says it is for: `safety_identifier` or `user`, or Anthropic's `metadata.user_id`.
+    pub fn end_user_id(&self, protocol: Protocol) -> Option<String> {
+        let text = |value: &[u8]| serde_json::from_slice::<String>(value).ok();
+        match protocol {
+            Protocol::AnthropicMessages => {
+                let metadata: Value = serde_json::from_slice(self.member("metadata")?).ok()?;
+                metadata.get("user_id")?.as_str().map(str::to_owned)
+            }
+            _ => self
+                .member("safety_identifier")
+                .and_then(text)
+                .or_else(|| self.member("user").and_then(text)),
+        }
+    }
+
+    fn member(&self, name: &str) -> Option<&'a [u8]> {
+        match self.replaced.0.iter().find(|(key, _)| *key == name) {
+            Some((_, value)) => value.as_deref(),
+            None => self.body.member(name),
+        }
+    }
+}
+
+/// The members that logs tell of.
+const TOLD: [&str; 4] = ["tools", "safety_identifier", "user", "metadata"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(
+        text: &str,
+        replaced: &[(&str, Option<&'static str>)],
+        protocol: Protocol,
+        expected: (usize, Option<&str>),
+    ) {
+        let body = RequestBody::parse(Bytes::copy_from_slice(text.as_bytes())).expect("JSON");
+        let mut noted = Replaced::default();
+        for (key, value) in replaced {
+            let value = value.map(|value| Bytes::from_static(value.as_bytes()));
+            noted.note(key, value.as_ref());
+        }
+        let sent = Sent {
+            body: &body,
+            replaced: &noted,
+        };
+        let user = sent.end_user_id(protocol);
+        assert_eq!((sent.tool_count(), user.as_deref()), expected, "{text}");
+    }
+
+    /// P-159, P-162
+    #[test]
+    fn what_was_replaced_counts() {
+        let chat = r#"{"tools":[{},{"a":[1,2]}],"user":"alice"}"#;
+        let both = r#"{"user":"alice","safety_identifier":"x"}"#;
+        let openai = Protocol::OpenaiChat;
+        check(chat, &[], openai, (2, Some("alice")));
+        check(chat, &[("tools", Some("[{}]"))], openai, (1, Some("alice")));
+        check(chat, &[("tools", None), ("user", None)], openai, (0, None));
+        check(
+            chat,
+            &[("model", Some("\"m\"")), ("user", Some("\"bob\""))],
+            openai,
+            (2, Some("bob")),
+        );
+        check(both, &[], openai, (0, Some("x")));
+        check(
+            both,
+            &[("safety_identifier", None)],
+            openai,
+            (0, Some("alice")),
+        );
+        let anthropic = Protocol::AnthropicMessages;
+        check(
+            r#"{"metadata":{"user_id":"a"}}"#,
+            &[],
+            anthropic,
+            (0, Some("a")),
+        );
+        check(
+            r#"{"metadata":{"user_id":"a"}}"#,
+            &[("metadata", Some(r#"{"user_id":"b"}"#))],
+            anthropic,
+            (0, Some("b")),
+        );
+    }
+}
