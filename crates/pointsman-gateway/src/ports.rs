@@ -134,6 +134,9 @@ pub trait Sink: Send + Sync {
 pub trait Sinks: Send + Sync {
     /// The sink for `spec`.
     fn open(&self, spec: &SinkSpec) -> Arc<dyn Sink>;
+
+    /// Why `spec` cannot work, as far as that can be seen beforehand; what to do about it.
+    fn problem(&self, spec: &SinkSpec) -> Option<String>;
 }
 
 /// Where entries go and how they are gathered on the way.
@@ -146,6 +149,25 @@ pub enum SinkSpec {
     },
     /// Batches over HTTP.
     Http(Box<HttpSink>),
+}
+
+impl SinkSpec {
+    /// What logs and metrics call it: the path, or the name of the batch processor. Holds no
+    /// secret.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::File { path } => path,
+            Self::Http(http) => &http.name,
+        }
+    }
+
+    /// The route that it belongs to; empty for a file, which any number of routes may share.
+    pub fn route_id(&self) -> &str {
+        match self {
+            Self::File { .. } => "",
+            Self::Http(http) => &http.route_id,
+        }
+    }
 }
 
 /// An HTTP collector and the batch processor in front of it (APISIX 3.18 names and defaults).

@@ -198,4 +198,8 @@ impl Sinks for NoSinks {
     fn open(&self, _: &SinkSpec) -> Arc<dyn Sink> {
         panic!("no logger is configured");
     }
+
+    fn problem(&self, _: &SinkSpec) -> Option<String> {
+        None
+    }
 }

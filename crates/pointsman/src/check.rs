@@ -17,7 +17,7 @@ use pointsman_gateway::{
 
 use crate::{
     cli::CheckOptions, config_source::DocumentFile, http_client::ClientTls, publisher::Publisher,
-    run::fail,
+    run::fail, sinks,
 };
 
 /// `pointsman check`.
@@ -60,6 +60,10 @@ fn document(options: &CheckOptions, settings: Settings, real: bool) -> Result<us
     let mut errors = 0;
     if let Err(error) = ClientTls::new(settings.ssl.trusted_certificate.as_deref()) {
         eprintln!("error: {config}: {error}");
+        errors += 1;
+    }
+    if let Some(problem) = settings.access_log.as_deref().and_then(sinks::problem) {
+        eprintln!("error: {config}: access log: {problem}");
         errors += 1;
     }
     let registry = match &settings.plugins {
@@ -113,6 +117,10 @@ struct NoSinks;
 impl Sinks for NoSinks {
     fn open(&self, _: &SinkSpec) -> Arc<dyn Sink> {
         Arc::new(Self)
+    }
+
+    fn problem(&self, spec: &SinkSpec) -> Option<String> {
+        sinks::problem_of(spec)
     }
 }
 

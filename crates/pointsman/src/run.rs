@@ -34,7 +34,7 @@ use crate::{
     probe,
     publisher::{Prepared, Publisher},
     side_servers::{self, Sides},
-    sinks::{self, Delivery, HttpQueue, OpenSinks, Writer},
+    sinks::{self, HttpQueue, OpenSinks, Writer},
     tls::ServerTls,
     worker::Worker,
 };
@@ -144,10 +144,7 @@ impl Program {
             tracing::warn!("config.yaml: plugins: `{name}` is not a plugin of this gateway");
         }
         let registry = Arc::new(registry);
-        let writer =
-            Arc::new(Writer::start().map_err(|error| format!("cannot start a thread: {error}"))?);
-        let (delivery, queues) = Delivery::new();
-        let sinks = Arc::new(OpenSinks::new(Arc::clone(&writer), delivery));
+        let (writer, sinks, queues) = sinks::start(settings.access_log.as_deref())?;
         let health = Rc::new(RefCell::new(Health::new()));
         let mut publisher = Publisher::new(
             Arc::clone(&settings),
@@ -305,6 +302,7 @@ impl Program {
             side_servers::start(sides, self.control, self.exporter, self.status)?;
             let feeding = feed_collectors(self.queues, Arc::clone(&dialer), ended);
             let feeding = tokio::task::spawn_local(feeding);
+            tokio::task::spawn_local(sinks::watch(Arc::clone(&self.sinks)));
             let health_changed = Rc::new(tokio::sync::Notify::new());
             if !self.settings.disable_upstream_healthcheck {
                 tokio::task::spawn_local(keep_probing(

@@ -1,13 +1,13 @@
 //! Prometheus exposition.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
 
 use crate::{
     config::{settings::Settings, snapshot::Snapshot},
-    observe::metrics::{Metrics, Sample},
+    observe::metrics::{Family, Metrics, Owner, Sample},
     ports::{Sink, SinkSpec},
     upstream::driver::Health,
 };
@@ -26,6 +26,7 @@ pub fn respond(
     }
     let mut samples = verdicts(snapshot, health);
     samples.extend(queues(sinks));
+    samples.extend(losses(sinks));
     let body = metrics.render(&samples, &snapshot.metrics);
     super::text(
         StatusCode::OK,
@@ -41,7 +42,7 @@ fn verdicts(snapshot: &Snapshot, health: &Health) -> Vec<Sample> {
     for checked in &snapshot.checked {
         for (target, spec) in &checked.targets {
             samples.push(Sample {
-                family: "upstream_status",
+                family: &UPSTREAM_STATUS,
                 labels: vec![
                     ("name", checked.report.name.clone()),
                     ("ip", spec.host.clone()),
@@ -55,23 +56,65 @@ fn verdicts(snapshot: &Snapshot, health: &Health) -> Vec<Sample> {
 }
 
 /// `batch_process_entries`: what waits in the loggers' queues.
+fn queues(sinks: &[(SinkSpec, Arc<dyn Sink>)]) -> Vec<Sample> {
+    let queues = sinks
+        .iter()
+        .filter(|(spec, _)| matches!(spec, SinkSpec::Http(_)));
+    let sample = |(name, route, waiting): (&str, &str, f64)| Sample {
+        family: &WAITING,
+        labels: vec![
+            ("name", name.to_owned()),
+            ("route_id", route.to_owned()),
+            ("server_addr", String::new()),
+        ],
+        value: waiting,
+    };
+    let added = added_up(queues.map(|(spec, sink)| (spec, sink.pending())));
+    added.into_iter().map(sample).collect()
+}
+
+/// `pointsman_log_dropped_total`: what loggers and the access log lost.
+fn losses(sinks: &[(SinkSpec, Arc<dyn Sink>)]) -> Vec<Sample> {
+    let sample = |(name, route, lost): (&str, &str, f64)| Sample {
+        family: &LOST,
+        labels: vec![("sink", name.to_owned()), ("route_id", route.to_owned())],
+        value: lost,
+    };
+    let added = added_up(sinks.iter().map(|(spec, sink)| (spec, sink.dropped())));
+    added.into_iter().map(sample).collect()
+}
+
+/// Counts by name and route: two collectors of one route may have the same name, and a series must
+/// not appear twice.
 #[expect(
     clippy::cast_precision_loss,
-    reason = "a queue has far fewer than 2^53 entries"
+    reason = "beyond 2^53 entries one more makes no difference"
 )]
-fn queues(sinks: &[(SinkSpec, Arc<dyn Sink>)]) -> Vec<Sample> {
-    let mut samples = Vec::new();
-    for (spec, sink) in sinks {
-        let SinkSpec::Http(http) = spec else { continue };
-        samples.push(Sample {
-            family: "batch_process_entries",
-            labels: vec![
-                ("name", http.name.clone()),
-                ("route_id", http.route_id.clone()),
-                ("server_addr", String::new()),
-            ],
-            value: sink.pending() as f64,
-        });
+fn added_up<'a>(counts: impl Iterator<Item = (&'a SinkSpec, u64)>) -> Vec<(&'a str, &'a str, f64)> {
+    let mut sums: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for (spec, count) in counts {
+        *sums.entry((spec.name(), spec.route_id())).or_default() += count;
     }
-    samples
+    let sums = sums.into_iter();
+    sums.map(|((name, route), sum)| (name, route, sum as f64))
+        .collect()
 }
+
+static UPSTREAM_STATUS: Family = Family {
+    name: "upstream_status",
+    kind: "gauge",
+    help: "1 for a target that may be picked",
+    owner: Owner::Apisix,
+};
+static WAITING: Family = Family {
+    name: "batch_process_entries",
+    kind: "gauge",
+    help: "Log entries that wait in a batch processor",
+    owner: Owner::Apisix,
+};
+static LOST: Family = Family {
+    name: "pointsman_log_dropped_total",
+    kind: "counter",
+    help: "Log entries that were dropped, by file or batch processor",
+    owner: Owner::Pointsman,
+};

@@ -15,7 +15,10 @@ use std::{
 
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
-pub use self::{families::MetricOptions, render::Sample};
+pub use self::{
+    families::MetricOptions,
+    render::{Family, Owner, Sample},
+};
 use self::{
     families::{Counts, Labels, LabelsRef},
     layout::Layout,

@@ -72,8 +72,14 @@ fn build(conf: &Value, building: &mut Building<'_>) -> Result<Arc<dyn Plugin>, S
         .transpose()
         .map_err(|error| format!("match: {error}"))?;
     let writer = Writer::new(conf.common, &metadata)?;
+    let spec = SinkSpec::File { path };
+    if let Some(problem) = building.sinks.problem(&spec) {
+        let path = spec.name();
+        let line = format!("path: {problem}; until then nothing is logged to {path}");
+        building.warnings.push(line);
+    }
     Ok(Arc::new(FileLogger {
-        sink: building.sinks.open(&SinkSpec::File { path }),
+        sink: building.sinks.open(&spec),
         writer,
         matches,
     }))

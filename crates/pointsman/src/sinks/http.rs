@@ -2,7 +2,7 @@
 //!
 //! Entries wait in a bounded queue. A batch goes out when it is full, when its oldest entry has
 //! waited for `buffer_duration`, or when nothing has come for `inactive_timeout`. What cannot be
-//! delivered after its retries is dropped, counted and said once in the log.
+//! delivered after its retries is dropped and counted, and why is said once a minute at most.
 
 use std::{
     collections::VecDeque,
@@ -26,10 +26,11 @@ use pointsman_gateway::{
 };
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::Seldom;
 use crate::http_client::Dialer;
 
 /// Hands new queues to the control thread, which feeds their collectors.
-pub(crate) struct Delivery {
+pub(super) struct Delivery {
     new: mpsc::UnboundedSender<Arc<HttpQueue>>,
 }
 
@@ -44,7 +45,7 @@ pub(crate) struct HttpQueue {
 impl Delivery {
     /// A delivery, and where its queues come out. Unbounded: there is one message per collector
     /// in the configuration.
-    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Arc<HttpQueue>>) {
+    pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<Arc<HttpQueue>>) {
         let (new, queues) = mpsc::unbounded_channel();
         (Self { new }, queues)
     }
@@ -97,6 +98,7 @@ pub(crate) async fn feed(
     dialer: Arc<Dialer>,
     mut ending: watch::Receiver<bool>,
 ) {
+    let mut told = Seldom::default();
     loop {
         let batch = tokio::select! {
             biased;
@@ -104,7 +106,7 @@ pub(crate) async fn feed(
             batch = next_batch(&queue) => batch,
         };
         if !batch.is_empty() {
-            deliver(&queue, &dialer, batch).await;
+            deliver(&queue, &dialer, batch, &mut told).await;
         } else if Arc::strong_count(&queue) == 1 {
             return;
         }
@@ -114,7 +116,7 @@ pub(crate) async fn feed(
         if batch.is_empty() {
             return;
         }
-        deliver(&queue, &dialer, batch).await;
+        deliver(&queue, &dialer, batch, &mut told).await;
     }
 }
 
@@ -150,7 +152,7 @@ fn take(queue: &HttpQueue, most: usize) -> Vec<Bytes> {
     waiting.drain(..count).map(|(_, entry)| entry).collect()
 }
 
-async fn deliver(queue: &HttpQueue, dialer: &Dialer, batch: Vec<Bytes>) {
+async fn deliver(queue: &HttpQueue, dialer: &Dialer, batch: Vec<Bytes>, told: &mut Seldom) {
     let spec = &queue.spec;
     let body = join(spec, &batch);
     let mut last = String::new();
@@ -167,11 +169,14 @@ async fn deliver(queue: &HttpQueue, dialer: &Dialer, batch: Vec<Bytes>) {
     queue
         .dropped
         .fetch_add(batch.len() as u64, Ordering::Relaxed);
-    tracing::error!(
-        logger = spec.name,
-        entries = batch.len(),
-        "log batch dropped: {last}"
-    );
+    if told.is_due(clock::now()) {
+        tracing::error!(
+            logger = spec.name,
+            route = spec.route_id,
+            entries = batch.len(),
+            "log batch dropped: {last}"
+        );
+    }
 }
 
 /// A single entry goes as an object when batches hold one entry; otherwise as an array or lines.

@@ -51,6 +51,9 @@ pub(crate) struct Start<'a> {
     pub(crate) prometheus: &'a str,
     pub(crate) workers: usize,
     pub(crate) environment: &'a [(&'a str, &'a str)],
+    /// Where the access log goes; a file in the folder unless it says so.
+    pub(crate) access_log: Option<&'a str>,
+    pub(crate) stdout: Stdio,
 }
 
 impl Default for Start<'_> {
@@ -62,6 +65,8 @@ impl Default for Start<'_> {
             prometheus: "",
             workers: 1,
             environment: &[],
+            access_log: None,
+            stdout: Stdio::null(),
         }
     }
 }
@@ -83,6 +88,9 @@ impl Gateway {
             start.sections,
             start.prometheus,
         );
+        if let Some(path) = start.access_log {
+            set_access_log(folder.path(), path);
+        }
         write_document(folder.path(), start.document);
         let mut child = Command::new(env!("CARGO_BIN_EXE_pointsman"))
             .arg("run")
@@ -96,7 +104,7 @@ impl Gateway {
             ])
             .envs(start.environment.iter().copied())
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(start.stdout)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the gateway starts");
@@ -319,6 +327,14 @@ fn write_config_with(folder: &Path, apisix: &str, sections: &str, prometheus: &s
         log.display()
     );
     std::fs::write(folder.join("config.yaml"), text).expect("written");
+}
+
+/// Lets the `config.yaml` of `folder` name another access log.
+pub(crate) fn set_access_log(folder: &Path, path: &str) {
+    let config = folder.join("config.yaml");
+    let text = std::fs::read_to_string(&config).expect("written before");
+    let own = folder.join("access.log").display().to_string();
+    std::fs::write(config, text.replace(&own, path)).expect("written");
 }
 
 fn write_document(folder: &Path, document: &str) {

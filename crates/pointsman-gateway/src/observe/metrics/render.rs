@@ -21,11 +21,33 @@ use super::{
 };
 use crate::clock;
 
+/// A metric whose samples something else provides.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Family {
+    /// Its name, without prefix if that is APISIX's.
+    pub name: &'static str,
+    /// `counter` or `gauge`.
+    pub kind: &'static str,
+    /// What it says.
+    pub help: &'static str,
+    /// Who named it.
+    pub owner: Owner,
+}
+
+/// Who named a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// APISIX: `metric_prefix` goes before it.
+    Apisix,
+    /// Pointsman: the name is whole.
+    Pointsman,
+}
+
 /// A sample that something else provides.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    /// Metric without prefix.
-    pub family: &'static str,
+    /// What it is a sample of.
+    pub family: &'static Family,
     /// Labels in order.
     pub labels: Vec<(&'static str, String)>,
     /// Its value.
@@ -82,7 +104,7 @@ pub(super) fn render(
 }
 
 /// A metric of requests.
-struct Family {
+struct RequestFamily {
     /// Without prefix.
     name: &'static str,
     help: &'static str,
@@ -97,7 +119,7 @@ enum Label {
     Text(usize),
 }
 
-impl Family {
+impl RequestFamily {
     fn names<'a>(&'a self, layout: &'a Layout) -> impl Iterator<Item = &'a str> {
         let own = self.labels.iter().map(|(name, _)| *name);
         let further = layout.extra(self.name).iter();
@@ -120,7 +142,7 @@ impl Page<'_> {
     /// blanked it. Leaves out what has been idle for too long.
     fn groups<'a, T: Default>(
         &self,
-        family: &Family,
+        family: &RequestFamily,
         series: &'a [(Labels, Counts)],
         add: impl Fn(&mut T, &Counts),
     ) -> Groups<'a, T> {
@@ -210,7 +232,7 @@ impl Page<'_> {
 
     fn tokens(
         &mut self,
-        family: &Family,
+        family: &RequestFamily,
         series: &[(Labels, Counts)],
         of: impl Fn(&LlmCounts) -> u64,
     ) {
@@ -222,7 +244,7 @@ impl Page<'_> {
 
     fn distribution(
         &mut self,
-        family: &Family,
+        family: &RequestFamily,
         series: &[(Labels, Counts)],
         bounds: &[f64],
         of: impl Fn(&LlmCounts) -> &Histogram,
@@ -256,12 +278,16 @@ impl Page<'_> {
     }
 
     fn extra(&mut self, extra: &[Sample]) {
-        let mut families: Vec<&'static str> = extra.iter().map(|sample| sample.family).collect();
-        families.dedup();
-        for family in families {
-            self.head(family, "gauge", "Reported by the control thread");
-            for sample in extra.iter().filter(|sample| sample.family == family) {
-                let blank = self.options.disabled.get(family);
+        for samples in extra.chunk_by(|a, b| std::ptr::eq(a.family, b.family)) {
+            let family = samples[0].family;
+            let prefix = match family.owner {
+                Owner::Apisix => self.options.prefix.as_str(),
+                Owner::Pointsman => "",
+            };
+            let name = format!("{prefix}{}", family.name);
+            head(&mut self.text, &name, family.kind, family.help);
+            let blank = self.options.disabled.get(family.name);
+            for sample in samples {
                 let labels: Vec<(&str, &str)> = sample
                     .labels
                     .iter()
@@ -270,20 +296,17 @@ impl Page<'_> {
                         _ => (*name, text.as_str()),
                     })
                     .collect();
-                self.line(family, "", &labels, sample.value);
+                line(&mut self.text, &name, &labels, sample.value);
             }
         }
     }
 
     fn head(&mut self, name: &str, kind: &str, help: &str) {
-        let prefix = &self.options.prefix;
-        let _ = writeln!(
-            self.text,
-            "# HELP {prefix}{name} {help}\n# TYPE {prefix}{name} {kind}"
-        );
+        let name = format!("{}{name}", self.options.prefix);
+        head(&mut self.text, &name, kind, help);
     }
 
-    fn counter(&mut self, family: &Family, groups: &Groups<'_, u64>) {
+    fn counter(&mut self, family: &RequestFamily, groups: &Groups<'_, u64>) {
         self.head(family.name, "counter", family.help);
         for (texts, value) in groups {
             self.sample(family, "", &[], texts, &[], value);
@@ -294,7 +317,7 @@ impl Page<'_> {
     /// such label.
     fn histograms<const N: usize>(
         &mut self,
-        family: &Family,
+        family: &RequestFamily,
         groups: &Groups<'_, [Histogram; N]>,
         kinds: [&str; N],
         bounds: &[f64],
@@ -325,7 +348,7 @@ impl Page<'_> {
     /// and `last`.
     fn sample(
         &mut self,
-        family: &Family,
+        family: &RequestFamily,
         suffix: &str,
         first: &[(&str, &str)],
         texts: &[impl AsRef<str>],
@@ -344,18 +367,27 @@ impl Page<'_> {
     }
 
     fn line(&mut self, name: &str, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
-        let _ = write!(self.text, "{}{name}{suffix}", self.options.prefix);
-        for (index, (label, text)) in labels.iter().enumerate() {
-            self.text.push(if index == 0 { '{' } else { ',' });
-            let _ = write!(self.text, "{label}=\"");
-            escape(text, &mut self.text);
-            self.text.push('"');
-        }
-        if !labels.is_empty() {
-            self.text.push('}');
-        }
-        let _ = writeln!(self.text, " {value}");
+        let name = format!("{}{name}{suffix}", self.options.prefix);
+        line(&mut self.text, &name, labels, value);
     }
+}
+
+fn head(text: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn line(text: &mut String, name: &str, labels: &[(&str, &str)], value: impl Display) {
+    text.push_str(name);
+    for (index, (label, value)) in labels.iter().enumerate() {
+        text.push(if index == 0 { '{' } else { ',' });
+        let _ = write!(text, "{label}=\"");
+        escape(value, text);
+        text.push('"');
+    }
+    if !labels.is_empty() {
+        text.push('}');
+    }
+    let _ = writeln!(text, " {value}");
 }
 
 fn escape(text: &str, out: &mut String) {
@@ -369,7 +401,7 @@ fn escape(text: &str, out: &mut String) {
     }
 }
 
-const HTTP_STATUS: Family = Family {
+const HTTP_STATUS: RequestFamily = RequestFamily {
     name: "http_status",
     help: "HTTP status codes per service",
     labels: &[
@@ -386,43 +418,43 @@ const HTTP_STATUS: Family = Family {
         ("response_source", Label::Source),
     ],
 };
-const HTTP_LATENCY: Family = Family {
+const HTTP_LATENCY: RequestFamily = RequestFamily {
     name: "http_latency",
     help: "HTTP request latency in milliseconds",
     labels: &GENERIC,
 };
-const BANDWIDTH: Family = Family {
+const BANDWIDTH: RequestFamily = RequestFamily {
     name: "bandwidth",
     help: "Bytes by direction",
     labels: &GENERIC,
 };
-const LLM_LATENCY: Family = Family {
+const LLM_LATENCY: RequestFamily = RequestFamily {
     name: "llm_latency",
     help: "LLM request latency in milliseconds",
     labels: &LLM,
 };
-const PROMPT_TOKENS: Family = Family {
+const PROMPT_TOKENS: RequestFamily = RequestFamily {
     name: "llm_prompt_tokens",
     help: "Prompt tokens",
     labels: &LLM,
 };
-const COMPLETION_TOKENS: Family = Family {
+const COMPLETION_TOKENS: RequestFamily = RequestFamily {
     name: "llm_completion_tokens",
     help: "Completion tokens",
     labels: &LLM,
 };
-const PROMPT_DIST: Family = Family {
+const PROMPT_DIST: RequestFamily = RequestFamily {
     name: "llm_prompt_tokens_dist",
     help: "Prompt tokens per request",
     labels: &LLM,
 };
-const COMPLETION_DIST: Family = Family {
+const COMPLETION_DIST: RequestFamily = RequestFamily {
     name: "llm_completion_tokens_dist",
     help: "Completion tokens per request",
     labels: &LLM,
 };
 /// Its labels are in the order of [`super::ActiveLabels`], whose place is the value's.
-const ACTIVE: Family = Family {
+const ACTIVE: RequestFamily = RequestFamily {
     name: "llm_active_connections",
     help: "LLM attempts under way",
     labels: &[
