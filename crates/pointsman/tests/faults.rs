@@ -111,6 +111,19 @@ fn a_connection_that_is_about_to_close_is_not_kept() {
     assert_eq!(upstream.traffic_connections(), 3);
 }
 
+/// `protocols.md` §6.5: behind the address may be others, who are not limited.
+#[test]
+fn an_instance_that_fails_gets_a_new_connection() {
+    for (status, connections) in [(200, 1), (400, 1), (429, 3), (503, 3)] {
+        let upstream = Upstream::start(move |_| Answer::status(status, "{}"));
+        let gateway = Gateway::start(&single("openai", upstream.address, ""));
+        for _ in 0..3 {
+            assert_eq!(support::post_json(gateway.proxy, "/x", CHAT).status, status);
+        }
+        assert_eq!(upstream.traffic_connections(), connections, "{status}");
+    }
+}
+
 /// What is only ended by the close must not end orderly before it is whole.
 #[test]
 fn a_client_of_http_1_0_sees_that_its_answer_is_cut() {

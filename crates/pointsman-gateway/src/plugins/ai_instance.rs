@@ -164,6 +164,7 @@ fn target(
             },
             idle: Duration::from_millis(common.keepalive_timeout),
             requests: u64::MAX,
+            after_errors: false,
         },
         limits: AiLimits {
             request_bytes: common.max_req_body_size,

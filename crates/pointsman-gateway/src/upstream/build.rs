@@ -191,6 +191,7 @@ fn keepalive(upstream: &written::Upstream) -> Keepalive {
             pool_size: pool.size,
             idle: seconds(pool.idle_timeout),
             requests: pool.requests,
+            after_errors: true,
         })
 }
 
@@ -217,4 +218,5 @@ const DEFAULT_KEEPALIVE: Keepalive = Keepalive {
     pool_size: 320,
     idle: Duration::from_secs(60),
     requests: 1000,
+    after_errors: true,
 };

@@ -142,6 +142,9 @@ pub struct Keepalive {
     pub idle: Duration,
     /// A connection is closed after this many requests.
     pub requests: u64,
+    /// Also after a 429 or 5xx. APISIX's AI transport opens a new connection then, which lets a
+    /// load balancer behind the address choose anew.
+    pub after_errors: bool,
 }
 
 #[cfg(test)]

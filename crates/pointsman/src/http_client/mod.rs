@@ -198,7 +198,10 @@ impl Place<'_> {
                 idle: self.keepalive.idle.min(idle_of(response.headers())),
                 ..self.keepalive
             };
+            let is_error =
+                head.status == StatusCode::TOO_MANY_REQUESTS || head.status.is_server_error();
             let reusable = head.keep_alive
+                && (keepalive.after_errors || !is_error)
                 && keepalive.pool_size > 0
                 && !keepalive.idle.is_zero()
                 && flight.requests() < keepalive.requests;
@@ -323,4 +326,6 @@ pub(crate) fn refused(
 }
 
 /// Bytes that the head of a request to a target usually stays below, with a small prompt.
-const HEAD_BYTES_USUAL: usize = 2 << 10;
+///
+/// The allocator is quick up to 1 KiB.
+const HEAD_BYTES_USUAL: usize = 1000;
