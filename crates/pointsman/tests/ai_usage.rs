@@ -369,6 +369,23 @@ fn labels_can_be_disabled() {
     );
 }
 
+/// The value of a further label may be a client's: what is kept of it is short.
+#[test]
+fn values_of_further_labels_are_cut() {
+    let upstream = Upstream::named("a");
+    let document = multi(&[instance("a", upstream.address, "")], "");
+    let gateway = Gateway::start_with(Start {
+        document: &document,
+        prometheus: "metrics: {http_status: {extra_labels: [{team: $http_x_team}]}}",
+        ..Start::default()
+    });
+    let team = "t".repeat(200);
+    let headers = [("Content-Type", "application/json"), ("X-Team", &*team)];
+    let response = request(gateway.proxy, "POST", "/x", &headers, CHAT);
+    assert_eq!(response.status, 200);
+    gateway.metric(&["apisix_http_status{", &format!("team=\"{}\"", &team[..128])]);
+}
+
 /// G-198: further labels, own bounds, and the end of what is idle.
 #[test]
 fn the_shape_of_metrics_can_be_set() {

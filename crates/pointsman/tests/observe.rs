@@ -110,7 +110,7 @@ fn times_are_measured_in_every_outcome() {
     assert_eq!(line["response_source"], "apisix");
 }
 
-/// P-173, P-176, P-178, P-179, G-192, G-194
+/// P-173, P-176, P-178, P-179, G-192
 #[test]
 fn metrics_have_apisix_names_and_labels() {
     let upstream = Upstream::named("a");
@@ -172,6 +172,43 @@ fn metrics_have_apisix_names_and_labels() {
     post_json(gateway.proxy, "/x", &long);
     let cut = format!("request_llm_model=\"{}\"", "m".repeat(128));
     gateway.metric(&["apisix_http_status{", &cut]);
+}
+
+/// G-193 to G-196: who was refused, who was served, under the names of things, and each once.
+#[test]
+fn rejections_and_consumers_are_counted() {
+    let upstream = Upstream::named("a");
+    let gateway = Gateway::start(&format!(
+        "routes:\n\
+         - {{id: 1, uri: /keyed, plugins: {{key-auth: {{}}}}, upstream: &up {{nodes: {{\"{}\": 1}}}}}}\n\
+         - {{id: 2, name: n, uri: /named, plugins: {{prometheus: {{prefer_name: true}}}}, upstream: *up}}\n\
+         global_rules:\n- {{id: 1, plugins: {{prometheus: {{}}}}}}\n\
+         consumers:\n- {{username: alice, plugins: {{key-auth: {{key: sesame}}}}}}\n",
+        upstream.address
+    ));
+    assert_eq!(get(gateway.proxy, "/keyed", &[]).status, 401);
+    let key = [("apikey", "sesame")];
+    assert_eq!(get(gateway.proxy, "/keyed", &key).status, 200);
+    assert_eq!(get(gateway.proxy, "/named", &[]).status, 200);
+    gateway.wait_until_idle();
+    let page = gateway.metrics();
+    let statuses: Vec<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("apisix_http_status{"))
+        .collect();
+    let more = "request_type=\"traditional_http\",request_llm_model=\"\",llm_model=\"\"";
+    let expected = [
+        format!(
+            "code=\"200\",route=\"1\",matched_uri=\"/keyed\",matched_host=\"\",service=\"\",consumer=\"alice\",node=\"127.0.0.1\",{more},response_source=\"upstream\"}} 1"
+        ),
+        format!(
+            "code=\"200\",route=\"n\",matched_uri=\"/named\",matched_host=\"\",service=\"\",consumer=\"\",node=\"127.0.0.1\",{more},response_source=\"upstream\"}} 1"
+        ),
+        format!(
+            "code=\"401\",route=\"1\",matched_uri=\"/keyed\",matched_host=\"\",service=\"\",consumer=\"\",node=\"\",{more},response_source=\"apisix\"}} 1"
+        ),
+    ];
+    assert_eq!(statuses, expected);
 }
 
 /// P-169 to P-172, B-133, G-199, G-201, G-203, G-205: what loggers write.

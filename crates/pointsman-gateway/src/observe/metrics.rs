@@ -15,6 +15,7 @@ use std::{
 
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
+pub(crate) use self::render::has_label;
 pub use self::{
     families::MetricOptions,
     render::{Family, Owner, Sample},

@@ -184,14 +184,18 @@ fn node(exchange: &Exchange) -> &str {
     address.rsplit_once(':').map_or(address, |(host, _)| host)
 }
 
-/// A model's name as a label: at most 128 bytes.
+/// A model's name as a label.
 fn model(name: Option<&str>) -> &str {
-    let name = name.unwrap_or_default();
-    let mut end = name.len().min(MODEL_BYTES_MAX);
-    while !name.is_char_boundary(end) {
+    cut(name.unwrap_or_default())
+}
+
+/// What is kept of a value that clients choose.
+pub(super) fn cut(value: &str) -> &str {
+    let mut end = value.len().min(VALUE_BYTES_MAX);
+    while !value.is_char_boundary(end) {
         end -= 1;
     }
-    &name[..end]
+    &value[..end]
 }
 
 /// Labels of `llm_active_connections`.
@@ -357,5 +361,5 @@ impl Counts {
     }
 }
 
-/// What APISIX keeps of a model's name.
-const MODEL_BYTES_MAX: usize = 128;
+/// What APISIX keeps of a model's name, and we of everything that clients choose.
+const VALUE_BYTES_MAX: usize = 128;

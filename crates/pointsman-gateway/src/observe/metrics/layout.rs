@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use super::families::cut;
 use crate::{config::settings::PrometheusSettings, exchange::Exchange, template::Template};
 
 /// Bounds, further labels and lifetimes of the process's metrics.
@@ -54,10 +55,13 @@ impl Layout {
     }
 
     /// The values of all further labels for one request; nothing is allocated if there are none.
+    ///
+    /// A client may send what it likes for them, and a series keeps it: so the number of series is
+    /// bounded ([`super::SERIES_MAX`]), and so is the length of a value.
     pub(super) fn values(&self, exchange: &Exchange) -> Box<[String]> {
         self.templates
             .iter()
-            .map(|template| template.render(exchange).text)
+            .map(|template| cut(&template.render(exchange).text).to_owned())
             .collect()
     }
 

@@ -111,6 +111,26 @@ struct RequestFamily {
     labels: &'static [(&'static str, Label)],
 }
 
+/// Whether samples of `metric` (without prefix) have a label of that name anyhow. A name that
+/// stands twice makes scrapers refuse the whole page.
+pub(crate) fn has_label(metric: &str, label: &str) -> bool {
+    let families = [
+        &HTTP_STATUS,
+        &HTTP_LATENCY,
+        &BANDWIDTH,
+        &LLM_LATENCY,
+        &PROMPT_TOKENS,
+        &COMPLETION_TOKENS,
+        &PROMPT_DIST,
+        &COMPLETION_DIST,
+        &ACTIVE,
+    ];
+    let of_metric = families.iter().filter(|family| family.name == metric);
+    let mut own = of_metric.flat_map(|family| family.labels);
+    let has_type = matches!(metric, "http_latency" | "bandwidth" | "llm_latency");
+    label == "le" || (label == "type" && has_type) || own.any(|(name, _)| *name == label)
+}
+
 /// Where a label's value comes from.
 #[derive(Clone, Copy)]
 enum Label {

@@ -5,9 +5,12 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::Value;
 
 use super::{Reader, Section};
-use crate::config::{
-    settings::{MetricSettings, PrometheusSettings},
-    text,
+use crate::{
+    config::{
+        settings::{MetricSettings, PrometheusSettings},
+        text,
+    },
+    observe::metrics::has_label,
 };
 
 impl Reader<'_> {
@@ -64,7 +67,7 @@ impl Reader<'_> {
             };
             let mut settings = MetricSettings::default();
             if let Some((path, value)) = section.take("extra_labels") {
-                settings.extra_labels = self.extra_labels(&path, &value);
+                settings.extra_labels = self.extra_labels(metric, &path, &value);
             }
             let seconds = self.number(&mut section, "expire");
             settings.expire = seconds
@@ -77,8 +80,8 @@ impl Reader<'_> {
         all
     }
 
-    fn extra_labels(&mut self, path: &str, value: &Value) -> Vec<(String, String)> {
-        let mut labels = Vec::new();
+    fn extra_labels(&mut self, metric: &str, path: &str, value: &Value) -> Vec<(String, String)> {
+        let mut labels: Vec<(String, String)> = Vec::new();
         let Some(list) = value.as_array() else {
             self.wrong_type(path, "a list of `name: $variable`", value);
             return labels;
@@ -90,7 +93,10 @@ impl Reader<'_> {
                 continue;
             };
             for (name, value) in map {
+                let is_taken =
+                    has_label(metric, name) || labels.iter().any(|(known, _)| known == name);
                 match value.as_str() {
+                    _ if is_taken => self.error(&path, format!("{metric} has a label `{name}`")),
                     Some(value) if is_label(name) => labels.push((name.clone(), value.to_owned())),
                     Some(_) => self.error(&path, format!("`{name}` is not the name of a label")),
                     None => self.wrong_type(&path, "a text such as `$http_x_team`", value),
@@ -157,6 +163,18 @@ mod tests {
                 "$http_x_team",
             ),
             ("metrics: {http_status: {extra_labels: {a: $b}}}", "a list"),
+            (
+                "metrics: {http_status: {extra_labels: [{code: $a}]}}",
+                "http_status has a label `code`",
+            ),
+            (
+                "metrics: {http_latency: {extra_labels: [{le: $a}]}}",
+                "http_latency has a label `le`",
+            ),
+            (
+                "metrics: {bandwidth: {extra_labels: [{a: $a}, {a: $b}]}}",
+                "extra_labels.1: bandwidth has a label `a`",
+            ),
         ] {
             let found = messages(text);
             assert!(
