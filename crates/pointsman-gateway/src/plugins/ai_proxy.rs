@@ -5,6 +5,7 @@
 //! other. `ai-proxy` is a pool of one instance that is never retried.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -322,20 +323,18 @@ fn refuse_body(error: &BodyError) -> Reply {
 }
 
 /// `base`, in which `over` wins the keys that both have: with all of its values, at the place
-/// where the key stood first.
+/// where the key stood first. Clients decide how many pairs there are, so each is looked at once.
 fn laid_over(base: &[(String, String)], over: &[(String, String)]) -> Vec<(String, String)> {
-    let of = |list: &[(String, String)], key: &str| {
-        let same = list.iter().filter(|(k, _)| k == key);
-        same.cloned().collect::<Vec<_>>()
-    };
-    let mut laid: Vec<(String, String)> = Vec::new();
+    let mut winners: HashMap<&str, Vec<&(String, String)>> = HashMap::new();
+    for pair in over {
+        winners.entry(&pair.0).or_default().push(pair);
+    }
+    let mut laid = Vec::with_capacity(base.len() + over.len());
     for pair in base.iter().chain(over) {
-        let seen = laid.iter().any(|(key, _)| *key == pair.0);
-        let winners = of(over, &pair.0);
-        match (seen, winners.is_empty()) {
-            (false, false) => laid.extend(winners),
-            (_, true) => laid.push(pair.clone()),
-            (true, false) => {}
+        match winners.get_mut(pair.0.as_str()) {
+            // The second time there is nothing left to take.
+            Some(values) => laid.extend(std::mem::take(values).into_iter().cloned()),
+            None => laid.push(pair.clone()),
         }
     }
     laid
@@ -360,4 +359,60 @@ pub(crate) fn encode_query(pairs: &[(String, String)]) -> String {
         })
         .collect();
     encoded.join("&")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn check(base: &[(&str, &str)], over: &[(&str, &str)], expected: &[(&str, &str)]) {
+        let owned = |pairs: &[(&str, &str)]| {
+            let pairs = pairs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+            pairs.collect::<Vec<_>>()
+        };
+        let laid = laid_over(&owned(base), &owned(over));
+        assert_eq!(laid, owned(expected), "{base:?} {over:?}");
+    }
+
+    #[test]
+    fn one_query_is_laid_over_another() {
+        check(&[], &[], &[]);
+        check(&[("a", "1"), ("a", "2")], &[], &[("a", "1"), ("a", "2")]);
+        check(
+            &[],
+            &[("a", "1"), ("b", "2"), ("a", "3")],
+            &[("a", "1"), ("a", "3"), ("b", "2")],
+        );
+        check(
+            &[("a", "1"), ("b", "2"), ("a", "3"), ("c", "4"), ("c", "5")],
+            &[("d", "6"), ("a", "7"), ("", "8"), ("a", "9"), ("d", "")],
+            &[
+                ("a", "7"),
+                ("a", "9"),
+                ("b", "2"),
+                ("c", "4"),
+                ("c", "5"),
+                ("d", "6"),
+                ("d", ""),
+                ("", "8"),
+            ],
+        );
+    }
+
+    /// A client sends as many pairs as fit into its URL. Work that grows with their square would
+    /// take minutes here, and each of them a worker's whole time.
+    #[test]
+    fn a_query_of_very_many_pairs_takes_no_time() {
+        for key in [|_| String::from("a"), |n: usize| n.to_string()] {
+            let over: Vec<_> = (0..100_000).map(|n| (key(n), String::new())).collect();
+            let (done, is_done) = mpsc::channel();
+            std::thread::spawn(move || done.send(laid_over(&over, &over).len()));
+            let laid = is_done.recv_timeout(Duration::from_secs(20));
+            assert_eq!(laid, Ok(100_000), "in time");
+        }
+    }
 }
