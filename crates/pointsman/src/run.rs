@@ -469,13 +469,14 @@ struct Reloader {
 }
 
 impl Reloader {
-    fn reload(&mut self) {
+    /// Puts the document in force if it has changed; says whether it had.
+    fn reload(&mut self) -> bool {
         let text = match self.document.read_if_changed() {
             Ok(Some(text)) => text,
-            Ok(None) => return,
+            Ok(None) => return false,
             Err(error) => {
                 tracing::error!("configuration refused, the last one stays in force: {error}");
-                return;
+                return true;
             }
         };
         let previous = self.state.snapshot();
@@ -492,6 +493,7 @@ impl Reloader {
                 self.document.path().display()
             ),
         }
+        true
     }
 }
 
@@ -516,7 +518,9 @@ async fn until_signal(
         tokio::select! {
             () = stop.as_mut() => return Ok(()),
             () = ended.as_mut() => return Ok(()),
-            _ = hangup.recv() => reloader.reload(),
+            _ = hangup.recv() => if !reloader.reload() {
+                tracing::info!("SIGHUP: the configuration has not changed");
+            },
             _ = look.tick() => if reloader.document.looks_changed() {
                 tokio::time::sleep(SETTLE).await;
                 reloader.reload();
