@@ -30,6 +30,8 @@ pub enum BodyError {
         /// Byte offset of it.
         offset: usize,
     },
+    /// The outermost object has more members than [`MEMBERS_MAX`].
+    TooManyMembers(usize),
     /// A key that must be unambiguous appears twice: what is authorised and what is served could
     /// differ.
     Repeated(&'static str),
@@ -40,6 +42,10 @@ impl std::fmt::Display for BodyError {
         match self {
             Self::Empty => f.write_str("the request body is empty"),
             Self::Malformed { message, offset } => write!(f, "{message} at byte {offset}"),
+            Self::TooManyMembers(count) => write!(
+                f,
+                "the request body has {count} members, more than the {MEMBERS_MAX} that are allowed"
+            ),
             Self::Repeated(key) => {
                 write!(
                     f,
@@ -58,10 +64,13 @@ impl RequestBody {
         if bytes.is_empty() {
             return Err(BodyError::Empty);
         }
-        let outline = json::outline(&bytes).map_err(|e| BodyError::Malformed {
+        let outline = json::outline(&bytes, MEMBERS_MAX).map_err(|e| BodyError::Malformed {
             message: e.what,
             offset: e.offset,
         })?;
+        if outline.member_count > MEMBERS_MAX {
+            return Err(BodyError::TooManyMembers(outline.member_count));
+        }
         if outline.kind == Kind::Other && bytes.trim_ascii() == b"false" {
             // APISIX 3.18 takes a bare `false` for a failed parse.
             return Err(BodyError::Malformed {
@@ -97,16 +106,7 @@ impl RequestBody {
     pub fn model(&self) -> Option<Cow<'_, str>> {
         let value = self.member("model")?;
         match value.first()? {
-            b'"' => {
-                let inside = &value[1..value.len() - 1];
-                if inside.is_empty() {
-                    return None;
-                }
-                if inside.contains(&b'\\') {
-                    return json::unescape(inside).map(Cow::Owned);
-                }
-                std::str::from_utf8(inside).ok().map(Cow::Borrowed)
-            }
+            b'"' => json::text(value).filter(|model| !model.is_empty()),
             b'-' | b'0'..=b'9' => std::str::from_utf8(value).ok().map(Cow::Borrowed),
             b'{' | b'[' => Some(Cow::Borrowed("<non-scalar>")),
             _ => None,
@@ -166,6 +166,10 @@ impl RequestBody {
     }
 }
 
+/// The most members that the outermost object may have: requests have a few dozen, and each is
+/// noted in more bytes than it takes to send one.
+pub const MEMBERS_MAX: usize = 4096;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,10 +194,31 @@ mod tests {
     }
 
     #[test]
+    fn there_are_only_so_many_members() {
+        let body = |count: usize| {
+            let members = vec![r#""\u0061":0"#; count - 1].join(",");
+            parse(&format!(r#"{{{members},"model":"m"}}"#))
+        };
+        let most = body(MEMBERS_MAX).expect("as many as there may be");
+        assert_eq!(most.model().as_deref(), Some("m"));
+        assert_eq!(most.member("a"), Some(&b"0"[..]));
+        let error = body(MEMBERS_MAX + 1).expect_err("one more");
+        assert_eq!(error, BodyError::TooManyMembers(MEMBERS_MAX + 1));
+        assert!(error.to_string().contains("4097 members"), "{error}");
+        // Further in there may be any number.
+        let inside = vec![r#""":0"#; MEMBERS_MAX + 1].join(",");
+        assert!(parse(&format!(r#"{{"x":{{{inside}}}}}"#)).is_ok());
+    }
+
+    #[test]
     fn models_are_texts() {
         let model = |text: &str| parse(text).expect("valid").model().map(Cow::into_owned);
         assert_eq!(model(r#"{"model":"a\"b"}"#).as_deref(), Some("a\"b"));
         assert_eq!(model(r#"{"model":5}"#).as_deref(), Some("5"));
+        assert_eq!(
+            model(r#"{"model":"gpt\ud83d-4"}"#).as_deref(),
+            Some("gpt\u{fffd}-4")
+        );
         assert_eq!(model(r#"{"model":""}"#), None);
         assert_eq!(model(r#"{"model":null}"#), None);
         assert_eq!(model(r#"{"model":[1]}"#).as_deref(), Some("<non-scalar>"));

@@ -7,8 +7,12 @@
 mod scan;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::ops::Range;
+
+pub use self::text::readable;
+pub(crate) use self::text::{says, text};
 
 /// Text that is not JSON, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,14 +39,9 @@ impl Member {
     #[inline]
     pub(crate) fn is(&self, text: &[u8], name: &str) -> bool {
         if self.escaped {
-            return self.is_once_unescaped(text, name);
+            return text::says_escaped(&text[self.key.clone()], name);
         }
         self.key.len() == name.len() && text[self.key.clone()] == *name.as_bytes()
-    }
-
-    #[cold]
-    fn is_once_unescaped(&self, text: &[u8], name: &str) -> bool {
-        unescape(&text[self.key.clone()]).is_some_and(|key| key == name)
     }
 }
 
@@ -65,23 +64,50 @@ pub(crate) enum Kind {
 pub(crate) struct Outline {
     /// What it is.
     pub(crate) kind: Kind,
-    /// Members, if it is an object.
+    /// Members, if it is an object: as many as were asked for.
     pub(crate) members: Vec<Member>,
+    /// How many members there are.
+    pub(crate) member_count: usize,
     /// Offset of the closing brace, if it is an object.
     pub(crate) end: usize,
 }
 
-/// Checks all of `text` and notes the outermost members.
-pub(crate) fn outline(text: &[u8]) -> Result<Outline, Invalid> {
-    let mut members = Vec::with_capacity(8);
-    let (kind, end) = visit(text, |member| members.push(member))?;
-    Ok(Outline { kind, members, end })
+/// Checks all of `text` and notes the first `members_max` of the outermost members. A member in
+/// the text may be much smaller than the note of it.
+pub(crate) fn outline(text: &[u8], members_max: usize) -> Result<Outline, Invalid> {
+    let mut members = Vec::with_capacity(8.min(members_max));
+    let mut member_count = 0;
+    let note = |member| {
+        if member_count < members_max {
+            members.push(member);
+        }
+        member_count += 1;
+    };
+    let (kind, end) = walk(text, REQUEST_DEPTH_MAX, note)?;
+    Ok(Outline {
+        kind,
+        members,
+        member_count,
+        end,
+    })
 }
 
 /// Checks all of `text` and shows the outermost members to `member`, in order. Returns what the
 /// outermost value is, and the offset of its closing brace if it is an object.
 pub(crate) fn visit(text: &[u8], member: impl FnMut(Member)) -> Result<(Kind, usize), Invalid> {
-    let mut walk = Walk { text, at: 0 };
+    walk(text, DEPTH_MAX, member)
+}
+
+fn walk(
+    text: &[u8],
+    depth_max: usize,
+    member: impl FnMut(Member),
+) -> Result<(Kind, usize), Invalid> {
+    let mut walk = Walk {
+        text,
+        at: 0,
+        depth_max,
+    };
     walk.space();
     let start = walk.at;
     let kind = match walk.peek() {
@@ -117,45 +143,51 @@ pub(crate) fn visit(text: &[u8], member: impl FnMut(Member)) -> Result<(Kind, us
 pub fn value_at(text: &[u8], path: impl IntoIterator<Item = impl AsRef<str>>) -> Option<&[u8]> {
     let mut value = text;
     for key in path {
-        let mut found = None;
-        visit(value, |member| {
-            if member.is(value, key.as_ref()) {
-                found = Some(member.value);
-            }
-        })
-        .ok()?;
-        value = &value[found?];
+        let [found] = members(value, [key.as_ref()])?;
+        value = found?;
     }
     Some(value)
 }
 
-/// The items of an array, as places in `text`.
-pub(crate) fn items(text: &[u8]) -> Vec<Range<usize>> {
-    let mut items = Vec::new();
-    let mut walk = Walk { text, at: 0 };
-    walk.space();
-    if walk.peek() == Some(b'[') {
-        // The text was checked before; an error only ends the list.
-        let _ = walk.array(0, |item| items.push(item));
-    }
-    items
+/// The values of the members `names` of the JSON object `text`, as they stand there; of a
+/// repeated one the last. `None` when `text` is not a JSON object.
+pub(crate) fn members<'a, const N: usize>(
+    text: &'a [u8],
+    names: [&str; N],
+) -> Option<[Option<&'a [u8]>; N]> {
+    let mut found = [None; N];
+    let (kind, _) = visit(text, |member| {
+        if let Some(at) = names.iter().position(|name| member.is(text, name)) {
+            found[at] = Some(&text[member.value]);
+        }
+    })
+    .ok()?;
+    (kind == Kind::Object).then_some(found)
 }
 
-/// The text that stands between quotes.
-pub(crate) fn unescape(inside: &[u8]) -> Option<String> {
-    if !inside.contains(&b'\\') {
-        return std::str::from_utf8(inside).ok().map(str::to_owned);
+/// Whether `text` is an array that is not empty.
+pub(crate) fn has_items(text: &[u8]) -> bool {
+    visit(text, drop).is_ok_and(|(kind, _)| kind == Kind::Array { empty: false })
+}
+
+/// Shows the items of the array `text` to `item`, in order. Of a text that is something else, or
+/// is wrong from some place on, it shows what there is before that.
+pub(crate) fn items<'a>(text: &'a [u8], mut item: impl FnMut(&'a [u8])) {
+    let mut walk = Walk {
+        text,
+        at: 0,
+        depth_max: DEPTH_MAX,
+    };
+    walk.space();
+    if walk.peek() == Some(b'[') {
+        let _ = walk.array(0, |place| item(&text[place]));
     }
-    let mut quoted = Vec::with_capacity(inside.len() + 2);
-    quoted.push(b'"');
-    quoted.extend_from_slice(inside);
-    quoted.push(b'"');
-    serde_json::from_slice(&quoted).ok()
 }
 
 struct Walk<'a> {
     text: &'a [u8],
     at: usize,
+    depth_max: usize,
 }
 
 impl Walk<'_> {
@@ -177,7 +209,7 @@ impl Walk<'_> {
     }
 
     fn value(&mut self, depth: usize) -> Result<(), Invalid> {
-        if depth > DEPTH_MAX {
+        if depth > self.depth_max {
             return Err(self.invalid("nested too deeply"));
         }
         match self.peek() {
@@ -357,5 +389,9 @@ impl Walk<'_> {
     }
 }
 
-/// Levels of nesting; beyond them a text is refused rather than recursed into.
-const DEPTH_MAX: usize = 128;
+/// Levels of nesting below the outermost; beyond them a client's text is refused rather than
+/// recursed into. As many as `serde_json` takes, for whatever reads a part of it later.
+const REQUEST_DEPTH_MAX: usize = 126;
+/// The same for what others wrote. A response may hold a whole request further in (Responses
+/// echoes `tools` and `metadata`), and must be readable for all that.
+const DEPTH_MAX: usize = 256;

@@ -29,10 +29,10 @@ mod shape;
 mod stream;
 mod usage;
 
-pub use body::{BodyError, RequestBody};
+pub use body::{BodyError, MEMBERS_MAX, RequestBody};
 pub use endpoint::{Endpoint, EndpointError, query_pairs};
 pub use error::error_body;
-pub use json::value_at;
+pub use json::{readable, value_at};
 pub use protocol::{Protocol, detect, is_streaming};
 pub use provider::{Binding, PathChoice, Provider, Unsupported, bind};
 pub use response::{Capture, ResponseFacts, read_response};

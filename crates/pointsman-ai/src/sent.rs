@@ -4,8 +4,9 @@
 //! Logs tell of a few members only. So shaping notes what it did to those, and the body that went
 //! out is never read again.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
-use serde_json::Value;
 
 use crate::{Protocol, RequestBody, json};
 
@@ -34,23 +35,22 @@ pub struct Sent<'a> {
 impl<'a> Sent<'a> {
     /// How many `tools` it declares.
     pub fn tool_count(&self) -> usize {
-        self.member("tools")
-            .map_or(0, |tools| json::items(tools).len())
+        let mut count = 0;
+        json::items(self.member("tools").unwrap_or_default(), |_| count += 1);
+        count
     }
 
     /// Who it says it is for: `safety_identifier` or `user`, or Anthropic's `metadata.user_id`.
     pub fn end_user_id(&self, protocol: Protocol) -> Option<String> {
-        let text = |value: &[u8]| serde_json::from_slice::<String>(value).ok();
-        match protocol {
+        let value = match protocol {
             Protocol::AnthropicMessages => {
-                let metadata: Value = serde_json::from_slice(self.member("metadata")?).ok()?;
-                metadata.get("user_id")?.as_str().map(str::to_owned)
+                json::value_at(self.member("metadata")?, ["user_id"]).and_then(json::text)
             }
-            _ => self
-                .member("safety_identifier")
-                .and_then(text)
-                .or_else(|| self.member("user").and_then(text)),
-        }
+            _ => ["safety_identifier", "user"]
+                .iter()
+                .find_map(|name| self.member(name).and_then(json::text)),
+        };
+        value.map(Cow::into_owned)
     }
 
     fn member(&self, name: &str) -> Option<&'a [u8]> {
@@ -122,6 +122,25 @@ mod tests {
             &[("metadata", Some(r#"{"user_id":"b"}"#))],
             anthropic,
             (0, Some("b")),
+        );
+    }
+    /// What no parser takes is still only a part of the body, and hides nothing of the rest.
+    #[test]
+    fn half_a_surrogate_pair_hides_nothing() {
+        let anthropic = |text: &str, user| check(text, &[], Protocol::AnthropicMessages, (0, user));
+        anthropic(
+            r#"{"metadata":{"a":"\ud83d","b":1e999,"user_id":"alice"}}"#,
+            Some("alice"),
+        );
+        anthropic(r#"{"metadata":{"user_id":"al\ud83d"}}"#, Some("al\u{fffd}"));
+        anthropic(r#"{"metadata":{"user_id":5}}"#, None);
+        anthropic(r#"{"metadata":[]}"#, None);
+        anthropic("{}", None);
+        check(
+            r#"{"tools":["\ud83d",1e999],"safety_identifier":null,"user":"\ude80"}"#,
+            &[],
+            Protocol::OpenaiChat,
+            (2, Some("\u{fffd}")),
         );
     }
 }

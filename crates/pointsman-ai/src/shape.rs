@@ -5,7 +5,7 @@
 //! seeing what the earlier ones did: stream options, `options`, token limit, `request_body`,
 //! removal of the model. Values are serialised once, when the configuration is compiled.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -257,19 +257,16 @@ impl<'a> Edits<'a> {
 /// `current` with `patch` merged in, or `None` when nothing changes. Object onto object merges
 /// member by member; anything else replaces, and only when forced.
 fn merged(current: &[u8], patch: &Value, force: bool) -> Option<Vec<u8>> {
-    let outline = json::outline(current).ok()?;
+    let (kind, _) = json::visit(current, drop).ok()?;
     match patch {
-        Value::Object(patch) if outline.kind == Kind::Object => {
+        Value::Object(patch) if kind == Kind::Object => {
             let mut text = current.to_vec();
             let mut changed = false;
             for (key, value) in patch {
-                let place = json::outline(&text).ok()?;
-                let found = place.members.iter().rfind(|m| m.is(&text, key));
-                let new = match found {
-                    None => Some(with_member(&text, key, &encode(value))),
-                    Some(member) => merged(&text[member.value.clone()], value, force).map(|new| {
-                        [&text[..member.value.start], &new, &text[member.value.end..]].concat()
-                    }),
+                let new = match Place::of(&text, key)? {
+                    Place::Value(place) => merged(&text[place.clone()], value, force)
+                        .map(|new| [&text[..place.start], &new, &text[place.end..]].concat()),
+                    Place::New { .. } => Some(with_member(&text, key, &encode(value))),
                 };
                 if let Some(new) = new {
                     text = new;
@@ -285,37 +282,45 @@ fn merged(current: &[u8], patch: &Value, force: bool) -> Option<Vec<u8>> {
 
 /// The object `text` with `key` set to `value`.
 fn with_member(text: &[u8], key: &str, value: &[u8]) -> Vec<u8> {
-    let Ok(outline) = json::outline(text) else {
-        return text.to_vec();
-    };
-    let found = outline.members.iter().rfind(|member| member.is(text, key));
-    if let Some(member) = found {
-        return [
-            &text[..member.value.start],
-            value,
-            &text[member.value.end..],
-        ]
-        .concat();
+    match Place::of(text, key) {
+        None => text.to_vec(),
+        Some(Place::Value(place)) => [&text[..place.start], value, &text[place.end..]].concat(),
+        Some(Place::New { at, is_first }) => {
+            let comma: &[u8] = if is_first { b"" } else { b"," };
+            let key = Value::from(key).to_string();
+            let (before, after) = text.split_at(at);
+            [before, comma, key.as_bytes(), b":", value, after].concat()
+        }
     }
-    let comma: &[u8] = if outline.members.is_empty() {
-        b""
-    } else {
-        b","
-    };
-    let end = outline
-        .members
-        .last()
-        .map_or(outline.end, |last| last.value.end);
-    let key = Value::from(key).to_string();
-    [
-        &text[..end],
-        comma,
-        key.as_bytes(),
-        b":",
-        value,
-        &text[end..],
-    ]
-    .concat()
+}
+
+/// Where a member of an object is, or would be.
+enum Place {
+    /// Its value is here; of several the last.
+    Value(Range<usize>),
+    /// There is none yet.
+    New { at: usize, is_first: bool },
+}
+
+impl Place {
+    /// The place of `key` in `text`; `None` when that is not JSON.
+    fn of(text: &[u8], key: &str) -> Option<Self> {
+        let (mut found, mut last) = (None, None);
+        let (_, end) = json::visit(text, |member| {
+            last = Some(member.value.end);
+            if member.is(text, key) {
+                found = Some(member.value);
+            }
+        })
+        .ok()?;
+        Some(match found {
+            Some(value) => Self::Value(value),
+            None => Self::New {
+                at: last.unwrap_or(end),
+                is_first: last.is_none(),
+            },
+        })
+    }
 }
 
 fn encode(value: &Value) -> Bytes {

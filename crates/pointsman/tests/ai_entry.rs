@@ -351,3 +351,63 @@ fn three_requests_use_one_connection() {
     }
     assert_eq!(upstream.connections(), 1);
 }
+
+/// A body is not turned into something many times its size, whatever it is made of.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_is_in_proportion_to_the_body() {
+    let upstream = Upstream::named("a");
+    let gateway = Gateway::start(&single("openai", upstream.address, ""));
+    let numbers = vec!["0"; 4 << 20].join(",");
+    let members = vec![r#""":0"#; 2 << 20].join(",");
+    let before = gateway.peak_memory_kib();
+    let mut sent = 0;
+    let mut send = |path: &str, body: String, status| {
+        assert_eq!(post_json(gateway.proxy, path, &body).status, status);
+        // The log reads the body once more.
+        sent += 1;
+        gateway.access_log(sent);
+        let grown = gateway.peak_memory_kib() - before;
+        let size = body.len() as u64 / 1024;
+        assert!(grown < 5 * size, "{path}: {size} KiB, now {grown} KiB more");
+    };
+    let asked = r#""model":"m","messages":[]"#;
+    send(
+        "/v1/messages",
+        format!("{{{asked},\"metadata\":{{\"a\":[{numbers}]}}}}"),
+        400,
+    );
+    send("/x", format!("{{{asked},\"tools\":[{numbers}]}}"), 200);
+    send("/x", format!("{{{asked},{members}}}"), 400);
+    send(
+        "/x",
+        format!("{{{asked},\"stream\":true,\"stream_options\":{{{members}}}}}"),
+        200,
+    );
+    // The upstream has what it was sent.
+    assert!(
+        upstream
+            .last()
+            .text()
+            .ends_with(r#","include_usage":true}}"#)
+    );
+}
+
+/// A body of more members than anyone needs is refused, and the answer says so.
+#[test]
+fn a_body_of_very_many_members_is_refused() {
+    let upstream = Upstream::named("a");
+    let gateway = Gateway::start(&single("openai", upstream.address, ""));
+    let members = vec![r#""":0"#; 5000].join(",");
+    let response = post_json(
+        gateway.proxy,
+        "/x",
+        &format!("{{\"messages\":[],{members}}}"),
+    );
+    assert_eq!(response.status, 400);
+    assert_eq!(
+        response.json()["message"],
+        "the request body has 5001 members, more than the 4096 that are allowed"
+    );
+    assert_eq!(upstream.hits(), 0);
+}

@@ -317,7 +317,7 @@ fn refuse_body(error: &BodyError) -> Reply {
     let text = match error {
         BodyError::Empty => "could not get body: request body is empty".to_owned(),
         BodyError::Malformed { .. } => format!("could not parse JSON request body: {error}"),
-        BodyError::Repeated(_) => error.to_string(),
+        BodyError::TooManyMembers(_) | BodyError::Repeated(_) => error.to_string(),
     };
     Reply::json(StatusCode::BAD_REQUEST, json!({ "message": text }))
 }
