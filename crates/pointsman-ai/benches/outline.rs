@@ -1,6 +1,6 @@
-//! What it costs to check a request body and to note its members, in microseconds: the least of
-//! many rounds, which on a busy machine is the one that nothing disturbed. Prints figures and
-//! judges nothing.
+//! What it costs to check a request body and to note its members, and to read a stream in
+//! passing, in microseconds: the least of many rounds, which on a busy machine is the one that
+//! nothing disturbed. Prints figures and judges nothing.
 
 #![expect(clippy::print_stdout, reason = "the figures are the output")]
 #![expect(
@@ -11,9 +11,34 @@
 use std::{hint::black_box, time::Instant};
 
 use bytes::Bytes;
-use pointsman_ai::RequestBody;
+use pointsman_ai::{Capture, Protocol, RequestBody, StreamMeter};
 
 fn main() {
+    bodies();
+    streams();
+}
+
+fn streams() {
+    let stream = format!("data: {CHUNK}\n\n").repeat(1000);
+    for (name, capture) in [
+        ("1000 deltas", Capture::Nothing),
+        ("1000 deltas and text", Capture::Text),
+    ] {
+        let least = (0..200).map(|_| {
+            let began = Instant::now();
+            let mut meter = StreamMeter::new(Protocol::OpenaiChat, capture);
+            for event in stream.as_bytes().chunks(CHUNK.len() + 8) {
+                meter.push(black_box(event));
+            }
+            black_box(meter.finish());
+            began.elapsed()
+        });
+        let micros = least.min().unwrap_or_default().as_secs_f64() * 1e6;
+        println!("{name:20} {:7} B {micros:8.2} µs", stream.len());
+    }
+}
+
+fn bodies() {
     for (name, text) in [
         ("prose, escapes, CJK", TEXT),
         ("ASCII only", ASCII),
@@ -47,6 +72,8 @@ fn request(size: usize, text: &str) -> Vec<u8> {
     body.extend_from_slice(br#""}]}"#);
     body
 }
+
+const CHUNK: &str = r#"{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"bench-small","choices":[{"index":0,"delta":{"content":" signal"},"finish_reason":null}],"usage":null}"#;
 
 /// As the comparison with nginx sends it (`bench/src/payload.rs`).
 const TEXT: &str = concat!(

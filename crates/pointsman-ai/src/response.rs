@@ -1,13 +1,13 @@
 //! What a whole response says of itself: usage, tool calls, text.
 
-use std::sync::LazyLock;
+use std::{borrow::Cow, sync::LazyLock};
 
 use memchr::memmem::Finder;
-use serde_json::Value;
 
 use crate::{
     Protocol, Usage,
-    json::{self, Kind},
+    json::{self, items, value_at},
+    stream::meter::is_of_type,
     usage::Total,
 };
 
@@ -40,73 +40,53 @@ pub fn read_response(protocol: Protocol, body: &[u8], capture: Capture) -> Optio
         Protocol::AnthropicMessages => Some(("content", &TOOL_USE)),
         Protocol::OpenaiEmbeddings | Protocol::BedrockConverse | Protocol::Passthrough => None,
     };
-    // The last member of a name counts, as parsers have it.
-    let (mut usage, mut content) = (None, None);
-    let (kind, _) = json::visit(body, |member| {
-        if member.is(body, "usage") {
-            usage = Some(member.value);
-        } else if sought.is_some_and(|(name, _)| member.is(body, name)) {
-            content = Some(member.value);
-        }
-    })
-    .ok()?;
-    if kind != Kind::Object {
-        return None;
-    }
-    let usage = usage.and_then(|place| Usage::read(protocol, &body[place], Total::Summed));
+    let name = sought.map_or("", |(name, _)| name);
+    let [usage, content] = json::members(body, ["usage", name])?;
+    let usage = usage.and_then(|usage| Usage::read(protocol, usage, Total::Summed));
     let Some((_, sign)) = sought else {
         return Some(ResponseFacts {
             usage,
             ..ResponseFacts::default()
         });
     };
-    let raw = content.map(|place| &body[place]).unwrap_or_default();
-    // The content is only parsed when there is something in it to find.
-    let wanted = capture == Capture::Text || sign.find(raw).is_some();
-    let content: Value = if wanted {
-        serde_json::from_slice(raw).unwrap_or_default()
-    } else {
-        Value::Null
-    };
-    let items = content.as_array().map(Vec::as_slice).unwrap_or_default();
+    let content = content.unwrap_or_default();
+    // The content is only looked into when there is something in it to find.
+    let mut has_tool_calls = false;
+    if sign.find(content).is_some() {
+        items(content, |item| has_tool_calls |= calls_tool(protocol, item));
+    }
     Some(ResponseFacts {
         usage,
-        has_tool_calls: items.iter().any(|item| calls_tool(protocol, item)),
-        text: (capture == Capture::Text).then(|| text_of(protocol, items)),
+        has_tool_calls,
+        text: (capture == Capture::Text).then(|| text_of(protocol, content)),
     })
 }
 
-fn calls_tool(protocol: Protocol, item: &Value) -> bool {
+fn calls_tool(protocol: Protocol, item: &[u8]) -> bool {
     match protocol {
-        Protocol::OpenaiChat => item
-            .pointer("/message/tool_calls")
-            .and_then(Value::as_array)
-            .is_some_and(|calls| !calls.is_empty()),
-        Protocol::OpenaiResponses => item["type"] == "function_call",
-        Protocol::AnthropicMessages => item["type"] == "tool_use",
+        Protocol::OpenaiChat => {
+            value_at(item, ["message", "tool_calls"]).is_some_and(json::has_items)
+        }
+        Protocol::OpenaiResponses => is_of_type(item, "function_call"),
+        Protocol::AnthropicMessages => is_of_type(item, "tool_use"),
         _ => false,
     }
 }
 
-/// The texts of a response, joined with one blank.
-fn text_of(protocol: Protocol, items: &[Value]) -> String {
-    let mut texts: Vec<&str> = Vec::new();
-    for item in items {
-        match protocol {
-            Protocol::OpenaiChat => {
-                texts.extend(item.pointer("/message/content").and_then(Value::as_str));
-            }
-            Protocol::OpenaiResponses => {
-                let parts = item["content"]
-                    .as_array()
-                    .map(Vec::as_slice)
-                    .unwrap_or_default();
-                texts.extend(parts.iter().filter_map(|part| part["text"].as_str()));
-            }
-            Protocol::AnthropicMessages => texts.extend(item["text"].as_str()),
-            _ => {}
+/// The texts in a response's content, joined with one blank.
+fn text_of(protocol: Protocol, content: &[u8]) -> String {
+    let mut texts = Vec::new();
+    let mut take =
+        |text: Option<&[u8]>| texts.extend(text.and_then(json::text).map(Cow::into_owned));
+    items(content, |item| match protocol {
+        Protocol::OpenaiChat => take(value_at(item, ["message", "content"])),
+        Protocol::OpenaiResponses => {
+            let parts = value_at(item, ["content"]).unwrap_or_default();
+            items(parts, |part| take(value_at(part, ["text"])));
         }
-    }
+        Protocol::AnthropicMessages => take(value_at(item, ["text"])),
+        _ => {}
+    });
     texts.join(" ")
 }
 
@@ -156,6 +136,35 @@ mod tests {
             (anthropic.has_tool_calls, anthropic.text.as_deref()),
             (true, Some("a b"))
         );
+    }
+
+    /// A response may repeat what the client sent, which no parser need take.
+    #[test]
+    fn half_a_surrogate_pair_hides_nothing() {
+        for odd in [r#""\ud83d""#, "1e999"] {
+            for (protocol, content) in [
+                (
+                    Protocol::OpenaiChat,
+                    r#""choices":[{"x":ODD,"message":{"content":"a\ud83d","tool_calls":[ODD]}}]"#,
+                ),
+                (
+                    Protocol::OpenaiResponses,
+                    r#""output":[ODD,{"type":"function_call"},{"content":[ODD,{"x":ODD,"text":"a\ud83d"}]}]"#,
+                ),
+                (
+                    Protocol::AnthropicMessages,
+                    r#""content":[ODD,{"type":"text","text":"a\ud83d"},{"x":ODD,"type":"tool_use"}]"#,
+                ),
+            ] {
+                let body = format!(
+                    "{{\"x\":ODD,{content},\"usage\":{{\"x\":ODD,\"total_tokens\":3,\"input_tokens\":3}}}}"
+                );
+                let facts = read(protocol, &body.replace("ODD", odd));
+                assert!(facts.has_tool_calls, "{body}");
+                assert_eq!(facts.text.as_deref(), Some("a\u{fffd}"), "{body}");
+                assert_eq!(facts.usage.map(|usage| usage.total), Some(3), "{body}");
+            }
+        }
     }
 
     /// P-155, P-156

@@ -1,9 +1,6 @@
 //! Tokens, from any protocol.
 
-use serde::{Deserialize, Deserializer, de::Visitor};
-use serde_json::{Map, Value};
-
-use crate::Protocol;
+use crate::{Protocol, json};
 
 /// Tokens of one exchange. Whether `prompt` includes cached tokens is the protocol's matter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,59 +24,41 @@ pub(crate) enum Total {
 }
 
 impl Usage {
-    /// From a protocol's usage object, as it stands; `None` when it is not an object.
+    /// From a protocol's usage object, as it stands; `None` when it is not an object. A member in
+    /// it that is not what it should be counts as nothing, and the rest counts.
     pub(crate) fn read(protocol: Protocol, usage: &[u8], total: Total) -> Option<Self> {
-        // As text from the start, or the parser checks the UTF-8 of each key by itself.
-        let text = std::str::from_utf8(usage).ok()?;
-        let raw = serde_json::from_str(text)
-            .ok()
-            .or_else(|| Raw::lenient(&serde_json::from_str(text).ok()?))?;
-        Self::of(protocol, &raw, total)
-    }
-
-    pub(crate) fn of(protocol: Protocol, raw: &Raw, total: Total) -> Option<Self> {
+        let raw = Raw::read(usage)?;
         let mut read = match protocol {
-            Protocol::OpenaiChat => {
-                let prompt = raw.prompt_tokens_details.unwrap_or_default();
-                Self {
-                    prompt: raw.prompt_tokens.0,
-                    completion: raw.completion_tokens.0,
-                    total: raw.total_tokens.0,
-                    cache_read: prompt
-                        .cached_tokens
-                        .unwrap_or(raw.prompt_cache_hit_tokens)
-                        .0,
-                    cache_creation: prompt.cache_creation_input_tokens.0,
-                    reasoning: raw
-                        .completion_tokens_details
-                        .unwrap_or_default()
-                        .reasoning_tokens
-                        .0,
-                }
-            }
+            Protocol::OpenaiChat => Self {
+                prompt: raw.prompt_tokens,
+                completion: raw.completion_tokens,
+                total: raw.total_tokens,
+                cache_read: raw
+                    .prompt_details
+                    .cached
+                    .unwrap_or(raw.prompt_cache_hit_tokens),
+                cache_creation: raw.prompt_details.cache_creation,
+                reasoning: raw.completion_details.reasoning,
+            },
             Protocol::OpenaiResponses => Self {
-                prompt: raw.input_tokens.0,
-                completion: raw.output_tokens.0,
-                total: raw.total_tokens.0,
-                cache_read: cached(raw.input_tokens_details),
+                prompt: raw.input_tokens,
+                completion: raw.output_tokens,
+                total: raw.total_tokens,
+                cache_read: raw.input_details.cached.unwrap_or_default(),
                 cache_creation: 0,
-                reasoning: raw
-                    .output_tokens_details
-                    .unwrap_or_default()
-                    .reasoning_tokens
-                    .0,
+                reasoning: raw.output_details.reasoning,
             },
             Protocol::OpenaiEmbeddings => Self {
-                prompt: raw.prompt_tokens.0,
-                total: raw.total_tokens.0,
+                prompt: raw.prompt_tokens,
+                total: raw.total_tokens,
                 ..Self::default()
             },
             Protocol::AnthropicMessages => Self {
-                prompt: raw.input_tokens.0,
-                completion: raw.output_tokens.0,
-                total: raw.input_tokens.0.saturating_add(raw.output_tokens.0),
-                cache_read: raw.cache_read_input_tokens.0,
-                cache_creation: raw.cache_creation_input_tokens.0,
+                prompt: raw.input_tokens,
+                completion: raw.output_tokens,
+                total: raw.input_tokens.saturating_add(raw.output_tokens),
+                cache_read: raw.cache_read_input_tokens,
+                cache_creation: raw.cache_creation_input_tokens,
                 reasoning: 0,
             },
             Protocol::BedrockConverse | Protocol::Passthrough => return None,
@@ -107,134 +86,123 @@ impl Usage {
     }
 }
 
-fn cached(details: Option<Details>) -> u64 {
-    details
-        .unwrap_or_default()
-        .cached_tokens
-        .unwrap_or_default()
-        .0
-}
-
 /// Every name under which some protocol states tokens. Anything else in the object is skipped.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Raw {
-    prompt_tokens: Count,
-    completion_tokens: Count,
-    total_tokens: Count,
-    prompt_cache_hit_tokens: Count,
-    prompt_tokens_details: Option<Details>,
-    completion_tokens_details: Option<Details>,
-    input_tokens: Count,
-    output_tokens: Count,
-    input_tokens_details: Option<Details>,
-    output_tokens_details: Option<Details>,
-    cache_read_input_tokens: Count,
-    cache_creation_input_tokens: Count,
+#[derive(Clone, Copy, Debug, Default)]
+struct Raw {
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    total_tokens: u64,
+    prompt_cache_hit_tokens: u64,
+    prompt_details: Details,
+    completion_details: Details,
+    input_tokens: u64,
+    output_tokens: u64,
+    input_details: Details,
+    output_details: Details,
+    cache_read_input_tokens: u64,
+    cache_creation_input_tokens: u64,
 }
 
 impl Raw {
-    /// From an object in which something is not what it should be: that counts as nothing, the
-    /// rest counts. A name that stands there twice has its last value.
-    pub(crate) fn lenient(usage: &Value) -> Option<Self> {
-        let usage = usage.as_object()?;
-        let details = |name: &str| {
-            let details = usage.get(name)?.as_object()?;
-            Some(Details {
-                cached_tokens: details.get("cached_tokens").map(count),
-                cache_creation_input_tokens: of(details, "cache_creation_input_tokens"),
-                reasoning_tokens: of(details, "reasoning_tokens"),
-            })
-        };
+    /// `None` when `usage` is not an object: whatever else stands there states no tokens.
+    fn read(usage: &[u8]) -> Option<Self> {
+        let [
+            prompt,
+            completion,
+            total,
+            hit,
+            input,
+            output,
+            read,
+            creation,
+            prompt_details,
+            completion_details,
+            input_details,
+            output_details,
+        ] = json::members(usage, RAW)?;
         Some(Self {
-            prompt_tokens: of(usage, "prompt_tokens"),
-            completion_tokens: of(usage, "completion_tokens"),
-            total_tokens: of(usage, "total_tokens"),
-            prompt_cache_hit_tokens: of(usage, "prompt_cache_hit_tokens"),
-            prompt_tokens_details: details("prompt_tokens_details"),
-            completion_tokens_details: details("completion_tokens_details"),
-            input_tokens: of(usage, "input_tokens"),
-            output_tokens: of(usage, "output_tokens"),
-            input_tokens_details: details("input_tokens_details"),
-            output_tokens_details: details("output_tokens_details"),
-            cache_read_input_tokens: of(usage, "cache_read_input_tokens"),
-            cache_creation_input_tokens: of(usage, "cache_creation_input_tokens"),
+            prompt_tokens: count(prompt),
+            completion_tokens: count(completion),
+            total_tokens: count(total),
+            prompt_cache_hit_tokens: count(hit),
+            prompt_details: Details::read(prompt_details),
+            completion_details: Details::read(completion_details),
+            input_tokens: count(input),
+            output_tokens: count(output),
+            input_details: Details::read(input_details),
+            output_details: Details::read(output_details),
+            cache_read_input_tokens: count(read),
+            cache_creation_input_tokens: count(creation),
         })
     }
 }
 
-fn of(object: &Map<String, Value>, name: &str) -> Count {
-    object.get(name).map(count).unwrap_or_default()
-}
+const RAW: [&str; 12] = [
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "prompt_cache_hit_tokens",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "prompt_tokens_details",
+    "completion_tokens_details",
+    "input_tokens_details",
+    "output_tokens_details",
+];
 
-fn count(value: &Value) -> Count {
-    let whole = value.as_u64().or_else(|| value.as_f64().map(float));
-    Count(whole.unwrap_or_default())
-}
-
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(default)]
+/// What a total is made of.
+#[derive(Clone, Copy, Debug, Default)]
 struct Details {
-    cached_tokens: Option<Count>,
-    cache_creation_input_tokens: Count,
-    reasoning_tokens: Count,
+    cached: Option<u64>,
+    cache_creation: u64,
+    reasoning: u64,
 }
 
-/// A number of tokens; whatever is not a number at least 0 counts as nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Count(u64);
-
-impl<'de> Deserialize<'de> for Count {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Count;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a number of tokens")
-            }
-
-            fn visit_u64<E>(self, value: u64) -> Result<Count, E> {
-                Ok(Count(value))
-            }
-
-            fn visit_i64<E>(self, value: i64) -> Result<Count, E> {
-                Ok(Count(u64::try_from(value).unwrap_or(0)))
-            }
-
-            fn visit_f64<E>(self, value: f64) -> Result<Count, E> {
-                Ok(Count(float(value)))
-            }
-
-            fn visit_unit<E>(self) -> Result<Count, E> {
-                Ok(Count(0))
-            }
-
-            fn visit_bool<E>(self, _: bool) -> Result<Count, E> {
-                Ok(Count(0))
-            }
-
-            fn visit_str<E>(self, _: &str) -> Result<Count, E> {
-                Ok(Count(0))
-            }
+impl Details {
+    fn read(details: Option<&[u8]>) -> Self {
+        let names = [
+            "cached_tokens",
+            "cache_creation_input_tokens",
+            "reasoning_tokens",
+        ];
+        let found = details.and_then(|details| json::members(details, names));
+        let [cached, creation, reasoning] = found.unwrap_or_default();
+        Self {
+            cached: cached
+                .filter(|value| *value != b"null")
+                .map(|value| count(Some(value))),
+            cache_creation: count(creation),
+            reasoning: count(reasoning),
         }
-        deserializer.deserialize_any(Reader)
     }
 }
 
-/// A provider that writes tokens as `8.0`.
+/// A number of tokens; whatever is not a number at least 0 counts as nothing.
+fn count(value: Option<&[u8]>) -> u64 {
+    let text = value.and_then(|value| std::str::from_utf8(value).ok());
+    let Some(number) = text.filter(|text| text.starts_with(|c: char| c.is_ascii_digit())) else {
+        return 0;
+    };
+    let whole = number.parse().ok();
+    // A provider may write tokens as `8.0`; a number beyond all bounds says nothing.
+    let float = || number.parse().ok().filter(|float: &f64| float.is_finite());
+    whole.or_else(|| float().map(saturated)).unwrap_or_default()
+}
+
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "saturates, which is the best that can be made of an absurd number"
 )]
-fn float(number: f64) -> u64 {
+fn saturated(number: f64) -> u64 {
     number as u64
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -291,10 +259,10 @@ mod tests {
             json!({"prompt_tokens": null, "prompt_tokens_details": null}),
             [0; 6],
         );
-        assert_eq!(
-            Usage::read(Protocol::OpenaiChat, b"null", Total::Summed),
-            None
-        );
+        for other in ["null", "[5,6,7]", "[]", "5", "\"5\"", "true", "{"] {
+            let read = Usage::read(Protocol::OpenaiChat, other.as_bytes(), Total::Summed);
+            assert_eq!(read, None, "{other}");
+        }
     }
 
     /// What is odd counts as nothing; the rest counts.
@@ -305,10 +273,13 @@ mod tests {
             r#"{"prompt_tokens":8,"completion_tokens":5,"total_tokens":{"a":1}}"#,
             r#"{"prompt_tokens":1,"completion_tokens":5,"prompt_tokens":8}"#,
             r#"{"prompt_tokens":8.0,"completion_tokens":5,"completion_tokens_details":{"reasoning_tokens":[1]}}"#,
+            r#"{"prompt_tokens":8,"completion_tokens":5,"prompt_tokens_details":[9,9,9]}"#,
+            r#"{"prompt_t\u006fkens":8,"completion_tokens":5,"total_tokens":1e999,"x":"\ud83d"}"#,
+            r#"{"prompt_tokens":8,"completion_tokens":5,"total_tokens":-3,"prompt_cache_hit_tokens":"9"}"#,
         ] {
             let usage = Usage::read(Protocol::OpenaiChat, text.as_bytes(), Total::Summed);
-            let found = usage.map(|usage| (usage.prompt, usage.completion, usage.total));
-            assert_eq!(found, Some((8, 5, 13)), "{text}");
+            let found = usage.map(|u| (u.prompt, u.completion, u.total, u.cache_read));
+            assert_eq!(found, Some((8, 5, 13, 0)), "{text}");
         }
     }
 

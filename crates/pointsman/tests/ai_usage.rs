@@ -142,6 +142,20 @@ fn anthropic_usage_is_merged_over_the_stream() {
     check(&of(&whole, &asked), [50, 30, 80, 200, 100, 0], false);
 }
 
+/// A response repeats what the client sent. That must not hide what it cost.
+#[test]
+fn a_client_cannot_hide_its_usage() {
+    for sent in [r#""\ud83d""#, "1e999"] {
+        let end = format!(
+            "event: response.completed\ndata: {{\"response\":{{\"instructions\":{sent},\"output\":[{{\"type\":\"function_call\"}}],\
+             \"usage\":{{\"input_tokens\":5,\"output_tokens\":3,\"total_tokens\":8}}}}}}"
+        );
+        let body = format!(r#"{{"input":"x","instructions":{sent},"stream":true}}"#);
+        let line = line("openai", "/v1/responses", &body, &Answer::events(&[&end]));
+        check(&line, [5, 3, 8, 0, 0, 0], true);
+    }
+}
+
 /// P-158: the time to the first token is that of the first event, not of the last.
 #[test]
 fn the_first_token_of_a_stream_has_its_time() {

@@ -324,6 +324,32 @@ fn loggers_elsewhere_get_everything_too() {
     }
 }
 
+/// What no parser takes does not empty a payload log.
+#[test]
+fn odd_payloads_are_logged() {
+    let upstream = Upstream::named("a");
+    let collector = Upstream::start(|_| Answer::text(200, ""));
+    let gateway = Gateway::start(&format!(
+        "{}      http-logger: {{uri: \"http://{}/logs\", batch_max_size: 1}}\n",
+        single(
+            "openai",
+            upstream.address,
+            "        logging: {summaries: true, payloads: true}\n"
+        ),
+        collector.address
+    ));
+    let body = r#"{"model":"m\ud83d","x":1e999,"messages":[{"content":"Hi \ud83d!"},1e999]}"#;
+    assert_eq!(post_json(gateway.proxy, "/x", body).status, 200);
+    let entry = support::wait_until("an entry", || {
+        (collector.hits() == 1).then(|| collector.last().json())
+    });
+    assert_eq!(
+        entry["llm_request"]["messages"],
+        serde_json::json!([{ "content": "Hi \u{fffd}!" }, "1e999"])
+    );
+    assert_eq!(entry["llm_summary"]["request_model"], "m\u{fffd}");
+}
+
 /// G-200, G-204: batches, retries, and what waits when the program ends.
 #[test]
 fn batches_are_sent_and_nothing_is_lost_at_the_end() {

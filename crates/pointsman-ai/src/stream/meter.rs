@@ -1,17 +1,18 @@
 //! Reads a stream in passing: tokens, tool calls, text, and whether it ended properly.
 //!
-//! Almost every event is only a piece of text, so an event is parsed only when it mentions
-//! something that counts.
+//! Almost every event is only a piece of text, so an event is looked into only when it mentions
+//! something that counts. Then it is walked, never built: some events repeat what the client
+//! sent, and what no parser takes there must not hide the tokens beside it.
 
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
-use serde_json::Value;
 
 use crate::{
     Capture, Protocol, Usage,
+    json::{self, items, members, value_at},
     stream::sse::Decoder,
-    usage::{Raw, Total},
+    usage::Total,
 };
 
 /// Reads one stream.
@@ -109,57 +110,46 @@ impl Reader {
         if !counts {
             return;
         }
-        let Ok(chunk) = serde_json::from_slice::<Value>(data) else {
+        let Some([usage, error, choices]) = members(data, ["usage", "error", "choices"]) else {
             return;
         };
-        self.usage(&chunk["usage"]);
-        self.error(&chunk["error"]);
-        for choice in chunk["choices"].as_array().into_iter().flatten() {
-            let delta = &choice["delta"];
-            if delta["tool_calls"]
-                .as_array()
-                .is_some_and(|calls| !calls.is_empty())
-            {
-                self.facts.has_tool_calls = true;
-            }
-            self.text(&delta["content"]);
-        }
+        self.usage(usage);
+        self.error(error);
+        items(choices.unwrap_or_default(), |choice| {
+            let delta = value_at(choice, ["delta"]);
+            let Some([calls, content]) =
+                delta.and_then(|delta| members(delta, ["tool_calls", "content"]))
+            else {
+                return;
+            };
+            self.facts.has_tool_calls |= calls.is_some_and(json::has_items);
+            self.text(content);
+        });
     }
 
     fn responses(&mut self, event: &[u8], data: &[u8]) {
         match event {
             b"response.output_text.delta" if self.capture == Capture::Text => {
-                if let Ok(event) = serde_json::from_slice::<Value>(data) {
-                    self.text(&event["delta"]);
-                }
+                self.text(value_at(data, ["delta"]));
             }
             b"response.completed" | b"response.incomplete" | b"response.failed" => {
                 self.facts.done = true;
-                let Ok(event) = serde_json::from_slice::<Value>(data) else {
+                let response = value_at(data, ["response"]);
+                let Some([usage, error, output]) =
+                    response.and_then(|response| members(response, ["usage", "error", "output"]))
+                else {
                     return;
                 };
-                let response = &event["response"];
-                self.usage(&response["usage"]);
-                self.error(&response["error"]);
-                let output = response["output"].as_array();
-                if output
-                    .into_iter()
-                    .flatten()
-                    .any(|item| item["type"] == "function_call")
-                {
-                    self.facts.has_tool_calls = true;
-                }
+                self.usage(usage);
+                self.error(error);
+                items(output.unwrap_or_default(), |item| {
+                    self.facts.has_tool_calls |= is_of_type(item, "function_call");
+                });
             }
             b"error" => {
                 self.facts.done = true;
-                if let Ok(event) = serde_json::from_slice::<Value>(data) {
-                    let inside = if event["error"].is_object() {
-                        &event["error"]
-                    } else {
-                        &event
-                    };
-                    self.error(inside);
-                }
+                let inside = value_at(data, ["error"]).filter(|error| error.starts_with(b"{"));
+                self.error(inside.or(Some(data)));
             }
             _ => {}
         }
@@ -168,62 +158,54 @@ impl Reader {
     fn anthropic(&mut self, event: &[u8], data: &[u8]) {
         match event {
             b"message_start" | b"message_delta" => {
-                let Ok(event) = serde_json::from_slice::<Value>(data) else {
-                    return;
-                };
-                self.usage(&event["message"]["usage"]);
-                self.usage(&event["usage"]);
+                self.usage(value_at(data, ["message", "usage"]));
+                self.usage(value_at(data, ["usage"]));
             }
             b"content_block_start" if TOOL_USE.find(data).is_some() => {
-                if let Ok(event) = serde_json::from_slice::<Value>(data) {
-                    self.facts.has_tool_calls |= event["content_block"]["type"] == "tool_use";
-                }
+                let block = value_at(data, ["content_block"]);
+                self.facts.has_tool_calls |=
+                    block.is_some_and(|block| is_of_type(block, "tool_use"));
             }
             b"content_block_delta" if self.capture == Capture::Text => {
-                if let Ok(event) = serde_json::from_slice::<Value>(data) {
-                    self.text(&event["delta"]["text"]);
-                }
+                self.text(value_at(data, ["delta", "text"]));
             }
             b"message_stop" => self.facts.done = true,
             b"error" => {
                 self.facts.done = true;
-                if let Ok(event) = serde_json::from_slice::<Value>(data) {
-                    self.error(&event["error"]);
-                }
+                self.error(value_at(data, ["error"]));
             }
             _ => {}
         }
     }
 
-    fn usage(&mut self, usage: &Value) {
-        if !usage.is_object() {
-            return;
+    fn usage(&mut self, usage: Option<&[u8]>) {
+        let read = usage.and_then(|usage| Usage::read(self.protocol, usage, Total::AsStated));
+        if let Some(read) = read {
+            self.facts.usage.get_or_insert_default().update(read);
         }
-        // Once or twice a stream, so the way through a tree is short enough.
-        let Some(raw) = Raw::lenient(usage) else {
-            return;
-        };
-        let Some(read) = Usage::of(self.protocol, &raw, Total::AsStated) else {
-            return;
-        };
-        self.facts.usage.get_or_insert_default().update(read);
     }
 
-    fn error(&mut self, error: &Value) {
-        if !error.is_object() {
+    fn error(&mut self, error: Option<&[u8]>) {
+        let Some(found) = error.and_then(|error| members(error, ["type", "message"])) else {
             return;
-        }
-        let text = |key: &str| error[key].as_str().unwrap_or_default().to_owned();
-        self.facts.error = Some((text("type"), text("message")));
+        };
+        let [kind, message] =
+            found.map(|value| value.and_then(json::text).unwrap_or_default().into_owned());
+        self.facts.error = Some((kind, message));
     }
 
-    fn text(&mut self, piece: &Value) {
-        if let (Some(text), Some(piece)) = (&mut self.facts.text, piece.as_str())
+    fn text(&mut self, piece: Option<&[u8]>) {
+        if let (Some(text), Some(piece)) = (&mut self.facts.text, piece.and_then(json::text))
             && text.len() + piece.len() <= TEXT_BYTES_MAX
         {
-            text.push_str(piece);
+            text.push_str(&piece);
         }
     }
+}
+
+/// Whether `item` is an object whose `type` is `expected`.
+pub(crate) fn is_of_type(item: &[u8], expected: &str) -> bool {
+    value_at(item, ["type"]).is_some_and(|kind| json::says(kind, expected))
 }
 
 /// Whether `key` stands in `data` with a value other than `null`: who was asked for usage sends
@@ -340,6 +322,84 @@ mod tests {
                 usage: usage(5, 1, 6),
                 text: Some(String::new()),
                 done: true,
+                ..StreamFacts::default()
+            },
+        );
+    }
+
+    /// The last event repeats what the client sent. Whatever that is, the tokens count.
+    #[test]
+    fn what_a_client_sent_does_not_hide_usage() {
+        let deepest = "[".repeat(126) + &"]".repeat(126);
+        for echoed in [
+            r#""half a pair \ud83d""#,
+            r#""\ude80\ud83d""#,
+            r#"{"\ud83d":1}"#,
+            "1e999",
+            "-1e999",
+            "123456789012345678901234567890",
+            &deepest,
+            r#"{"usage":{"total_tokens":0}}"#,
+            r#""\"usage\":null""#,
+        ] {
+            check(
+                Protocol::OpenaiResponses,
+                &format!(
+                    "event: response.output_text.delta\ndata: {{\"delta\":\"H\\ud83di\"}}\n\n\
+                     event: response.completed\ndata: {{\"response\":{{\"instructions\":{echoed},\
+                     \"output\":[{echoed},{{\"a\":{echoed},\"type\":\"function_call\"}}],\
+                     \"usage\":{{\"input_tokens\":5,\"x\":{echoed},\"output_tokens\":3,\"total_tokens\":8}}}}}}\n\n"
+                ),
+                &StreamFacts {
+                    usage: usage(5, 3, 8),
+                    has_tool_calls: true,
+                    text: Some("H\u{fffd}i".to_owned()),
+                    done: true,
+                    ..StreamFacts::default()
+                },
+            );
+            check(
+                Protocol::OpenaiChat,
+                &format!(
+                    "data: {{\"x\":{echoed},\"choices\":[{{\"delta\":{{\"content\":\"\\ud83d\",\"tool_calls\":[{echoed}]}}}}],\
+                     \"usage\":{{\"prompt_tokens\":5,\"completion_tokens\":3,\"total_tokens\":8}}}}\n\n"
+                ),
+                &StreamFacts {
+                    usage: usage(5, 3, 8),
+                    has_tool_calls: true,
+                    text: Some("\u{fffd}".to_owned()),
+                    ..StreamFacts::default()
+                },
+            );
+            check(
+                Protocol::AnthropicMessages,
+                &format!(
+                    "event: message_start\ndata: {{\"message\":{{\"x\":{echoed},\"usage\":{{\"input_tokens\":5}}}}}}\n\n\
+                     event: content_block_start\ndata: {{\"content_block\":{{\"x\":{echoed},\"type\":\"tool_use\"}}}}\n\n\
+                     event: message_delta\ndata: {{\"x\":{echoed},\"usage\":{{\"output_tokens\":3}}}}\n\n\
+                     event: error\ndata: {{\"x\":{echoed},\"error\":{{\"message\":\"busy\\ud83d\"}}}}\n\n"
+                ),
+                &StreamFacts {
+                    usage: usage(5, 3, 8),
+                    has_tool_calls: true,
+                    text: Some(String::new()),
+                    done: true,
+                    error: Some((String::new(), "busy\u{fffd}".to_owned())),
+                    ..StreamFacts::default()
+                },
+            );
+        }
+    }
+
+    /// Arrays are not usage, and events that are no objects say nothing.
+    #[test]
+    fn only_objects_count() {
+        check(
+            Protocol::OpenaiChat,
+            "data: {\"usage\":[5,6,7],\"error\":\"x\",\"choices\":{}}\n\ndata: [{\"usage\":{\"total_tokens\":1}}]\n\n\
+             data: {\"usage\":{\"total_tokens\":1}\n\n",
+            &StreamFacts {
+                text: Some(String::new()),
                 ..StreamFacts::default()
             },
         );

@@ -329,11 +329,7 @@ fn llm(entry: &mut Map<String, Value>, x: &Exchange) {
         );
     }
     if call.target.logging.payloads {
-        let messages: Value = call
-            .body
-            .raw_messages(protocol)
-            .and_then(|raw| serde_json::from_slice(raw).ok())
-            .unwrap_or_default();
+        let messages = call.body.raw_messages(protocol).map(read_json);
         entry.insert(
             "llm_request".to_owned(),
             json!({"messages": messages, "stream": x.llm.stream}),
@@ -344,6 +340,13 @@ fn llm(entry: &mut Map<String, Value>, x: &Exchange) {
         }
         entry.insert("llm_response_text".to_owned(), Value::Object(response));
     }
+}
+
+/// A part of a client's body. It is JSON, but not all of that is something the library takes.
+fn read_json(raw: &[u8]) -> Value {
+    serde_json::from_slice(raw)
+        .or_else(|_| serde_json::from_slice(&pointsman_ai::readable(raw)))
+        .unwrap_or_default()
 }
 
 /// Headers by name, credentials starred out.
