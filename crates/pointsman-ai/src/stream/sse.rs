@@ -85,6 +85,8 @@ impl Decoder {
     fn grow_line(&mut self, bytes: &[u8]) {
         if self.line.len() + self.data.len() + bytes.len() > EVENT_BYTES_MAX {
             self.give_up();
+            // Something must stay in the line, or its end would look like the end of the event.
+            self.line.push(b':');
             return;
         }
         self.line.extend_from_slice(bytes);
@@ -98,8 +100,6 @@ impl Decoder {
         self.line.clear();
         self.data.clear();
         self.has_data = false;
-        // Something must stay in the line, or its end would look like the end of the event.
-        self.line.push(b':');
     }
 
     fn take_line(&mut self, line: &[u8], on_event: &mut impl FnMut(&[u8], &[u8])) {
@@ -207,6 +207,42 @@ mod tests {
             seen.push(data.len())
         });
         assert_eq!((seen, decoder.overflows()), (vec![4], 1));
+    }
+
+    /// However the bytes come, whole lines among them, the event after a large one is read.
+    #[test]
+    fn an_event_too_large_takes_no_other_with_it() {
+        let line = format!("data: {}", "x".repeat(EVENT_BYTES_MAX + 1));
+        let half = format!("data: {}", "x".repeat(EVENT_BYTES_MAX / 2 + 1));
+        for event in [
+            line.clone(),
+            format!("{half}\n{half}"),
+            format!("{line}\ndata: more"),
+        ] {
+            for end in ["\n\n", "\r\n\r\n", "\r\r"] {
+                let stream = format!("{event}{end}data: next{end}");
+                let at = event.len();
+                for cuts in [
+                    vec![],
+                    vec![at],
+                    vec![at + 1],
+                    vec![at - 1, at + 1],
+                    vec![7, at + 2],
+                ] {
+                    let mut decoder = Decoder::default();
+                    let mut seen = Vec::new();
+                    let mut from = 0;
+                    for to in cuts.iter().copied().chain([stream.len()]) {
+                        decoder.push(&stream.as_bytes()[from..to], |_, data| {
+                            seen.push(String::from_utf8_lossy(data).into_owned());
+                        });
+                        from = to;
+                    }
+                    let found = (seen, decoder.overflows(), decoder.pending());
+                    assert_eq!(found, (vec!["next".to_owned()], 1, 0), "{end:?} {cuts:?}");
+                }
+            }
+        }
     }
 
     proptest! {
