@@ -521,3 +521,30 @@ fn an_error_that_breaks_off_keeps_its_head() {
     assert_eq!((response.status, response.text().as_str()), (429, ""));
     assert_eq!(response.header("retry-after"), Some("7"));
 }
+
+/// P-150: an upstream's error event is in the log, in one line, and no more of it than helps.
+#[test]
+fn an_error_event_is_logged_in_one_line() {
+    let long = "y".repeat(10_000);
+    let event = format!(
+        "event: error\ndata: {{\"error\":{{\"type\":\"over\\nloaded\",\
+         \"message\":\"busy\\nWARN forged\\r\\u001b[31m {long}\"}}}}"
+    );
+    let upstream = Upstream::start(move |_| Answer::events(&[&event]));
+    let gateway = Gateway::start(&single("anthropic", upstream.address, ""));
+    let body = r#"{"model":"claude","stream":true,"max_tokens":5,"messages":[]}"#;
+    let response = post_json(gateway.proxy, "/v1/messages", body);
+    assert!(response.complete && response.text().contains(&long));
+    let line = gateway.wait_for_line("ended in an error event");
+    for part in [
+        "WARN",
+        "route=\"1\"",
+        "instance=\"ai-proxy-anthropic\"",
+        r#"kind="over\nloaded""#,
+        r#"reason="busy\nWARN forged\r\u{1b}[31m yyy"#,
+    ] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+    assert!(line.len() < 1000, "{line}");
+    assert!(!gateway.stderr().contains("\nWARN forged"));
+}

@@ -257,8 +257,8 @@ fn warn_of(facts: &StreamFacts, exchange: &Exchange, ended: Ended) {
         tracing::warn!(
             route,
             instance,
-            kind,
-            reason = message,
+            kind = shown(kind),
+            reason = shown(message),
             "the upstream's stream ended in an error event"
         );
     }
@@ -280,8 +280,18 @@ fn warn_of(facts: &StreamFacts, exchange: &Exchange, ended: Ended) {
     }
 }
 
+/// As much of an upstream's own words as the log shows. It quotes them, so one line stays one.
+fn shown(text: &str) -> &str {
+    text.char_indices()
+        .nth(SHOWN_CHARS_MAX)
+        .map_or(text, |(end, _)| &text[..end])
+}
+
 fn attempt_millis(exchange: &Exchange) -> u64 {
     exchange.attempts.last().map_or(0, |attempt| {
         u64::try_from((clock::now() - attempt.started).as_millis()).unwrap_or(u64::MAX)
     })
 }
+
+/// Characters of an upstream's own words that the log shows.
+const SHOWN_CHARS_MAX: usize = 256;
