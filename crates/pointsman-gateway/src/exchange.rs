@@ -7,6 +7,7 @@
 //! abandoned.
 
 use std::{
+    borrow::Cow,
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -27,6 +28,7 @@ use crate::{
     plugin::chain::{Chain, Filters},
     plugins::ai_proxy::AiCall,
     ports::{Answer, SendError},
+    router,
 };
 
 /// One request and its response.
@@ -333,6 +335,16 @@ impl Exchange {
     /// What loggers want of it: those of the route, the consumer and the global rules.
     pub(crate) fn wants(&self) -> Wants {
         self.chain.wants(&self.snapshot().global)
+    }
+
+    /// The decoded, normalised path that the client asked for, whatever plugins made of it.
+    ///
+    /// Worked out anew, which for most paths is one look at them: hardly a request needs it
+    /// beside [`Request::path`], and none should carry it for those that do.
+    pub fn inbound_path(&self) -> Cow<'_, str> {
+        let options = &self.snapshot.settings.path_options;
+        // A path that cannot be normalised was refused before anything asks for it.
+        router::path::normalise(self.received.uri.path(), options).unwrap_or_default()
     }
 
     /// Reads the body to its end, once, and keeps it.

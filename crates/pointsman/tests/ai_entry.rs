@@ -170,6 +170,29 @@ fn the_protocol_decides_the_path() {
     assert_eq!(upstream.last().method, "PUT");
 }
 
+/// protocols.md 1.3: the protocol is that of the path the client asked for, and so is the path of
+/// a request that is passed through.
+#[test]
+fn a_rewritten_path_is_not_the_clients() {
+    let upstream = Upstream::named("a");
+    let document = single("openai", upstream.address, "");
+    let rewrite = "      proxy-rewrite: {uri: /somewhere/else}\n";
+    let gateway = Gateway::start(&format!("{document}{rewrite}"));
+    let target = |path: &str, body: &str| {
+        assert_eq!(post_json(gateway.proxy, path, body).status, 200, "{path}");
+        upstream.last().target
+    };
+    let input = r#"{"input":"a"}"#;
+    assert_eq!(target("/ai/v1/responses", input), "/v1/responses");
+    assert_eq!(target("/ai//v1/./resp%6fnses", input), "/v1/responses");
+    let prompt = r#"{"prompt":"a"}"#;
+    assert_eq!(target("/v1/images?n=1", prompt), "/v1/images?n=1");
+    assert_eq!(target("/a%20b//c/../d", prompt), "/a%20b/d");
+    let rewrite = rewrite.replace("/somewhere/else", "/v1/responses");
+    gateway.reload(&format!("{document}{rewrite}"));
+    assert_eq!(target("/x", input), "/v1/embeddings");
+}
+
 /// P-072
 #[test]
 fn a_protocol_that_the_provider_lacks_is_named() {

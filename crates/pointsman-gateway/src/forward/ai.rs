@@ -396,10 +396,11 @@ fn instance_target(
     if let Some(fixed) = instance.fixed_target(protocol) {
         return Ok((fixed.uri.clone(), Arc::clone(&fixed.path)));
     }
+    let inbound = exchange.inbound_path();
     let path = match (&instance.path, path) {
         (Some(path), _) => path.as_str().into(),
         (None, PathChoice::Provider(path)) => (*path).into(),
-        (None, PathChoice::Inbound) => crate::router::path::encode(&exchange.request.path),
+        (None, PathChoice::Inbound) => crate::router::path::encode(&inbound),
     };
     let client_query = match protocol {
         Protocol::Passthrough => exchange.request.query.as_deref(),

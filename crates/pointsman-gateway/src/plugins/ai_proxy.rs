@@ -273,7 +273,7 @@ impl AiProxy {
 
     fn read(&self, exchange: &mut Exchange, bytes: Bytes) -> Result<AiCall, Box<Reply>> {
         let body = RequestBody::parse(bytes).map_err(|error| Box::new(refuse_body(&error)))?;
-        let protocol = pointsman_ai::detect(&exchange.request.path, &body).ok_or_else(|| {
+        let protocol = pointsman_ai::detect(&exchange.inbound_path(), &body).ok_or_else(|| {
             let text = "no matching AI protocol for the request";
             Box::new(Reply::text(StatusCode::BAD_REQUEST, text))
         })?;
