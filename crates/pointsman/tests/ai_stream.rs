@@ -522,6 +522,38 @@ fn an_error_that_breaks_off_keeps_its_head() {
     assert_eq!(response.header("retry-after"), Some("7"));
 }
 
+/// What the configuration made of a client's request is not the client's fault, and another
+/// instance may do with it.
+#[test]
+fn a_target_that_the_configuration_spoilt_is_our_own_fault() {
+    let good = Upstream::named("b");
+    let lone = single("openai", good.address, "");
+    let rewrite = "      proxy-rewrite: {uri: \"/x?a b\"}\n";
+    let prompt = r#"{"prompt":"a"}"#;
+    let gateway = Gateway::start(&format!("{lone}{rewrite}"));
+    let response = post_json(gateway.proxy, "/x", prompt);
+    assert_eq!(response.status, 500, "{}", response.text());
+    let line = gateway.wait_for_line("the request target is not valid");
+    assert!(
+        line.contains("WARN") && line.contains("instance ai-proxy-openai"),
+        "{line}"
+    );
+    // With a query of its own an instance writes the client's anew.
+    let instances = [
+        instance("a", good.address, ", priority: 1"),
+        instance("b", good.address, "")
+            .replace("header: {Authorization: Bearer token}", "query: {k: v}"),
+    ];
+    let document = multi(&instances, "        fallback_strategy: http_5xx\n");
+    gateway.reload(&format!("{document}{rewrite}"));
+    assert_eq!(post_json(gateway.proxy, "/x", prompt).status, 200);
+    assert_eq!(good.last().target, "/x?k=v&a%20b=");
+    // A query that is too long once it is written anew is the client's.
+    let long = format!("/x?{}", ":".repeat(30_000));
+    assert_eq!(post_json(gateway.proxy, &long, prompt).status, 414);
+    assert_eq!(good.hits(), 1);
+}
+
 /// P-150: an upstream's error event is in the log, in one line, and no more of it than helps.
 #[test]
 fn an_error_event_is_logged_in_one_line() {

@@ -105,6 +105,41 @@ fn check_reports_every_error() {
     assert_eq!(run(&["check", "--config", &config]).0, Some(0));
 }
 
+/// An endpoint that can stand in no request is an error of the configuration, not of clients.
+#[test]
+fn check_names_the_instance_of_a_bad_endpoint() {
+    for plugin in ["ai-proxy", "ai-proxy-multi"] {
+        for (endpoint, is_right) in [
+            ("http://h/a b", false),
+            ("http://h/a?b c", false),
+            ("http://h?<", false),
+            ("http://h/a%20b?c=%20&d={e}", true),
+            ("http://h/\u{e9}", true),
+        ] {
+            let instance = format!(
+                "provider: openai, auth: {{header: {{a: b}}}}, override: {{endpoint: \"{endpoint}\"}}"
+            );
+            let (conf, name) = match plugin {
+                "ai-proxy" => (instance, "ai-proxy-openai"),
+                _ => (
+                    format!("instances: [{{name: one, weight: 1, {instance}}}]"),
+                    "one",
+                ),
+            };
+            let (_kept, config) = folder(&format!(
+                "routes:\n- {{id: 1, uri: /a, plugins: {{{plugin}: {{{conf}}}}}}}"
+            ));
+            let (code, _, stderr) = run(&["check", "--config", &config]);
+            let told = format!("instance '{name}': override.endpoint: its path or query: ");
+            assert_eq!(
+                (code, stderr.contains(&told)),
+                (Some(i32::from(!is_right)), !is_right),
+                "{endpoint}: {stderr}"
+            );
+        }
+    }
+}
+
 /// The examples of the repository are valid, and so is a document with every field of the tables.
 #[test]
 fn the_examples_are_valid() {

@@ -412,7 +412,16 @@ fn instance_target(
     } else {
         format!("{path}?{query}")
     };
-    let uri = Uri::try_from(full).map_err(|_| Failure::BadPath)?;
+    let length = full.len();
+    let uri = Uri::try_from(full).map_err(|error| match length {
+        // Encoded anew, a query may be three times as long as it was.
+        TARGET_TOO_LONG.. => Failure::TargetTooLong,
+        // What the client sent has been read before, so it is what was made of it here.
+        _ => Failure::Internal(format!(
+            "instance {}: the request target is not valid: {error}",
+            instance.name
+        )),
+    })?;
     let path = uri.path().into();
     Ok((uri, path))
 }
@@ -551,6 +560,9 @@ const MEDIA: &[&str] = &["audio/", "video/", "image/", "application/octet-stream
 
 /// The most that is read of a response that is not a stream when `max_response_bytes` is not set.
 const WHOLE_BYTES_MAX: u64 = 256 << 20;
+
+/// The length, in bytes, from which on no request target is valid (the library's limit).
+const TARGET_TOO_LONG: usize = u16::MAX as usize;
 
 /// Beginnings of further response headers that reach the client.
 const PASSED_ON_PREFIXES: &[&str] = &["x-ratelimit-", "anthropic-ratelimit-", "openai-"];

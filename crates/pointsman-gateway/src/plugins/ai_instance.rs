@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, uri::PathAndQuery};
 use pointsman_ai::{Endpoint, Protocol, Provider, Shaper, Shaping};
 use pointsman_balance::{Algorithm, MemberSpec, Pool, TargetId};
 use serde_json::Value;
@@ -277,14 +277,17 @@ fn provider_of(instance: &written::Instance) -> Result<Provider, String> {
 }
 
 fn endpoint_of(instance: &written::Instance) -> Result<Option<Endpoint>, String> {
-    instance
-        .endpoint()
-        .map(|text| {
-            Endpoint::parse(text).map_err(|error| {
-                format!("instance '{}': override.endpoint: {error}", instance.name)
-            })
-        })
-        .transpose()
+    let Some(text) = instance.endpoint() else {
+        return Ok(None);
+    };
+    let wrong = |what: &dyn std::fmt::Display| {
+        format!("instance '{}': override.endpoint: {what}", instance.name)
+    };
+    let endpoint = Endpoint::parse(text).map_err(|error| wrong(&error))?;
+    // Every request to the instance has it, so every one would fail.
+    PathAndQuery::try_from(endpoint.target())
+        .map_err(|error| wrong(&format_args!("its path or query: {error}")))?;
+    Ok(Some(endpoint))
 }
 
 fn destination_of(
