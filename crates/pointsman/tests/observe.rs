@@ -324,6 +324,43 @@ fn loggers_elsewhere_get_everything_too() {
     }
 }
 
+/// protocols.md 8.3: the credentials of clouds are nobody's to read either, in a header or a query.
+#[test]
+fn credentials_of_clouds_are_starred_out() {
+    let upstream = Upstream::named("a");
+    let collector = Upstream::start(|_| Answer::text(200, ""));
+    let gateway = Gateway::start(&format!(
+        "{}      http-logger: {{uri: \"http://{}/logs\", batch_max_size: 1}}\n",
+        single("openai", upstream.address, ""),
+        collector.address
+    ));
+    let headers = [
+        ("X-Amz-Security-Token", "sesame"),
+        ("Ocp-Apim-Subscription-Key", "sesame"),
+        ("X-Amz-Date", "20260101T000000Z"),
+    ];
+    let target = "/x?X-Amz-Security-Token=sesame&x-amz-signature=sesame&X-AMZ-Credential=sesame&X-Amz-Date=1";
+    let shown = "/x?X-Amz-Security-Token=***&x-amz-signature=***&X-AMZ-Credential=***&X-Amz-Date=1";
+    let response = request(gateway.proxy, "POST", target, &headers, CHAT);
+    assert_eq!(response.status, 200);
+    let entry = support::wait_until("an entry", || {
+        (collector.hits() == 1).then(|| collector.last())
+    });
+    assert!(!entry.text().contains("sesame"), "{}", entry.text());
+    let entry = entry.json();
+    assert_eq!(entry["request"]["uri"], shown);
+    let header = |name: &str| {
+        entry["request"]["headers"][name]
+            .as_str()
+            .map(str::to_owned)
+    };
+    assert_eq!(header("x-amz-security-token").as_deref(), Some("***"));
+    assert_eq!(header("ocp-apim-subscription-key").as_deref(), Some("***"));
+    assert_eq!(header("x-amz-date").as_deref(), Some("20260101T000000Z"));
+    assert_eq!(gateway.access_log(1)[0]["uri"], shown);
+    assert!(!gateway.stderr().contains("sesame"));
+}
+
 /// What no parser takes does not empty a payload log.
 #[test]
 fn odd_payloads_are_logged() {

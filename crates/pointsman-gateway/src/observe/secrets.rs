@@ -22,6 +22,8 @@ pub(crate) fn is_credential_header(name: &str) -> bool {
         "api-key",
         "apikey",
         "x-goog-api-key",
+        "x-amz-security-token",
+        "ocp-apim-subscription-key",
     ]
     .contains(&name)
 }
@@ -111,6 +113,10 @@ const ARGUMENTS: &[&str] = &[
     "token",
     "access_token",
     "jwt",
+    // A presigned AWS request is a credential as a whole.
+    "x-amz-security-token",
+    "x-amz-signature",
+    "x-amz-credential",
 ];
 
 #[cfg(test)]
