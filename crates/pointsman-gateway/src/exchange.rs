@@ -497,6 +497,16 @@ impl Exchange {
         }
     }
 
+    /// Notes that nothing more is read of what an attempt before the current one sent back.
+    pub(crate) fn note_answer_dropped(&mut self) {
+        let now = clock::now();
+        if let Some((_, earlier)) = self.attempts.split_last_mut()
+            && let Some(attempt) = earlier.last_mut()
+        {
+            attempt.total.get_or_insert(now - attempt.started);
+        }
+    }
+
     /// How long the current attempt took so far, or in all once it has ended.
     pub(crate) fn last_attempt_took(&self) -> Duration {
         self.attempts.last().map_or(Duration::ZERO, |attempt| {

@@ -110,6 +110,38 @@ fn times_are_measured_in_every_outcome() {
     assert_eq!(line["response_source"], "apisix");
 }
 
+/// balancing.md 2.7: each attempt has a time of its own, also one whose answer nobody waited for.
+#[test]
+fn every_attempt_has_its_time() {
+    let good = Upstream::named("b");
+    for status in [500, 429] {
+        let slow = Upstream::start(move |_| {
+            let answer = Answer::status(status, "{}");
+            Answer::After(Duration::from_millis(200), Box::new(answer))
+        });
+        let instances = [
+            instance("a", slow.address, ", priority: 1"),
+            instance("b", good.address, ""),
+        ];
+        let more = "        fallback_strategy: [http_429, http_5xx]\n";
+        let gateway = Gateway::start(&multi(&instances, more));
+        assert_eq!(post_json(gateway.proxy, "/x", CHAT).status, 200);
+        let line = gateway.access_log(1).remove(0);
+        assert_eq!(line["upstream_status"], format!("{status}, 200"), "{line}");
+        let times = line["upstream_response_time"].as_str().expect("a text");
+        let times: Vec<f64> = times
+            .split(", ")
+            .map(|time| time.parse().expect("seconds"))
+            .collect();
+        assert_eq!(times.len(), 2, "{line}");
+        let total = line["request_time"].as_f64().expect("seconds");
+        assert!(
+            times[0] >= 0.2 && times[0] + times[1] <= total + 0.002,
+            "{line}"
+        );
+    }
+}
+
 /// P-173, P-176, P-178, P-179, G-192
 #[test]
 fn metrics_have_apisix_names_and_labels() {

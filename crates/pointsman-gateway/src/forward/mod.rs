@@ -45,7 +45,9 @@ pub async fn run(exchange: &mut Exchange) -> Result<Response<Body>, Failure> {
         let outcome = match plan.prepare(exchange, picked) {
             Ok(attempt) => {
                 // What an earlier attempt sent back is not needed once another is under way.
-                drop(held.take());
+                if held.take().is_some() {
+                    exchange.note_answer_dropped();
+                }
                 plan.send(exchange, attempt).await
             }
             // A target that cannot be asked must not take the others' chance.
