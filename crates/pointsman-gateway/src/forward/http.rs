@@ -269,12 +269,13 @@ fn with_tls_name(
     let Some(tls) = &destination.tls else {
         return destination;
     };
-    let name = crate::router::host::normalise(host.to_str().unwrap_or_default());
+    let host = crate::router::host::normalise(host.to_str().unwrap_or_default());
+    let name = crate::router::host::bare(&host);
     if name.is_empty() || *name == *tls.server_name {
         return destination;
     }
     let tls = Tls {
-        server_name: name.as_ref().into(),
+        server_name: name.into(),
         ..tls.clone()
     };
     match Destination::new(&destination.host, destination.port, Some(tls)) {

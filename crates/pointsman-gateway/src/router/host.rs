@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// `Host` without its port, in lower case; brackets of an IPv6 address are removed.
+/// `Host` without its port, in lower case: nginx's `$host`, with the brackets of an IPv6 address.
 pub fn normalise(host: &str) -> Cow<'_, str> {
     let name = split(host).0;
     if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -12,16 +12,22 @@ pub fn normalise(host: &str) -> Cow<'_, str> {
     }
 }
 
+/// A normalised host as TLS and sockets name it: without brackets.
+pub fn bare(host: &str) -> &str {
+    host.strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(host)
+}
+
 /// The port in `host`, if it has one.
 pub fn port(host: &str) -> Option<u16> {
     split(host).1?.parse().ok()
 }
 
 fn split(host: &str) -> (&str, Option<&str>) {
-    if let Some(rest) = host.strip_prefix('[') {
-        let Some((address, after)) = rest.split_once(']') else {
-            return (rest, None);
-        };
+    if host.starts_with('[') {
+        let end = host.find(']').map_or(host.len(), |at| at + 1);
+        let (address, after) = host.split_at(end);
         return (address, after.strip_prefix(':'));
     }
     match host.rsplit_once(':') {
@@ -47,10 +53,18 @@ mod tests {
         };
         check("foo.com", "foo.com", None);
         check("FOO.com:9080", "foo.com", Some(9080));
-        check("[::1]:80", "::1", Some(80));
-        check("[::1]", "::1", None);
+        check("[::1]:80", "[::1]", Some(80));
+        check("[FE80::A]", "[fe80::a]", None);
+        check("[::1", "[::1", None);
         check("::1", "::1", None);
         check("foo.com:x", "foo.com", None);
         check("", "", None);
+    }
+
+    #[test]
+    fn brackets_belong_to_the_text_alone() {
+        assert_eq!(bare("[::1]"), "::1");
+        assert_eq!(bare("[::1"), "[::1");
+        assert_eq!(bare("a.com"), "a.com");
     }
 }
