@@ -6,8 +6,12 @@
 //! once: it is called at the end of the body, and `Drop` calls it for a request that was
 //! abandoned.
 
+mod rare;
+mod request_body;
+
 use std::{
     borrow::Cow,
+    cell::OnceCell,
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -19,9 +23,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version}
 use pointsman_ai::{Protocol, Sent, Usage};
 
 use crate::{
-    body::{self, Body, CollectError},
+    body::Body,
     clock,
     config::snapshot::{Consumer, Route, Snapshot},
+    exchange::rare::Rare,
     failure::{Blame, Failure},
     gateway::Gateway,
     observe::{entry::Wants, metrics::ActiveConnection, secrets::SecretArgs},
@@ -45,8 +50,6 @@ pub struct Exchange {
     pub started_unix_ms: u64,
     /// What the router found.
     pub matched: Option<Matched>,
-    /// The value of `X-Request-Id`, once the plugin has run.
-    pub request_id: Option<Box<str>>,
     /// Set by an AI plugin: this exchange goes to one of its instances.
     pub ai: Option<Box<AiCall>>,
     /// Facts about the LLM side, for logs and metrics.
@@ -66,6 +69,7 @@ pub struct Exchange {
     body: Body,
     buffered: Option<Bytes>,
     wants_body: std::cell::Cell<bool>,
+    rare: OnceCell<Box<Rare>>,
     consumer: Option<Authenticated>,
     snapshot: Arc<Snapshot>,
     gateway: Rc<Gateway>,
@@ -261,7 +265,6 @@ impl Exchange {
             started: clock::now(),
             started_unix_ms: clock::unix_millis(),
             matched: None,
-            request_id: None,
             ai: None,
             llm: Llm::default(),
             attempts: Vec::new(),
@@ -274,6 +277,7 @@ impl Exchange {
             body,
             buffered: None,
             wants_body: std::cell::Cell::new(false),
+            rare: OnceCell::new(),
             consumer: None,
             secret_args: None,
             snapshot,
@@ -347,97 +351,28 @@ impl Exchange {
         router::path::normalise(self.received.uri.path(), options).unwrap_or_default()
     }
 
-    /// Reads the body to its end, once, and keeps it.
-    pub async fn read_body(&mut self, limit: u64) -> Result<Bytes, CollectError> {
-        if let Some(bytes) = &self.buffered {
-            let size = bytes.len() as u64;
-            return if size > limit {
-                Err(CollectError::TooLarge(size))
-            } else {
-                Ok(bytes.clone())
-            };
-        }
-        let declared = self.declared_length();
-        if let Some(declared) = declared.filter(|declared| *declared > limit) {
-            return Err(CollectError::TooLarge(declared));
-        }
-        let bytes = body::collect(&mut self.body, declared, limit).await?;
-        self.buffered = Some(bytes.clone());
-        Ok(bytes)
+    pub(crate) fn rare(&self) -> &Rare {
+        self.rare.get_or_init(Box::default)
     }
 
-    /// Refuses a body of more than `max` bytes: at once if it says so, else when they come.
-    pub(crate) fn limit_body(&mut self, max: u64) -> Result<(), Failure> {
-        if self.declared_length().is_some_and(|length| length > max) {
-            return Err(Failure::BodyTooLarge);
-        }
-        self.body = match std::mem::take(&mut self.body) {
-            Body::Stream(stream) => Body::Stream(Box::pin(body::Limited::new(stream, max))),
-            other => other,
-        };
-        Ok(())
+    fn rare_mut(&mut self) -> &mut Rare {
+        self.rare();
+        self.rare.get_mut().expect("made in the line above")
     }
 
-    /// Reads the body, if it is not here yet, so that variables can look into it.
-    pub(crate) async fn read_body_for_variables(&mut self) -> Result<(), Failure> {
-        if self.buffered.is_none() {
-            let limit = self.snapshot.settings.post_args_bytes_max;
-            self.read_body(limit)
-                .await
-                .map_err(|error| crate::gateway::body_failure(&error))?;
-        }
-        Ok(())
+    /// nginx's `$request_id`, which no plugin changes.
+    pub fn generated_id(&self) -> &str {
+        self.rare().generated_id()
     }
 
-    /// The body, if it has been read.
-    pub fn buffered_body(&self) -> Option<&Bytes> {
-        self.buffered.as_ref()
+    /// The id that the plugin `request-id` made or found, once it has run.
+    pub fn id_of_plugin(&self) -> Option<&str> {
+        self.rare.get()?.plugin_id.as_deref()
     }
 
-    /// Replaces the body that will be forwarded.
-    pub fn set_body(&mut self, bytes: Bytes) {
-        self.buffered = Some(bytes);
-    }
-
-    /// Takes the body for forwarding; a body that was read can be taken again.
-    pub fn take_body(&mut self) -> Body {
-        match &self.buffered {
-            Some(bytes) => Body::whole(bytes.clone()),
-            None => std::mem::take(&mut self.body),
-        }
-    }
-
-    /// Lets go of a body that nobody has read and nobody will.
-    pub(crate) fn drop_unread_body(&mut self) {
-        self.body = Body::Empty;
-    }
-
-    /// Puts a body back that no target has seen.
-    pub fn restore_body(&mut self, body: Body) {
-        if self.buffered.is_none() {
-            self.body = body;
-        }
-    }
-
-    /// `Content-Length` of the request.
-    pub fn declared_length(&self) -> Option<u64> {
-        self.request
-            .headers
-            .get(http::header::CONTENT_LENGTH)?
-            .to_str()
-            .ok()?
-            .parse()
-            .ok()
-    }
-
-    /// Whether a variable that needs the body was asked for before the body was there; resets.
-    pub(crate) fn take_wants_body(&self) -> bool {
-        self.wants_body.take()
-    }
-
-    /// Notes that a variable needs the body.
-    pub(crate) fn want_body(&self) {
-        self.wants_body.set(true);
+    /// Names the request as the plugin `request-id` does.
+    pub(crate) fn set_id_of_plugin(&mut self, id: String) {
+        self.rare_mut().plugin_id = Some(id.into());
     }
 
     /// The LLM request as it was sent last, on an AI route.

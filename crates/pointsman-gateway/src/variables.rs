@@ -3,20 +3,32 @@
 //! The names are APISIX's and nginx's. A variable that has no value is absent, not empty, so that
 //! `["arg_a", "==", null]` and `${name ?? default}` work.
 
+mod body;
+pub(crate) mod graphql;
+mod multipart;
+
+pub(crate) use body::reads_body;
+
 use std::borrow::Cow;
 
 use http::header;
 use serde_json::Value;
 
 use crate::{
+    clock,
     exchange::{AttemptRecord, Exchange},
+    observe::date,
+    router::{self, path::PathOptions},
     vars::{Lookup, VarValue},
 };
 
 impl Lookup for Exchange {
     fn var(&self, name: &str) -> Option<VarValue<'_>> {
         if let Some(path) = name.strip_prefix("post_arg.") {
-            return post_arg(self, path);
+            return body::post_arg(self, path);
+        }
+        if let Some(part) = name.strip_prefix("graphql_") {
+            return body::graphql(self, part);
         }
         text(self, name).map(VarValue::Text)
     }
@@ -58,8 +70,7 @@ fn text<'a>(x: &'a Exchange, name: &str) -> Option<Cow<'a, str>> {
             .map(|(_, v)| Cow::from(v.as_str()));
     }
     if let Some(field) = name.strip_prefix("post_arg_") {
-        let body = body_of(x)?;
-        return form_field(body, field).map(Cow::Owned);
+        return body::form_arg(x, field).map(Cow::Owned);
     }
     None
 }
@@ -68,14 +79,18 @@ fn text<'a>(x: &'a Exchange, name: &str) -> Option<Cow<'a, str>> {
 fn request_var<'a>(x: &'a Exchange, name: &str) -> Option<Cow<'a, str>> {
     Some(match name {
         "uri" => Cow::from(x.request.path.as_str()),
-        "request_uri" | "real_request_uri" => Cow::from(
+        "request_uri" => Cow::Owned(request_uri(x, x.received.uri.query().map(Cow::from))),
+        "real_request_uri" => Cow::from(
             x.received
                 .uri
                 .path_and_query()
                 .map_or("/", |target| target.as_str()),
         ),
         "args" | "query_string" => Cow::from(x.request.query.as_deref()?),
-        "is_args" => Cow::from(if x.request.query.is_some() { "?" } else { "" }),
+        "is_args" => Cow::from(match x.request.query.as_deref() {
+            None | Some("") => "",
+            Some(_) => "?",
+        }),
         "host" => Cow::from(x.received.host.as_str()),
         "scheme" => Cow::from(if x.peer.tls.is_some() {
             "https"
@@ -101,7 +116,12 @@ fn request_var<'a>(x: &'a Exchange, name: &str) -> Option<Cow<'a, str>> {
         "service_name" => Cow::from(x.route()?.service_name.as_deref()?),
         "consumer_name" => Cow::from(x.consumer()?.username.as_str()),
         "consumer_group_id" => Cow::from(x.consumer()?.group_id.as_deref()?),
-        "apisix_request_id" | "request_id" => Cow::from(x.request_id.as_deref()?),
+        "apisix_request_id" => Cow::from(x.id_of_plugin().unwrap_or_else(|| x.generated_id())),
+        "request_id" => Cow::from(x.generated_id()),
+        "request_length" => Cow::Owned(x.request_bytes().to_string()),
+        // nginx's own clock: the time of asking, not that of the request.
+        "time_iso8601" => Cow::Owned(date::iso_8601(clock::unix_millis())),
+        "time_local" => Cow::Owned(date::common_log(clock::unix_millis())),
         "request_type" => Cow::from(x.request_type()),
         "request_llm_model" => Cow::from(x.llm.request_model.as_deref()?),
         _ => return None,
@@ -116,7 +136,6 @@ fn response_var<'a>(x: &'a Exchange, name: &str) -> Option<Cow<'a, str>> {
     match name {
         "status" => number(u64::from(x.response.status?.as_u16())),
         "body_bytes_sent" | "bytes_sent" => number(x.response.body_bytes),
-        "request_length" => number(x.buffered_body().map_or(0, |body| body.len() as u64)),
         "request_time" => {
             let took = x.took();
             Some(Cow::Owned(format!("{:.3}", took.as_secs_f64())))
@@ -159,6 +178,10 @@ fn response_var<'a>(x: &'a Exchange, name: &str) -> Option<Cow<'a, str>> {
         "upstream_connect_time" => each(x, |attempt| attempt.connect.map(seconds)),
         "upstream_header_time" => each(x, |attempt| attempt.header.map(seconds)),
         "upstream_response_length" => each(x, |attempt| Some(attempt.body_bytes.to_string())),
+        "upstream_unresolved_host" => x
+            .attempts
+            .last()
+            .map(|attempt| Cow::from(router::host::bare(host_of(&attempt.address)))),
         "upstream_uri" => x.attempts.last().map(|attempt| Cow::from(&*attempt.path)),
         "upstream_host" => x
             .attempts
@@ -166,6 +189,22 @@ fn response_var<'a>(x: &'a Exchange, name: &str) -> Option<Cow<'a, str>> {
             .map(|attempt| Cow::from(host_of(&attempt.host))),
         "upstream_scheme" => x.attempts.last().map(|attempt| Cow::from(attempt.scheme)),
         _ => None,
+    }
+}
+
+/// `$request_uri` with `query`: the path as it was cleaned for routing, whatever plugins have made
+/// of it since (APISIX guards against addresses that look different to different readers).
+pub(crate) fn request_uri(x: &Exchange, query: Option<Cow<'_, str>>) -> String {
+    let options = PathOptions {
+        // APISIX keeps `%2F` for matching only.
+        keep_encoded_slash: false,
+        ..x.snapshot().settings.path_options
+    };
+    let received = x.received.uri.path();
+    let path = router::path::normalise(received, &options).unwrap_or(Cow::Borrowed(received));
+    match query.filter(|query| !query.is_empty()) {
+        Some(query) => format!("{path}?{query}"),
+        None => path.into_owned(),
     }
 }
 
@@ -238,57 +277,4 @@ pub(crate) fn decode(text: &str) -> Cow<'_, str> {
             .decode_utf8_lossy()
             .into_owned(),
     )
-}
-
-/// A field of the body: JSON by dotted path or JSONPath, or a form field.
-fn post_arg<'a>(x: &'a Exchange, path: &str) -> Option<VarValue<'a>> {
-    let body = body_of(x)?;
-    let kind = x.header("content-type").unwrap_or("application/json");
-    if kind.contains("x-www-form-urlencoded") {
-        return form_field(body, path).map(|text| VarValue::Text(Cow::Owned(text)));
-    }
-    if !kind.contains("json") {
-        return None;
-    }
-    // Routing asks before anybody has been authenticated, and once per rule: a stranger's prompt
-    // is scanned for it, never built.
-    if path.contains(['[', '*']) || path.contains("..") {
-        let json: Value = serde_json::from_slice(bounded(body)?).ok()?;
-        let query = serde_json_path::JsonPath::parse(&format!("$.{path}")).ok()?;
-        let found: Vec<Value> = query.query(&json).all().into_iter().cloned().collect();
-        return (!found.is_empty()).then_some(VarValue::Json(Value::Array(found)));
-    }
-    let value = pointsman_ai::value_at(body, path.split('.'))?;
-    Some(match serde_json::from_slice(bounded(value)?).ok()? {
-        Value::String(text) => VarValue::Text(Cow::Owned(text)),
-        Value::Null => return None,
-        other => VarValue::Json(other),
-    })
-}
-
-/// What may be built into a tree.
-fn bounded(json: &[u8]) -> Option<&[u8]> {
-    (json.len() <= TREE_BYTES_MAX).then_some(json)
-}
-
-/// A tree takes some forty times the space of the densest text.
-const TREE_BYTES_MAX: usize = 1 << 20;
-
-/// Whether the value of the variable `name` comes out of the request's body.
-pub(crate) fn reads_body(name: &str) -> bool {
-    name.starts_with("post_arg.") || name.starts_with("post_arg_")
-}
-
-/// The body, if it has been read; otherwise asks for it, and routing will look again.
-fn body_of(x: &Exchange) -> Option<&bytes::Bytes> {
-    let body = x.buffered_body();
-    if body.is_none() {
-        x.want_body();
-    }
-    body
-}
-
-fn form_field(body: &[u8], name: &str) -> Option<String> {
-    let text = std::str::from_utf8(body).ok()?;
-    query_arg(text, name).map(Cow::into_owned)
 }

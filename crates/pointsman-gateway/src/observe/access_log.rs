@@ -7,7 +7,13 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
-use crate::{exchange::Exchange, observe::secrets};
+use crate::{
+    exchange::Exchange,
+    observe::{
+        date::{self, four},
+        secrets,
+    },
+};
 
 /// The line of a request that has ended, without a line end.
 pub fn line(exchange: &Exchange) -> Bytes {
@@ -30,7 +36,7 @@ struct Line {
 impl Line {
     fn request(&mut self, x: &Exchange) {
         self.raw(b"{\"time\":\"");
-        timestamp(x.started_unix_ms, &mut self.out);
+        date::rfc_3339(x.started_unix_ms, &mut self.out);
         self.raw(b"\",\"remote_addr\":\"");
         self.address(x.peer.client.ip());
         self.raw(b"\"");
@@ -51,7 +57,7 @@ impl Line {
         }
         let consumer = x.consumer().map(|consumer| consumer.username.as_str());
         self.optional(b",\"consumer\":\"", consumer);
-        self.optional(b",\"request_id\":\"", x.request_id.as_deref());
+        self.optional(b",\"request_id\":\"", x.id_of_plugin());
         self.word(b",\"response_source\":\"", x.response_source());
         let ended = x.ended().map_or("unknown", |ended| ended.as_str());
         self.word(b",\"ended\":\"", ended);
@@ -209,51 +215,6 @@ fn fixed(duration: std::time::Duration, out: &mut Vec<u8>) {
     out.extend_from_slice(&[b'.', digits[0], digits[1], digits[2]]);
 }
 
-/// RFC 3339 in UTC with milliseconds; years have four digits.
-pub(crate) fn timestamp(unix_ms: u64, out: &mut Vec<u8>) {
-    let (seconds, ms) = (unix_ms / 1000, unix_ms % 1000);
-    let (days, second_of_day) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil(days);
-    let mut text = *b"0000-00-00T00:00:00.000Z";
-    text[..4].copy_from_slice(&four(year));
-    for (place, value) in [
-        (5, month),
-        (8, day),
-        (11, second_of_day / 3600),
-        (14, second_of_day / 60 % 60),
-        (17, second_of_day % 60),
-    ] {
-        text[place..place + 2].copy_from_slice(&four(value)[2..]);
-    }
-    text[20..23].copy_from_slice(&four(ms)[1..]);
-    out.extend_from_slice(&text);
-}
-
-/// The last four digits of a number.
-fn four(value: u64) -> [u8; 4] {
-    [1000, 100, 10, 1].map(|place| b'0' + (value / place % 10) as u8)
-}
-
-/// Year, month and day of a day since 1970, by counting in 400-year cycles from 1 March 0000.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let cycle = days / 146_097;
-    let day_of_cycle = days % 146_097;
-    let year_of_cycle =
-        (day_of_cycle - day_of_cycle / 1460 + day_of_cycle / 36_524 - day_of_cycle / 146_096) / 365;
-    let day_of_year =
-        day_of_cycle - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
-    let year = year_of_cycle + cycle * 400 + u64::from(month <= 2);
-    (year, month, day)
-}
-
 /// JSON's escapes.
 fn escape(text: &str, out: &mut Vec<u8>) {
     if is_plain(text.as_bytes()) {
@@ -298,19 +259,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn times_are_rfc_3339() {
-        let check = |ms: u64, expected: &str| {
-            let mut out = Vec::new();
-            timestamp(ms, &mut out);
-            assert_eq!(String::from_utf8_lossy(&out), expected);
-        };
-        check(0, "1970-01-01T00:00:00.000Z");
-        check(951_782_400_123, "2000-02-29T00:00:00.123Z");
-        check(1_767_225_599_999, "2025-12-31T23:59:59.999Z");
-        check(4_102_444_800_000, "2100-01-01T00:00:00.000Z");
-    }
 
     proptest! {
         #[test]

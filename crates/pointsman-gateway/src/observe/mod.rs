@@ -1,6 +1,7 @@
 //! What is known of a request once it is over: metrics, the access log, the loggers.
 
 pub mod access_log;
+pub(crate) mod date;
 pub mod entry;
 pub mod metrics;
 pub(crate) mod secrets;

@@ -120,7 +120,7 @@ impl Plugin for RequestId {
         if let Ok(value) = HeaderValue::from_str(&id) {
             exchange.request.headers.insert(self.header.clone(), value);
         }
-        exchange.request_id = Some(id.into());
+        exchange.set_id_of_plugin(id);
         Step::Done(Flow::Continue)
     }
 
@@ -129,8 +129,7 @@ impl Plugin for RequestId {
             return;
         }
         let value = exchange
-            .request_id
-            .as_deref()
+            .id_of_plugin()
             .and_then(|id| HeaderValue::from_str(id).ok());
         if let Some(value) = value {
             head.headers.insert(self.header.clone(), value);

@@ -269,14 +269,10 @@ impl Facts {
                 latency,
             }
         });
-        let body = exchange.buffered_body().map_or_else(
-            || exchange.declared_length().unwrap_or(0),
-            |body| body.len() as u64,
-        );
         Self {
             total_ms,
             upstream_ms,
-            ingress: body + head_bytes(exchange),
+            ingress: exchange.request_bytes(),
             egress: exchange.response.body_bytes,
             llm,
             at: layout.expires().then(clock::now),
@@ -286,21 +282,6 @@ impl Facts {
 
 fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// About what the request's head took on the wire.
-fn head_bytes(exchange: &Exchange) -> u64 {
-    let headers = &exchange.request.headers;
-    let lines: usize = headers
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len() + 4)
-        .sum();
-    let target = exchange
-        .received
-        .uri
-        .path_and_query()
-        .map_or(1, |target| target.as_str().len());
-    (lines + target + exchange.received.method.as_str().len() + 14) as u64
 }
 
 /// What a series has come to.

@@ -1,0 +1,27 @@
+//! What few requests need: made when one of them first asks, so that the others do not carry it.
+
+use std::cell::OnceCell;
+
+use crate::variables::graphql::Operation;
+
+/// Everything about an exchange that most of them never have.
+#[derive(Default)]
+pub(crate) struct Rare {
+    /// nginx's `$request_id`: 32 hexadecimal digits.
+    generated_id: OnceCell<Box<str>>,
+    /// What the plugin `request-id` made or found.
+    pub(super) plugin_id: Option<Box<str>>,
+    /// The request as a GraphQL document; `None` inside when it is none.
+    pub(crate) graphql: OnceCell<Option<Operation>>,
+}
+
+impl Rare {
+    /// The id that every request has. Drawn when somebody asks, and the same ever after.
+    pub(super) fn generated_id(&self) -> &str {
+        self.generated_id.get_or_init(|| {
+            let mut digits = uuid::Uuid::encode_buffer();
+            let id = uuid::Uuid::new_v4();
+            Box::from(&*id.simple().encode_lower(&mut digits))
+        })
+    }
+}

@@ -1,0 +1,193 @@
+//! Fields of a `multipart/form-data` body (RFC 7578), found without building anything.
+//!
+//! One pass over bytes that are all here, up to the field that was asked for. A part is looked at
+//! as its sender framed it; what is no proper part ends the search.
+
+use std::borrow::Cow;
+
+use memchr::memmem;
+
+/// The boundary that a `Content-Type` names, if it is that of a form.
+pub(super) fn boundary(content_type: &str) -> Option<Cow<'_, str>> {
+    let (kind, parameters) = content_type.split_once(';')?;
+    if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
+        return None;
+    }
+    let boundary = parameter(parameters, "boundary")?;
+    (1..=BOUNDARY_BYTES_MAX)
+        .contains(&boundary.len())
+        .then_some(boundary)
+}
+
+/// The value of the first field called `name`; `None` also when it is no UTF-8.
+pub(super) fn field<'b>(body: &'b [u8], boundary: &str, name: &str) -> Option<&'b str> {
+    let delimiter = format!("\r\n--{boundary}");
+    let delimiter = memmem::Finder::new(delimiter.as_bytes());
+    // The first one may stand at the very beginning, without a line before it.
+    let opening = &delimiter.needle()[2..];
+    let mut rest = match body.strip_prefix(opening) {
+        Some(rest) => rest,
+        None => &body[delimiter.find(body)? + delimiter.needle().len()..],
+    };
+    loop {
+        // `--` after a delimiter closes the form; blanks may fill its line.
+        let line_end = memmem::find(rest, b"\r\n")?;
+        let is_delimiter = rest[..line_end]
+            .iter()
+            .all(|byte| matches!(byte, b' ' | b'\t'));
+        if !is_delimiter {
+            return None;
+        }
+        let part = &rest[line_end..];
+        let end = delimiter.find(part)?;
+        rest = &part[end + delimiter.needle().len()..];
+        // The head begins with the line end of the delimiter, so an empty one is found, too.
+        let part = &part[..end];
+        let searched = &part[..part.len().min(HEAD_BYTES_MAX)];
+        let head_end = memmem::find(searched, b"\r\n\r\n")?;
+        if names(&part[..head_end], name) {
+            return std::str::from_utf8(&part[head_end + 4..]).ok();
+        }
+    }
+}
+
+/// Whether the head of a part says that it is the field `name`.
+fn names(head: &[u8], name: &str) -> bool {
+    let Ok(head) = std::str::from_utf8(head) else {
+        return false;
+    };
+    head.split("\r\n").any(|line| {
+        let Some((key, value)) = line.split_once(':') else {
+            return false;
+        };
+        let Some((kind, parameters)) = value.split_once(';') else {
+            return false;
+        };
+        key.eq_ignore_ascii_case("content-disposition")
+            && kind.trim().eq_ignore_ascii_case("form-data")
+            && parameter(parameters, "name").is_some_and(|found| found == name)
+    })
+}
+
+/// The parameter called `wanted` in `a=b; c="d"`. Quotes are understood, so that a file name
+/// cannot pose as another parameter.
+fn parameter<'t>(text: &'t str, wanted: &str) -> Option<Cow<'t, str>> {
+    let mut rest = text;
+    loop {
+        let (key, after) = rest.split_once('=')?;
+        let (value, after) = match after.strip_prefix('"') {
+            Some(quoted) => unquote(quoted)?,
+            None => {
+                let end = after.find(';').unwrap_or(after.len());
+                (Cow::Borrowed(after[..end].trim()), &after[end..])
+            }
+        };
+        if key.trim().eq_ignore_ascii_case(wanted) {
+            return Some(value);
+        }
+        rest = after.split_once(';')?.1;
+    }
+}
+
+/// The text up to the closing quote, and what follows that.
+fn unquote(quoted: &str) -> Option<(Cow<'_, str>, &str)> {
+    let mut plain = String::new();
+    let mut from = 0;
+    let mut bytes = quoted.bytes().enumerate();
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'"' if plain.is_empty() && from == 0 => {
+                return Some((Cow::Borrowed(&quoted[..at]), &quoted[at + 1..]));
+            }
+            b'"' => {
+                plain.push_str(&quoted[from..at]);
+                return Some((Cow::Owned(plain), &quoted[at + 1..]));
+            }
+            // Browsers write `\"`; a lone backslash is part of some file names.
+            b'\\' if quoted[at + 1..].starts_with(['"', '\\']) => {
+                plain.push_str(&quoted[from..at]);
+                from = at + 1;
+                bytes.next();
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// RFC 2046 §5.1.1 allows 70.
+const BOUNDARY_BYTES_MAX: usize = 200;
+/// Far more than a name and a file name take.
+const HEAD_BYTES_MAX: usize = 8 << 10;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FORM: &str = "preamble\r\n--x y\r\n\
+        Content-Disposition: form-data; name=\"file\"; filename=\"a; name=\\\"model\\\"\"\r\n\
+        Content-Type: text/plain\r\n\r\n--x\r\nnot a field\r\n\
+        --x y  \r\ncontent-disposition: Form-Data; NAME=model\r\n\r\ngpt-4\r\n\
+        --x y\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nsecond\r\n\
+        --x y\r\nContent-Disposition: form-data; name=\"empty\"\r\n\r\n\r\n\
+        --x y--\r\nContent-Disposition: form-data; name=\"late\"\r\n\r\nno\r\n--x y--";
+
+    #[test]
+    fn fields_are_found_by_name() {
+        let check = |name: &str, expected: Option<&str>| {
+            assert_eq!(field(FORM.as_bytes(), "x y", name), expected, "{name}");
+        };
+        check("file", Some("--x\r\nnot a field"));
+        check("model", Some("gpt-4"));
+        check("empty", Some(""));
+        check("late", None);
+        check("a", None);
+        let at_once = b"--b\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n--b--";
+        assert_eq!(field(at_once, "b", "a"), Some("1"));
+        let not_ended = b"--b\r\nContent-Disposition: form-data; name=a\r\n\r\n1";
+        assert_eq!(field(not_ended, "b", "a"), None);
+        let no_text = b"--b\r\nContent-Disposition: form-data; name=a\r\n\r\n\xff\r\n--b--";
+        assert_eq!(field(no_text, "b", "a"), None);
+    }
+
+    #[test]
+    fn boundaries_are_read_from_content_types() {
+        let check = |kind: &str, expected: Option<&str>| {
+            assert_eq!(boundary(kind).as_deref(), expected, "{kind}");
+        };
+        check("multipart/form-data; boundary=x", Some("x"));
+        check(
+            "Multipart/Form-Data; charset=\"a;b\"; BOUNDARY=\"x y\"",
+            Some("x y"),
+        );
+        check("multipart/form-data; boundary=", None);
+        check("multipart/form-data", None);
+        check("multipart/mixed; boundary=x", None);
+        check(
+            &format!("multipart/form-data; boundary={}", "x".repeat(201)),
+            None,
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(
+            body in "(--b|\r\n|: |;|=|\"|\\\\|name|form-data|Content-Disposition|é){0,40}"
+        ) {
+            let _ = field(body.as_bytes(), "b", "name");
+            let _ = parameter(&body, "name");
+        }
+
+        #[test]
+        fn a_field_survives_whatever_surrounds_it(before in "[a-z\r\n-]{0,20}", value in "[a-z\r\n-]{0,20}") {
+            prop_assume!(!before.contains("--BB") && !value.contains("--BB"));
+            let part = |name: &str, value: &str| {
+                format!("--BB\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+            };
+            let form = format!("{}{}--BB--", part("other", &before), part("wanted", &value));
+            prop_assert_eq!(field(form.as_bytes(), "BB", "wanted"), Some(value.as_str()));
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Request variables where they are used: in conditions, texts, keys and log formats.
+
+mod support;
+
+use serde_json::Value;
+use support::{Answer, Gateway, Upstream, get, post_json, request};
+
+fn named(name: &'static str) -> Upstream {
+    Upstream::start(move |_| Answer::text(200, name))
+}
+
+/// What a file-logger wrote.
+struct Log(tempfile::TempDir);
+
+impl Log {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder"))
+    }
+
+    /// The configuration of the logger, with further fields.
+    fn plugin(&self, more: &str) -> String {
+        let path = self.0.path().join("log");
+        format!("file-logger: {{path: \"{}\"{more}}}", path.display())
+    }
+
+    /// The entries once there are `count`.
+    fn entries(&self, count: usize) -> Vec<Value> {
+        support::wait_until("log entries", || {
+            let text = std::fs::read_to_string(self.0.path().join("log")).ok()?;
+            let lines: Vec<Value> = text
+                .lines()
+                .map(|line| serde_json::from_str(line).expect("a JSON line"))
+                .collect();
+            (lines.len() >= count && text.ends_with('\n')).then_some(lines)
+        })
+    }
+
+    fn last(&self, count: usize) -> Value {
+        self.entries(count).swap_remove(count - 1)
+    }
+}
+
+#[test]
+fn graphql_requests_are_routed_by_what_they_ask_for() {
+    let (a, b, c) = (named("a"), named("b"), named("c"));
+    let gateway = Gateway::start(&format!(
+        "routes:\n\
+         - {{id: 1, uri: /g, vars: [[graphql_operation, ==, mutation], [graphql_name, ==, addRepo]], upstream: {{nodes: {{\"{a}\": 1}}}}}}\n\
+         - {{id: 2, uri: /g, vars: [[graphql_root_fields, has, owner]], upstream: {{nodes: {{\"{b}\": 1}}}}}}\n\
+         - {{id: 3, uri: /g, vars: [[graphql_operation, ==, query], [graphql_name, ==, \"\"]], upstream: {{nodes: {{\"{c}\": 1}}}}}}\n",
+        a = a.address,
+        b = b.address,
+        c = c.address
+    ));
+    let json = |query: &str| {
+        let body = serde_json::json!({"query": query, "variables": {}}).to_string();
+        post_json(gateway.proxy, "/g", &body)
+    };
+    let add = "mutation addRepo($n: String!) { repo: add(name: $n) { id } }";
+    assert_eq!(json(add).text(), "a");
+    assert_eq!(json("mutation dropRepo { drop }").status, 404);
+    assert_eq!(json("query q { repo mine: owner { name } }").text(), "b");
+    assert_eq!(json("{ repo { owner } }").text(), "c");
+    assert_eq!(json("{ repo").status, 404);
+    // A body that says nothing of JSON is the document itself.
+    let plain = [("Content-Type", "application/graphql")];
+    let sent = request(gateway.proxy, "POST", "/g", &plain, add);
+    assert_eq!((sent.text().as_str(), a.last().text().as_str()), ("a", add));
+    let asked = "/g?query=query%20q%20%7Bowner%7D";
+    assert_eq!(get(gateway.proxy, asked, &[]).text(), "b");
+    assert_eq!(get(gateway.proxy, "/g", &[]).status, 404);
+    assert_eq!(request(gateway.proxy, "PUT", "/g", &plain, add).status, 404);
+}
+
+#[test]
+fn multipart_fields_are_variables() {
+    let a = named("a");
+    let gateway = Gateway::start(&format!(
+        "routes:\n- {{id: 1, uri: /f, vars: [[post_arg.model, ==, whisper-1]], upstream: {{nodes: {{\"{}\": 1}}}}}}\n",
+        a.address
+    ));
+    let form = |model: &str| {
+        format!(
+            "--b 1\r\nContent-Disposition: form-data; name=\"file\"; filename=\"x\"\r\n\r\nmodel\r\n\
+             --b 1\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n{model}\r\n--b 1--\r\n"
+        )
+    };
+    let send = |model: &str, kind: &str| {
+        request(
+            gateway.proxy,
+            "POST",
+            "/f",
+            &[("Content-Type", kind)],
+            &form(model),
+        )
+    };
+    let kind = "multipart/form-data; boundary=\"b 1\"";
+    assert_eq!(send("whisper-1", kind).text(), "a");
+    assert_eq!(a.last().text(), form("whisper-1"));
+    assert_eq!(send("tts-1", kind).status, 404);
+    assert_eq!(
+        send("whisper-1", "multipart/form-data; boundary=b").status,
+        404
+    );
+}
+
+#[test]
+fn an_ipv6_host_is_matched_with_its_brackets() {
+    let (a, b) = (named("a"), named("b"));
+    let gateway = Gateway::start(&format!(
+        "routes:\n\
+         - {{id: 1, uri: /*, host: \"[::1]\", upstream: {{nodes: {{\"{a}\": 1}}}}}}\n\
+         - {{id: 2, uri: /*, hosts: [\"[fe80::A]\", x.com], upstream: {{nodes: {{\"{b}\": 1}}}}}}\n",
+        a = a.address,
+        b = b.address
+    ));
+    let to = |host: &str| get(gateway.proxy, "/", &[("Host", host)]);
+    assert_eq!(to("[::1]").text(), "a");
+    assert_eq!(to("[::1]:9080").text(), "a");
+    assert_eq!(to("[FE80::a]").text(), "b");
+    assert_eq!(to("[::2]").status, 404);
+}
+
+#[test]
+fn log_formats_know_time_ids_and_addresses() {
+    let (a, log) = (named("a"), Log::new());
+    let format = ", log_format: {iso: $time_iso8601, local: $time_local, node: $upstream_unresolved_host, \
+         id: $apisix_request_id, nginx: $request_id, clean: $request_uri, raw: $real_request_uri, host: $host}";
+    let logger = log.plugin(format);
+    let gateway = Gateway::start(&format!(
+        "routes:\n\
+         - {{id: 1, uri: /a/b, plugins: {{{logger}}}, upstream: &up {{nodes: {{\"localhost:{port}\": 1}}}}}}\n\
+         - {{id: 2, uri: /id, plugins: {{request-id: {{}}, proxy-rewrite: {{uri: /else}}, {logger}}}, upstream: *up}}\n",
+        port = a.port()
+    ));
+    let dirty = "/x/..//a/./b?q=%20";
+    get(gateway.proxy, dirty, &[("Host", "X.com:80")]);
+    let entry = log.last(1);
+    let shape = |name: &str| -> String {
+        let text = entry[name].as_str().expect("a text").chars();
+        text.map(|c| if c.is_ascii_digit() { '0' } else { c })
+            .collect()
+    };
+    assert_eq!(shape("iso"), "0000-00-00T00:00:00+00:00");
+    let local = shape("local");
+    assert_eq!((&local[..3], &local[6..]), ("00/", "/0000:00:00:00 +0000"));
+    assert_eq!(
+        (&entry["node"], &entry["host"]),
+        (&"localhost".into(), &"x.com".into())
+    );
+    assert_eq!(
+        (&entry["clean"], &entry["raw"]),
+        (&"/a/b?q=%20".into(), &dirty.into())
+    );
+    let id = entry["id"].as_str().expect("an id");
+    assert!(
+        id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()),
+        "{id}"
+    );
+    assert_eq!(entry["nginx"], id);
+    get(gateway.proxy, "/id", &[("X-Request-Id", "mine")]);
+    let entry = log.last(2);
+    assert_eq!(
+        (&entry["id"], &entry["clean"]),
+        (&"mine".into(), &"/id".into())
+    );
+    assert_ne!(entry["nginx"], "mine");
+    assert_ne!(entry["nginx"], id);
+}
