@@ -167,3 +167,33 @@ fn log_formats_know_time_ids_and_addresses() {
     assert_ne!(entry["nginx"], "mine");
     assert_ne!(entry["nginx"], id);
 }
+
+#[test]
+fn log_formats_do_not_show_credentials() {
+    let (a, log) = (named("a"), Log::new());
+    let logger = log.plugin(
+        ", log_format: {uri: $request_uri, raw: $real_request_uri, args: $args, all: $query_string, \
+         key: $arg_apikey, own: $arg_sesame, q: $arg_q}, log_format_extra: {extra: $request_uri}",
+    );
+    let gateway = Gateway::start(&format!(
+        "routes:\n- {{id: 1, uri: /a, plugins: {{key-auth: {{query: sesame}}, {logger}}}, upstream: {{nodes: {{\"{}\": 1}}}}}}\n\
+         consumers:\n- {{username: alice, plugins: {{key-auth: {{key: open}}}}}}\n",
+        a.address
+    ));
+    let sent = get(gateway.proxy, "//a?apikey=open&%73esame=open&q=1", &[]);
+    assert_eq!(sent.status, 200);
+    let entry = log.last(1);
+    let query = "apikey=***&%73esame=***&q=1";
+    for (name, expected) in [
+        ("uri", format!("/a?{query}")),
+        ("raw", format!("//a?{query}")),
+        ("args", query.to_owned()),
+        ("all", query.to_owned()),
+        ("key", "***".to_owned()),
+        ("own", "***".to_owned()),
+        ("q", "1".to_owned()),
+        ("extra", format!("/a?{query}")),
+    ] {
+        assert_eq!(entry[name], expected.as_str(), "{name}");
+    }
+}

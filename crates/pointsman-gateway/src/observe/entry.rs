@@ -1,12 +1,14 @@
 //! What a logger writes about a request (APISIX 3.18: default entry, `log_format`, bodies, LLM).
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{exchange::Exchange, observe::secrets, router::Expr, template::Template};
+use crate::{exchange::Exchange, observe::secrets, router::Expr, template::Template, variables};
 
 /// The fields that all loggers share.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -215,7 +217,9 @@ impl Node {
 
     fn render(&self, exchange: &Exchange) -> Value {
         match self {
-            Self::Text(template) => Value::String(template.render(exchange).text),
+            Self::Text(template) => {
+                Value::String(template.render(&secrets::Starred(exchange)).text)
+            }
             Self::Map(parts) => Value::Object(
                 parts
                     .iter()
@@ -247,10 +251,7 @@ fn default_entry(x: &Exchange) -> Map<String, Value> {
         "http"
     };
     let shown = secrets::shown_query(x, x.received.uri.query().unwrap_or_default());
-    let mut target = x.received.uri.path().to_owned();
-    if x.received.uri.query().is_some() {
-        target = format!("{target}?{shown}");
-    }
+    let target = variables::request_uri(x, Some(Cow::from(&*shown)));
     let host = x.header("host").unwrap_or_default();
     let total = x.took();
     let upstream: std::time::Duration = x.attempts.iter().filter_map(|a| a.total).sum();

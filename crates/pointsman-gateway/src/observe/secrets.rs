@@ -4,7 +4,47 @@ use std::{borrow::Cow, sync::Arc};
 
 use http::{HeaderValue, header};
 
-use crate::exchange::Exchange;
+use crate::{
+    exchange::Exchange,
+    variables,
+    vars::{Lookup, VarValue},
+};
+
+/// The variables of an exchange as a log shows them: what is starred out in a default entry is
+/// starred out in one of the operator's own, too.
+pub(crate) struct Starred<'x>(pub(crate) &'x Exchange);
+
+impl Lookup for Starred<'_> {
+    fn var(&self, name: &str) -> Option<VarValue<'_>> {
+        let x = self.0;
+        let text = match name {
+            "args" | "query_string" => shown_query(x, x.request.query.as_deref()?),
+            "request_uri" => {
+                let query = x.received.uri.query().map(|query| shown_query(x, query));
+                Cow::Owned(variables::request_uri(x, query))
+            }
+            "real_request_uri" => match x.received.uri.query() {
+                Some(query) => {
+                    let path = x.received.uri.path();
+                    Cow::Owned(format!("{path}?{}", shown_query(x, query)))
+                }
+                None => return x.var(name),
+            },
+            _ => {
+                let value = x.var(name)?;
+                let is_secret = name
+                    .strip_prefix("arg_")
+                    .is_some_and(|arg| is_secret_arg(x, arg));
+                return Some(if is_secret {
+                    VarValue::Text(Cow::from("***"))
+                } else {
+                    value
+                });
+            }
+        };
+        Some(VarValue::Text(text))
+    }
+}
 
 /// Whether a header's value is not shown. Plugins mark further ones as sensitive.
 pub(crate) fn is_secret_header(name: &str, value: &HeaderValue) -> bool {
