@@ -79,6 +79,14 @@ impl Template {
         (Self { parts: first }, Some(Self { parts: second }))
     }
 
+    /// The variables that it reads, in order, repeats included.
+    pub fn variables(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Var { name, .. } => Some(name.as_str()),
+            Part::Text(_) | Part::Capture(_) => None,
+        })
+    }
+
     /// The text itself, when it has no variable.
     pub fn literal(&self) -> Option<&str> {
         match self.parts.as_slice() {
@@ -200,6 +208,15 @@ mod tests {
         check("\\$a", "$a", 0);
         check("$ ${", "$ ${", 0);
         check("a\\b", "a\\b", 0);
+    }
+
+    #[test]
+    fn variables_are_named() {
+        let template = Template::parse("\\$no ${post_arg.n ?? x} $1 $a $a");
+        assert_eq!(
+            template.variables().collect::<Vec<_>>(),
+            ["post_arg.n", "a", "a"]
+        );
     }
 
     #[test]

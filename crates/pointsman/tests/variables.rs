@@ -197,3 +197,49 @@ fn log_formats_do_not_show_credentials() {
         assert_eq!(entry[name], expected.as_str(), "{name}");
     }
 }
+
+/// A body that only a text looks into is read for it, and goes on unchanged.
+#[test]
+fn texts_and_keys_may_look_into_the_body() {
+    let (a, b, log) = (named("a"), named("b"), Log::new());
+    let logger = log.plugin(", log_format: {model: \"${post_arg.model ?? none}\"}");
+    let matching = Log::new();
+    let matched = matching.plugin(", match: [[[post_arg.model, ==, m2]]]");
+    let gateway = Gateway::start(&format!(
+        "routes:\n\
+         - {{id: 1, uri: /ring, upstream: {{type: chash, hash_on: vars_combinations, key: \"$post_arg.user\", nodes: {{\"{a}\": 1, \"{b}\": 1}}}}}}\n\
+         - {{id: 2, uri: /rewrite, plugins: {{proxy-rewrite: {{uri: \"/to/$post_arg.model\", headers: {{set: {{X-Model: $post_arg.model}}}}}}}}, upstream: &up {{nodes: {{\"{a}\": 1}}}}}}\n\
+         - {{id: 3, uri: /log, plugins: {{{logger}}}, upstream: *up}}\n\
+         - {{id: 4, uri: /match, plugins: {{{matched}}}, upstream: *up}}\n\
+         - {{id: 5, uri: /auth, plugins: {{key-auth: {{}}, {logger}}}, upstream: *up}}\n",
+        a = a.address,
+        b = b.address
+    ));
+    let user = |number: usize| format!("{{\"user\":\"u{number}\"}}");
+    let first: Vec<String> = (0..24)
+        .map(|n| post_json(gateway.proxy, "/ring", &user(n)).text())
+        .collect();
+    let again: Vec<String> = (0..24)
+        .map(|n| post_json(gateway.proxy, "/ring", &user(n)).text())
+        .collect();
+    assert_eq!(first, again);
+    assert!(a.hits() > 0 && b.hits() > 0, "one node has all keys");
+
+    let body = r#"{"model":"m2"}"#;
+    post_json(gateway.proxy, "/rewrite", body);
+    let sent = a.last();
+    assert_eq!(
+        (sent.target.as_str(), sent.header("x-model")),
+        ("/to/m2", Some("m2"))
+    );
+    assert_eq!(sent.text(), body);
+    post_json(gateway.proxy, "/log", body);
+    assert_eq!(log.last(1)["model"], "m2");
+    assert_eq!(a.last().text(), body);
+    post_json(gateway.proxy, "/match?n=1", r#"{"model":"m1"}"#);
+    post_json(gateway.proxy, "/match?n=2", body);
+    assert_eq!(matching.last(1)["request"]["uri"], "/match?n=2");
+    // What is turned away is not read for a log.
+    assert_eq!(post_json(gateway.proxy, "/auth", body).status, 401);
+    assert_eq!(log.last(2)["model"], "none");
+}

@@ -27,11 +27,16 @@ use crate::{
         http::PlainPlan,
         judge::{Held, Ruling},
     },
+    plugin::Phases,
     ports::{Answer, Attempt},
+    upstream::HashKey,
 };
 
 /// Sends the request to one target after the other until there is an answer.
 pub async fn run(exchange: &mut Exchange) -> Result<Response<Body>, Failure> {
+    if later_needs_body(exchange) {
+        exchange.read_body_for_variables().await?;
+    }
     let mut plan = Plan::of(exchange)?;
     let mut tried = Tried::new();
     let mut held: Option<Held> = None;
@@ -63,6 +68,20 @@ pub async fn run(exchange: &mut Exchange) -> Result<Response<Body>, Failure> {
             Ruling::Stop(failed) => return plan.stop(exchange, failed).await,
         }
     }
+}
+
+/// Whether the request's body must be here before it goes out: a hash ring's key comes out of it,
+/// or a logger will look into it.
+fn later_needs_body(exchange: &Exchange) -> bool {
+    let logged = exchange.chain.reads_body(Phases::LOG)
+        || exchange.snapshot().global.reads_body(Phases::LOG);
+    logged
+        || exchange.route().is_some_and(|route| match &route.backend {
+            Backend::Upstream(upstream) => {
+                upstream.hash_key.as_ref().is_some_and(HashKey::reads_body)
+            }
+            _ => false,
+        })
 }
 
 /// What there is to do, by kind of traffic.

@@ -8,7 +8,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{exchange::Exchange, observe::secrets, router::Expr, template::Template, variables};
+use crate::{
+    exchange::Exchange,
+    observe::secrets,
+    router::Expr,
+    template::Template,
+    variables::{reads_body, request_uri},
+};
 
 /// The fields that all loggers share.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -90,6 +96,7 @@ impl Wants {
 /// Makes entries.
 #[derive(Debug)]
 pub struct Writer {
+    reads_body: bool,
     format: Option<Node>,
     extra: Option<Node>,
     conf: LogConf,
@@ -120,13 +127,16 @@ impl Writer {
                 .transpose()
                 .map_err(|error| format!("{name}: {error}"))
         };
-        Ok(Self {
+        let mut writer = Self {
+            reads_body: false,
             format: format.map(|map| Node::map(map, 1)).transpose()?,
             extra: extra.map(|map| Node::map(map, 1)).transpose()?,
             request_body_if: expr(&conf.include_req_body_expr, "include_req_body_expr")?,
             response_body_if: expr(&conf.include_resp_body_expr, "include_resp_body_expr")?,
             conf,
-        })
+        };
+        writer.reads_body = writer.variables().into_iter().any(reads_body);
+        Ok(writer)
     }
 
     /// What it wants while requests are under way.
@@ -140,6 +150,23 @@ impl Writer {
             },
             llm_text: false,
         }
+    }
+
+    /// Whether one of its variables comes out of the request's body.
+    pub fn reads_body(&self) -> bool {
+        self.reads_body
+    }
+
+    /// Every variable that it reads.
+    fn variables(&self) -> Vec<&str> {
+        let mut names = Vec::new();
+        for node in [&self.format, &self.extra].into_iter().flatten() {
+            node.collect_variables(&mut names);
+        }
+        for expr in [&self.request_body_if, &self.response_body_if] {
+            names.extend(expr.iter().flat_map(Expr::variables));
+        }
+        names
     }
 
     /// The entry of a request that has ended.
@@ -166,12 +193,8 @@ impl Writer {
             && holds(&self.request_body_if)
             && let Some(body) = exchange.buffered_body()
         {
-            let shown = &body[..body.len().min(self.conf.max_req_body_bytes)];
-            inside(
-                entry,
-                "request",
-                String::from_utf8_lossy(shown).into_owned(),
-            );
+            let body = &body[..body.len().min(self.conf.max_req_body_bytes)];
+            inside(entry, "request", String::from_utf8_lossy(body).into_owned());
         }
         if self.conf.include_resp_body
             && holds(&self.response_body_if)
@@ -215,6 +238,18 @@ impl Node {
         Ok(Self::Map(parts))
     }
 
+    fn collect_variables<'n>(&'n self, names: &mut Vec<&'n str>) {
+        match self {
+            Self::Text(template) => names.extend(template.variables()),
+            Self::Map(parts) => {
+                for (_, node) in parts {
+                    node.collect_variables(names);
+                }
+            }
+            Self::Plain(_) => {}
+        }
+    }
+
     fn render(&self, exchange: &Exchange) -> Value {
         match self {
             Self::Text(template) => {
@@ -251,7 +286,7 @@ fn default_entry(x: &Exchange) -> Map<String, Value> {
         "http"
     };
     let shown = secrets::shown_query(x, x.received.uri.query().unwrap_or_default());
-    let target = variables::request_uri(x, Some(Cow::from(&*shown)));
+    let target = request_uri(x, Some(Cow::from(&*shown)));
     let host = x.header("host").unwrap_or_default();
     let total = x.took();
     let upstream: std::time::Duration = x.attempts.iter().filter_map(|a| a.total).sum();

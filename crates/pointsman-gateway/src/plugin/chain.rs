@@ -24,6 +24,8 @@ use crate::{
 pub struct Chain {
     entries: Vec<Entry>,
     phases: Phases,
+    /// Where one of its plugins looks into the request's body.
+    reads_body: Phases,
     /// A `_meta.filter` looks into the body, which must be here before the first of them is asked.
     filters_read_body: bool,
     /// What its plugins want of an exchange while that is under way.
@@ -125,12 +127,16 @@ impl Chain {
             .iter()
             .filter_map(|entry| entry.plugin.ai_target())
             .any(|target| target.logging.payloads);
+        let reads_body = entries
+            .iter()
+            .fold(Phases::default(), |all, e| all.and(e.plugin.reads_body()));
         Self {
-            entries,
             phases,
+            reads_body,
             filters_read_body,
             wants,
             logs_payloads,
+            entries,
         }
     }
 
@@ -156,6 +162,11 @@ impl Chain {
         let has_loggers = wants != Wants::default();
         wants.llm_text = has_loggers && (self.logs_payloads || other.logs_payloads);
         wants
+    }
+
+    /// Whether one of its plugins looks into the request's body in `phase`.
+    pub fn reads_body(&self, phase: Phases) -> bool {
+        self.reads_body.has(phase)
     }
 
     /// This chain with the consumer's plugins laid over it.
@@ -208,6 +219,9 @@ pub async fn run(
         };
         if !due || !entry.plugin.phases().has(bit) || skipped(exchange, which, index, entry) {
             continue;
+        }
+        if chain.reads_body(bit) && entry.plugin.reads_body().has(bit) {
+            exchange.read_body_for_variables().await?;
         }
         let step = match phase {
             Phase::Access => entry.plugin.access(exchange),

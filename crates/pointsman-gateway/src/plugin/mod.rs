@@ -42,6 +42,13 @@ pub trait Plugin: Send + Sync {
         false
     }
 
+    /// The phases in which one of its texts or conditions looks into the request's body, which is
+    /// read before them: before its own `rewrite` or `access`, and, for the log, before the
+    /// request goes out. A request that never goes out is logged without.
+    fn reads_body(&self) -> Phases {
+        Phases::default()
+    }
+
     /// What it wants of the exchange while that is under way.
     fn wants(&self) -> Wants {
         Wants::default()
@@ -75,6 +82,11 @@ impl Phases {
     /// Both sets together.
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// These phases if `condition` holds, else none.
+    pub const fn when(self, condition: bool) -> Self {
+        if condition { self } else { Self(0) }
     }
 
     /// Whether `phase` is among them.

@@ -17,6 +17,7 @@ use crate::{
     },
     ports::{Sink, SinkSpec},
     router::Expr,
+    variables::reads_body,
 };
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -36,6 +37,7 @@ struct FileLogger {
     sink: Arc<dyn Sink>,
     writer: Writer,
     matches: Option<Vec<Expr>>,
+    reads_body: bool,
 }
 
 /// For the registry.
@@ -78,7 +80,9 @@ fn build(conf: &Value, building: &mut Building<'_>) -> Result<Arc<dyn Plugin>, S
         let line = format!("path: {problem}; until then nothing is logged to {path}");
         building.warnings.push(line);
     }
+    let names = || matches.iter().flatten().flat_map(Expr::variables);
     Ok(Arc::new(FileLogger {
+        reads_body: writer.reads_body() || names().any(reads_body),
         sink: building.sinks.open(&spec),
         writer,
         matches,
@@ -92,6 +96,10 @@ impl Plugin for FileLogger {
 
     fn wants(&self) -> Wants {
         self.writer.wants()
+    }
+
+    fn reads_body(&self) -> Phases {
+        Phases::LOG.when(self.reads_body)
     }
 
     fn log(&self, exchange: &Exchange) {

@@ -154,6 +154,10 @@ impl Plugin for HttpLogger {
         self.writer.wants()
     }
 
+    fn reads_body(&self) -> Phases {
+        Phases::LOG.when(self.writer.reads_body())
+    }
+
     fn log(&self, exchange: &Exchange) {
         self.sink.push(self.writer.entry(exchange));
     }

@@ -17,6 +17,7 @@ use crate::{
     },
     router::pattern::{Case, Occurrence, Pattern},
     template::Template,
+    variables,
 };
 
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -50,6 +51,7 @@ struct ProxyRewrite {
     set: Vec<(HeaderName, Template)>,
     remove: Vec<HeaderName>,
     real_uri: bool,
+    reads_body: bool,
 }
 
 /// One pair of `regex_uri`.
@@ -122,8 +124,15 @@ fn compile(conf: &Value) -> Result<ProxyRewrite, String> {
         .host
         .map(|host| HeaderValue::from_str(&host))
         .transpose();
+    let uri = conf.uri.as_deref().map(Target::parse);
+    let targets = uri.iter().chain(patterns.iter().map(|rule| &rule.target));
+    let reads_body = targets
+        .flat_map(|target| std::iter::once(&target.path).chain(&target.query))
+        .chain(add.iter().chain(&set).map(|(_, value)| value))
+        .flat_map(Template::variables)
+        .any(variables::reads_body);
     Ok(ProxyRewrite {
-        uri: conf.uri.as_deref().map(Target::parse),
+        uri,
         patterns,
         host: host.map_err(|_| "host cannot stand in a header".to_owned())?,
         method: conf
@@ -133,6 +142,7 @@ fn compile(conf: &Value) -> Result<ProxyRewrite, String> {
         set,
         remove,
         real_uri: conf.use_real_request_uri_unsafe,
+        reads_body,
     })
 }
 
@@ -197,6 +207,10 @@ impl Target {
 impl Plugin for ProxyRewrite {
     fn phases(&self) -> Phases {
         Phases::REWRITE
+    }
+
+    fn reads_body(&self) -> Phases {
+        Phases::REWRITE.when(self.reads_body)
     }
 
     fn rewrite<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {

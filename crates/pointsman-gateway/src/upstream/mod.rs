@@ -14,6 +14,7 @@ use crate::{
     exchange::Exchange,
     template::Template,
     upstream::destination::{Destination, Keepalive, Timeouts},
+    variables,
 };
 
 /// An upstream that can take requests.
@@ -65,6 +66,15 @@ pub enum HashKey {
 }
 
 impl HashKey {
+    /// Whether the key comes out of the request's body, in part or as a whole.
+    pub fn reads_body(&self) -> bool {
+        match self {
+            Self::Var(name) => variables::reads_body(name),
+            Self::Combination(template) => template.variables().any(variables::reads_body),
+            Self::Header(_) | Self::Cookie(_) | Self::Consumer => false,
+        }
+    }
+
     /// The key of this request; the client's address when what is configured is missing.
     pub fn of(&self, exchange: &Exchange) -> String {
         let found = match self {
