@@ -6,6 +6,7 @@
 //! once: it is called at the end of the body, and `Drop` calls it for a request that was
 //! abandoned.
 
+mod intake;
 mod rare;
 mod request_body;
 

@@ -138,6 +138,7 @@ async fn serve(exchange: &mut Exchange) -> Result<Response<Body>, Failure> {
         exchange.chain = Arc::clone(&matched.route.chain);
         exchange.matched = Some(matched);
     }
+    exchange.watch_body();
     if let Some(reply) = chain::run(exchange, Which::Global, Phase::Rewrite).await? {
         return Ok(reply);
     }
@@ -251,6 +252,7 @@ fn merge_consumer(exchange: &mut Exchange) -> Result<(), Failure> {
         let merged = exchange.chain.with_consumer(&consumer.chain);
         exchange.filters = exchange.filters.carried_over(&exchange.chain, &merged);
         exchange.chain = Arc::new(merged);
+        exchange.watch_body();
     }
     Ok(())
 }

@@ -2,8 +2,17 @@
 
 mod support;
 
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+};
+
 use serde_json::Value;
-use support::{Answer, Gateway, Upstream, get, post_json, request};
+use support::{
+    Answer, Gateway, Start, Upstream,
+    client::{self, Connection},
+    get, post_json, request,
+};
 
 fn named(name: &'static str) -> Upstream {
     Upstream::start(move |_| Answer::text(200, name))
@@ -242,4 +251,97 @@ fn texts_and_keys_may_look_into_the_body() {
     // What is turned away is not read for a log.
     assert_eq!(post_json(gateway.proxy, "/auth", body).status, 401);
     assert_eq!(log.last(2)["model"], "none");
+}
+
+/// G-203: on an upstream that bodies are streamed to.
+#[test]
+fn loggers_see_the_bodies_that_pass() {
+    let (a, log) = (named("a"), Log::new());
+    let collector = named("");
+    let with_body = log.plugin(", include_req_body: true, max_req_body_bytes: 10, include_req_body_expr: [[arg_log, ==, \"1\"]]");
+    let sizes = log.plugin(", log_format: {n: $request_length}");
+    let gateway = Gateway::start(&format!(
+        "routes:\n\
+         - {{id: 1, uri: /body, plugins: {{{with_body}, http-logger: {{uri: \"http://{collector}/\", batch_max_size: 1, include_req_body: true, log_format: {{a: b}}}}}}, upstream: &up {{nodes: {{\"{a}\": 1}}}}}}\n\
+         - {{id: 2, uri: /size, plugins: {{{sizes}}}, upstream: *up}}\n\
+         - {{id: 3, uri: /mine, plugins: {{key-auth: {{}}}}, upstream: *up}}\n\
+         consumers:\n\
+         - {{username: alice, plugins: {{key-auth: {{key: k}}, {with_body}}}}}\n",
+        a = a.address,
+        collector = collector.address
+    ));
+    let body = "0123456789".repeat(10);
+    let head = |target: &str, framing: &str| {
+        format!("POST {target} HTTP/1.1\r\nHost: x\r\n{framing}\r\nConnection: close\r\n\r\n")
+    };
+    let plain = head("/body?log=1", "Content-Length: 100");
+    client::raw(gateway.proxy, format!("{plain}{body}").as_bytes());
+    assert_eq!(a.last().text(), body);
+    let entry = log.last(1);
+    assert_eq!(entry["request"]["body"], &body[..10]);
+    assert_eq!(entry["request"]["size"], plain.len() + 100);
+    let entry = support::wait_until("an entry", || {
+        (collector.hits() == 1).then(|| collector.last())
+    });
+    assert_eq!(entry.json()["request"]["body"], body);
+
+    let chunks = format!(
+        "32\r\n{}\r\n32\r\n{}\r\n0\r\n\r\n",
+        &body[..50],
+        &body[50..]
+    );
+    let chunked = head("/body?log=0", "Transfer-Encoding: chunked");
+    client::raw(gateway.proxy, format!("{chunked}{chunks}").as_bytes());
+    assert_eq!(a.last().text(), body);
+    let entry = log.last(2);
+    assert_eq!(entry["request"].get("body"), None);
+    assert_eq!(entry["request"]["size"], chunked.len() + 100);
+
+    let chunked = head("/size", "Transfer-Encoding: chunked");
+    client::raw(gateway.proxy, format!("{chunked}{chunks}").as_bytes());
+    assert_eq!(log.last(3)["n"], (chunked.len() + 100).to_string());
+    let bare = "GET /size HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    client::raw(gateway.proxy, bare.as_bytes());
+    assert_eq!(log.last(4)["n"], bare.len().to_string());
+    let key = [("apikey", "k")];
+    request(gateway.proxy, "POST", "/mine?log=1", &key, &body);
+    assert_eq!(log.last(5)["request"]["body"], &body[..10]);
+}
+
+/// The copy is made in passing: the target has the beginning before the client sends the end.
+#[test]
+fn a_logged_body_is_still_streamed() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let log = Log::new();
+    let gateway = Gateway::start_with(Start {
+        document: &format!(
+            "routes:\n- {{id: 1, uri: /*, plugins: {{{}}}, upstream: {{nodes: {{\"{address}\": 1}}}}}}\n",
+            log.plugin(", include_req_body: true")
+        ),
+        ..Start::default()
+    });
+    let mut client = Connection::open(gateway.proxy);
+    client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nbegin");
+    let (mut target, _) = listener.accept().expect("a connection");
+    target
+        .set_read_timeout(Some(support::DEADLINE))
+        .expect("a socket");
+    let mut received = Vec::new();
+    let mut read_until = |end: &[u8]| {
+        while !received.ends_with(end) {
+            let mut piece = [0; 1024];
+            let read = target.read(&mut piece).expect("bytes in time");
+            assert!(read > 0, "the connection ended");
+            received.extend_from_slice(&piece[..read]);
+        }
+    };
+    read_until(b"begin");
+    client.send(b"-ends");
+    read_until(b"begin-ends");
+    target
+        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        .expect("sent");
+    assert_eq!(client.response(false).status, 200);
+    assert_eq!(log.last(1)["request"]["body"], "begin-ends");
 }

@@ -1,8 +1,8 @@
 //! What few requests need: made when one of them first asks, so that the others do not carry it.
 
-use std::cell::OnceCell;
+use std::{cell::OnceCell, rc::Rc};
 
-use crate::variables::graphql::Operation;
+use crate::{exchange::intake::Intake, variables::graphql::Operation};
 
 /// Everything about an exchange that most of them never have.
 #[derive(Default)]
@@ -13,6 +13,8 @@ pub(crate) struct Rare {
     pub(super) plugin_id: Option<Box<str>>,
     /// The request as a GraphQL document; `None` inside when it is none.
     pub(crate) graphql: OnceCell<Option<Operation>>,
+    /// What a logger wants to know of the request's body.
+    pub(super) intake: Option<Rc<Intake>>,
 }
 
 impl Rare {

@@ -1,25 +1,49 @@
 //! The body of an exchange's request: read once and kept, or passed on.
 //!
 //! Whoever needs all of it (an AI plugin, a variable that looks into it) reads it, and from then
-//! on it can be had again and again. Otherwise it goes to the target while it arrives.
+//! on it can be had again and again. Otherwise it goes to the target while it arrives, and at
+//! most its size and beginning are noted on the way.
+
+use std::rc::Rc;
 
 use bytes::Bytes;
 
 use crate::{
     body::{self, Body, CollectError},
-    exchange::Exchange,
+    exchange::{Exchange, intake::Intake},
     failure::Failure,
 };
 
 impl Exchange {
-    /// Bytes of the request: its head, and its body, of which the announced length counts while it
-    /// has not been read.
+    /// Has the body watched, if a logger of the request's plugins wants to know of it. Called
+    /// before plugins change the head, whose size is part of the request's.
+    pub(crate) fn watch_body(&mut self) {
+        let wants = self.wants();
+        if !wants.request_size && wants.request_body_bytes == 0 {
+            return;
+        }
+        let head_bytes = self.head_bytes();
+        let intake = self
+            .rare_mut()
+            .intake
+            .get_or_insert_with(|| Rc::new(Intake::new(head_bytes)));
+        intake.keep(wants.request_body_bytes);
+    }
+
+    fn intake(&self) -> Option<&Rc<Intake>> {
+        self.rare.get()?.intake.as_ref()
+    }
+
+    /// Bytes of the request: its head, and its body as far as it has been read or passed on. Of a
+    /// body that nobody watches, the length that it was announced with.
     pub fn request_bytes(&self) -> u64 {
-        let body = match &self.buffered {
-            Some(bytes) => bytes.len() as u64,
-            None => self.declared_length().unwrap_or(0),
+        let intake = self.intake();
+        let body = match (&self.buffered, intake) {
+            (Some(bytes), _) => bytes.len() as u64,
+            (None, Some(intake)) => intake.body_bytes(),
+            (None, None) => self.declared_length().unwrap_or(0),
         };
-        self.head_bytes() + body
+        intake.map_or_else(|| self.head_bytes(), |intake| intake.head_bytes) + body
     }
 
     /// What the request's head takes on the wire, one blank after each colon.
@@ -36,6 +60,15 @@ impl Exchange {
             .path_and_query()
             .map_or(1, |target| target.as_str().len());
         (lines + target + self.received.method.as_str().len() + 14) as u64
+    }
+
+    /// The first `max` bytes of the request's body, if they were kept and there are any.
+    pub(crate) fn beginning_of_body(&self, max: usize) -> Option<Vec<u8>> {
+        let bytes = match &self.buffered {
+            Some(bytes) => bytes[..bytes.len().min(max)].to_vec(),
+            None => self.intake()?.kept(max),
+        };
+        (!bytes.is_empty()).then_some(bytes)
     }
 
     /// Reads the body to its end, once, and keeps it.
@@ -94,7 +127,13 @@ impl Exchange {
     pub fn take_body(&mut self) -> Body {
         match &self.buffered {
             Some(bytes) => Body::whole(bytes.clone()),
-            None => std::mem::take(&mut self.body),
+            None => {
+                let body = std::mem::take(&mut self.body);
+                match self.intake() {
+                    Some(intake) => intake.watching(body),
+                    None => body,
+                }
+            }
         }
     }
 

@@ -73,6 +73,10 @@ impl Default for LogConf {
 /// What a logger wants of the exchange while it is under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wants {
+    /// The size of the request.
+    pub request_size: bool,
+    /// This many bytes of its body.
+    pub request_body_bytes: usize,
     /// The response's headers.
     pub response_headers: bool,
     /// This many bytes of its body.
@@ -86,6 +90,8 @@ impl Wants {
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
+            request_size: self.request_size || other.request_size,
+            request_body_bytes: self.request_body_bytes.max(other.request_body_bytes),
             response_headers: self.response_headers || other.response_headers,
             response_body_bytes: self.response_body_bytes.max(other.response_body_bytes),
             llm_text: self.llm_text || other.llm_text,
@@ -96,6 +102,7 @@ impl Wants {
 /// Makes entries.
 #[derive(Debug)]
 pub struct Writer {
+    wants: Wants,
     reads_body: bool,
     format: Option<Node>,
     extra: Option<Node>,
@@ -128,6 +135,7 @@ impl Writer {
                 .map_err(|error| format!("{name}: {error}"))
         };
         let mut writer = Self {
+            wants: Wants::default(),
             reads_body: false,
             format: format.map(|map| Node::map(map, 1)).transpose()?,
             extra: extra.map(|map| Node::map(map, 1)).transpose()?,
@@ -135,14 +143,31 @@ impl Writer {
             response_body_if: expr(&conf.include_resp_body_expr, "include_resp_body_expr")?,
             conf,
         };
+        writer.wants = writer.work_out_wants();
         writer.reads_body = writer.variables().into_iter().any(reads_body);
         Ok(writer)
     }
 
     /// What it wants while requests are under way.
     pub fn wants(&self) -> Wants {
+        self.wants
+    }
+
+    /// Whether one of its variables comes out of the request's body.
+    pub fn reads_body(&self) -> bool {
+        self.reads_body
+    }
+
+    fn work_out_wants(&self) -> Wants {
+        let is_default = self.format.is_none();
         Wants {
-            response_headers: self.format.is_none(),
+            request_size: is_default || self.variables().into_iter().any(needs_size),
+            request_body_bytes: if self.conf.include_req_body {
+                self.conf.max_req_body_bytes
+            } else {
+                0
+            },
+            response_headers: is_default,
             response_body_bytes: if self.conf.include_resp_body {
                 self.conf.max_resp_body_bytes
             } else {
@@ -150,11 +175,6 @@ impl Writer {
             },
             llm_text: false,
         }
-    }
-
-    /// Whether one of its variables comes out of the request's body.
-    pub fn reads_body(&self) -> bool {
-        self.reads_body
     }
 
     /// Every variable that it reads.
@@ -191,10 +211,13 @@ impl Writer {
         };
         if self.conf.include_req_body
             && holds(&self.request_body_if)
-            && let Some(body) = exchange.buffered_body()
+            && let Some(body) = exchange.beginning_of_body(self.conf.max_req_body_bytes)
         {
-            let body = &body[..body.len().min(self.conf.max_req_body_bytes)];
-            inside(entry, "request", String::from_utf8_lossy(body).into_owned());
+            inside(
+                entry,
+                "request",
+                String::from_utf8_lossy(&body).into_owned(),
+            );
         }
         if self.conf.include_resp_body
             && holds(&self.response_body_if)
@@ -208,6 +231,11 @@ impl Writer {
             );
         }
     }
+}
+
+/// Whether the variable `name` is about the size of the request, whose body is counted only then.
+pub(crate) fn needs_size(name: &str) -> bool {
+    name == "request_length"
 }
 
 fn inside(entry: &mut Map<String, Value>, part: &str, body: String) {
@@ -302,7 +330,7 @@ fn default_entry(x: &Exchange) -> Map<String, Value> {
             "method": x.received.method.as_str(),
             "headers": headers(&x.request.headers),
             "querystring": query,
-            "size": x.buffered_body().map_or(0, Bytes::len),
+            "size": x.request_bytes(),
         },
         "response": {
             "status": x.response.status.map_or(499, |status| status.as_u16()),

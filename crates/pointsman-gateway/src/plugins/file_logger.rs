@@ -10,7 +10,7 @@ use super::{no_rules, parse};
 use crate::{
     config::{plugin_schema::PluginSchema, resource::schema_of},
     exchange::Exchange,
-    observe::entry::{LogConf, LogMetadata, Wants, Writer},
+    observe::entry::{LogConf, LogMetadata, Wants, Writer, needs_size},
     plugin::{
         Phases, Plugin,
         registry::{Building, PluginKind},
@@ -37,6 +37,7 @@ struct FileLogger {
     sink: Arc<dyn Sink>,
     writer: Writer,
     matches: Option<Vec<Expr>>,
+    wants: Wants,
     reads_body: bool,
 }
 
@@ -81,7 +82,10 @@ fn build(conf: &Value, building: &mut Building<'_>) -> Result<Arc<dyn Plugin>, S
         building.warnings.push(line);
     }
     let names = || matches.iter().flatten().flat_map(Expr::variables);
+    let mut wants = writer.wants();
+    wants.request_size |= names().any(needs_size);
     Ok(Arc::new(FileLogger {
+        wants,
         reads_body: writer.reads_body() || names().any(reads_body),
         sink: building.sinks.open(&spec),
         writer,
@@ -95,7 +99,7 @@ impl Plugin for FileLogger {
     }
 
     fn wants(&self) -> Wants {
-        self.writer.wants()
+        self.wants
     }
 
     fn reads_body(&self) -> Phases {
