@@ -1,12 +1,14 @@
 //! Reading `config.yaml`, key by key.
 
 mod prometheus;
+mod section;
 
 use std::{net::SocketAddr, time::Duration};
 
 use http::HeaderValue;
 use serde_json::{Map, Value};
 
+use self::section::{Section, server_address};
 use super::{SERVER_PLAIN, Settings, units};
 use crate::config::{
     document::Format,
@@ -83,22 +85,6 @@ struct Reader<'a> {
     lines: &'a Lines,
     errors: Vec<SettingError>,
     warnings: Vec<Warning>,
-}
-
-/// A map whose members are taken out as they are read; what is left was not understood.
-struct Section {
-    path: String,
-    map: Map<String, Value>,
-}
-
-impl Section {
-    fn take(&mut self, key: &str) -> Option<(String, Value)> {
-        let value = self
-            .map
-            .shift_remove(key)
-            .filter(|value| !value.is_null())?;
-        Some((text::join(&self.path, key), value))
-    }
 }
 
 impl Reader<'_> {
@@ -412,175 +398,6 @@ impl Reader<'_> {
             }
         }
     }
-
-    fn section(&mut self, parent: &mut Section, key: &str) -> Option<Section> {
-        let (path, value) = parent.take(key)?;
-        match value {
-            Value::Object(map) => Some(Section { path, map }),
-            other => {
-                self.wrong_type(&path, "a map", &other);
-                None
-            }
-        }
-    }
-
-    fn flag(&mut self, section: &mut Section, key: &str, flag: &mut bool) {
-        match section.take(key) {
-            None => {}
-            Some((_, Value::Bool(value))) => *flag = value,
-            Some((path, other)) => self.wrong_type(&path, "true or false", &other),
-        }
-    }
-
-    fn text(&mut self, section: &mut Section, key: &str) -> Option<String> {
-        match section.take(key)? {
-            (_, Value::String(text)) => Some(text),
-            (path, other) => {
-                self.wrong_type(&path, "a text", &other);
-                None
-            }
-        }
-    }
-
-    fn number(&mut self, section: &mut Section, key: &str) -> Option<u64> {
-        let (path, value) = section.take(key)?;
-        let number = value.as_u64();
-        if number.is_none() {
-            self.wrong_type(&path, "a number of at least 0", &value);
-        }
-        number
-    }
-
-    fn texts(&mut self, path: &str, value: Value) -> Option<Vec<String>> {
-        let texts: Option<Vec<String>> = value.as_array().and_then(|list| {
-            list.iter()
-                .map(|item| item.as_str().map(str::to_owned))
-                .collect()
-        });
-        if texts.is_none() {
-            self.wrong_type(path, "a list of texts", &value);
-        }
-        texts
-    }
-
-    fn time(&mut self, section: &mut Section, key: &str, time: &mut Duration) {
-        let Some((path, value)) = section.take(key) else {
-            return;
-        };
-        let text = value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned);
-        match units::time(&text) {
-            Some(parsed) if !parsed.is_zero() => *time = parsed,
-            _ => self.error(&path, format!("`{text}` is not a time such as 60s")),
-        }
-    }
-
-    /// `{ip, port}`.
-    fn address(&mut self, mut section: Section, ip: &str, port: u16) -> Option<SocketAddr> {
-        let ip = self
-            .text(&mut section, "ip")
-            .unwrap_or_else(|| ip.to_owned());
-        let port = self.port(&mut section).unwrap_or(port);
-        let path = section.path.clone();
-        self.leftover(&section);
-        match ip.trim_matches(['[', ']']).parse() {
-            Ok(ip) => Some(SocketAddr::new(ip, port)),
-            Err(_) => {
-                self.error(&path, format!("`{ip}` is not an IP address"));
-                None
-            }
-        }
-    }
-
-    fn port(&mut self, section: &mut Section) -> Option<u16> {
-        let path = text::join(&section.path, "port");
-        let number = self.number(section, "port")?;
-        let port = u16::try_from(number).ok();
-        if port.is_none() {
-            self.error(&path, format!("expected {number} to be at most 65535"));
-        }
-        port
-    }
-
-    /// A port, a list of ports, or a list of `{ip, port}`.
-    fn listeners(&mut self, path: &str, value: Value, default_port: u16) -> Vec<SocketAddr> {
-        let items = match value {
-            Value::Array(items) => items,
-            one => vec![one],
-        };
-        let mut listeners = Vec::new();
-        for (index, item) in items.into_iter().enumerate() {
-            let path = format!("{path}[{index}]");
-            match item {
-                Value::Number(number) => {
-                    match number.as_u64().and_then(|n| u16::try_from(n).ok()) {
-                        Some(port) => listeners.push(SocketAddr::from(([0, 0, 0, 0], port))),
-                        None => self.error(&path, format!("`{number}` is not a port")),
-                    }
-                }
-                Value::Object(map) => {
-                    let mut section = Section {
-                        path: path.clone(),
-                        map,
-                    };
-                    if section.map.shift_remove("enable_http2").is_some() {
-                        let message = "enable_http2 belongs to apisix, not to a listener";
-                        self.error(&path, message.to_owned());
-                    }
-                    let mut http3 = false;
-                    self.flag(&mut section, "enable_http3", &mut http3);
-                    if http3 {
-                        self.warn(
-                            &path,
-                            "HTTP/3 is not supported; the listener has none".to_owned(),
-                        );
-                    }
-                    listeners.extend(self.address(section, "0.0.0.0", default_port));
-                }
-                other => self.wrong_type(&path, "a port or {ip, port}", &other),
-            }
-        }
-        listeners
-    }
-
-    /// What was not read is not understood.
-    fn leftover(&mut self, section: &Section) {
-        for key in section.map.keys() {
-            let path = text::join(&section.path, key);
-            self.warn(&path, "not supported by this gateway; ignored".to_owned());
-        }
-    }
-
-    fn wrong_type(&mut self, path: &str, expected: &str, found: &Value) {
-        self.error(path, format!("must be {expected}, not `{found}`"));
-    }
-
-    fn error(&mut self, path: &str, message: String) {
-        let line = self.lines.of(path);
-        self.errors.push(SettingError {
-            path: path.to_owned(),
-            line,
-            message,
-        });
-    }
-
-    fn warn(&mut self, path: &str, message: String) {
-        let line = self.lines.of(path);
-        self.warnings.push(SettingError {
-            path: path.to_owned(),
-            line,
-            message,
-        });
-    }
-}
-
-/// `1.1.1.1`, `1.1.1.1:53` or `[::1]:53`.
-fn server_address(text: &str) -> Option<SocketAddr> {
-    text.parse::<SocketAddr>().ok().or_else(|| {
-        let ip = text.trim_matches(['[', ']']).parse().ok()?;
-        Some(SocketAddr::new(ip, 53))
-    })
 }
 
 const ROUTERS: &[&str] = &[
