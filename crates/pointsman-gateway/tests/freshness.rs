@@ -74,12 +74,12 @@ impl Control {
             .map(|n| instance((n + turn) % INSTANCES))
             .collect();
         let text = json!({"routes": [{"id": 1, "uri": "/", "plugins": {"ai-proxy-multi": {"instances": instances}}}]});
-        let (document, problems) =
-            Document::parse(&text.to_string(), Format::Json, &|_| None, &self.registry)
-                .expect("readable");
-        assert_eq!(problems, []);
+        let parsed = Document::parse(&text.to_string(), Format::Json, &|_| None, &self.registry)
+            .expect("readable");
+        assert_eq!(parsed.problems, []);
         let compiled = compile(Input {
-            document: Arc::new(document),
+            document: Arc::new(parsed.document),
+            lines: &parsed.lines,
             settings: &self.settings,
             registry: &self.registry,
             sinks: &NoSinks,

@@ -9,7 +9,7 @@ use std::{cell::RefCell, process::ExitCode, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use pointsman_gateway::{
-    config::{document::Severity, settings::Settings},
+    config::{problem::Severity, settings::Settings},
     plugin::registry::Registry,
     ports::{Sink, SinkSpec, Sinks},
     upstream::driver::Health,

@@ -10,7 +10,8 @@ use pointsman_gateway::{
     clock,
     config::{
         compile::{self, Compiled},
-        document::{Document, Format, Problem, Severity},
+        document::{Document, DocumentError, Format, Parsed},
+        problem::{Problem, Report, Severity},
         settings::Settings,
         snapshot::Snapshot,
     },
@@ -56,18 +57,36 @@ impl Publisher {
     }
 
     /// Compiles `text`. Targets that are new are known to the monitor when this returns.
+    ///
+    /// # Errors
+    /// When nothing of it can be used.
     pub(crate) fn prepare(
         &mut self,
         text: &str,
         format: Format,
         previous: Option<&Snapshot>,
-    ) -> Result<Prepared, String> {
+    ) -> Result<Prepared, DocumentError> {
         let env = |name: &str| std::env::var(name).ok();
-        let (document, mut problems) =
-            Document::parse(text, format, &env, &*self.registry).map_err(|e| e.to_string())?;
+        let parsed = Document::parse(text, format, &env, &*self.registry)?;
         self.generation += 1;
+        Ok(self.compile(parsed, previous))
+    }
+
+    /// What is in force before anything could be loaded: no route at all, generation 0.
+    pub(crate) fn nothing(&mut self) -> Prepared {
+        self.compile(Parsed::default(), None)
+    }
+
+    fn compile(&mut self, parsed: Parsed, previous: Option<&Snapshot>) -> Prepared {
+        let env = |name: &str| std::env::var(name).ok();
+        let Parsed {
+            document,
+            lines,
+            mut problems,
+        } = parsed;
         let compiled = compile::compile(compile::Input {
             document: Arc::new(document),
+            lines: &lines,
             settings: &self.settings,
             registry: &self.registry,
             sinks: &*self.sinks,
@@ -87,13 +106,16 @@ impl Publisher {
             fallback_sni: self.settings.ssl.fallback_sni.clone(),
             protocols: self.settings.ssl.protocols.clone(),
         };
-        let (certificates, refused) = Table::build(&snapshot.document.ssls, &tls, &env);
-        problems.extend(refused.into_iter().map(Problem::certificate));
-        Ok(Prepared {
+        let mut report = Report::new(&lines);
+        let certificates = Table::build(&snapshot.document.ssls, &tls, &env, &mut report);
+        problems.extend(report.into_problems());
+        // As they stand in the file, whichever step found them.
+        problems.sort_by_key(|problem| problem.line);
+        Prepared {
             snapshot: Arc::new(snapshot),
             certificates,
             problems,
-        })
+        }
     }
 
     /// Puts `prepared` in force.
@@ -108,11 +130,13 @@ impl Publisher {
             .filter(|p| p.severity == Severity::Error)
             .count();
         tell(&prepared.problems);
-        tracing::info!(
-            routes,
-            errors,
-            "configuration applied generation={generation}"
-        );
+        if generation > 0 {
+            tracing::info!(
+                routes,
+                errors,
+                "configuration applied generation={generation}"
+            );
+        }
     }
 }
 

@@ -12,7 +12,10 @@ use std::{
 use pointsman_balance::ProbeOutcome;
 use pointsman_gateway::{
     clock,
-    config::settings::{Settings, Warning},
+    config::{
+        document::DocumentError,
+        settings::{Settings, Warning},
+    },
     gateway::State,
     observe::metrics::Metrics,
     plugin::registry::Registry,
@@ -153,9 +156,7 @@ impl Program {
             Rc::clone(&health),
         );
         let text = document.read_if_changed()?.unwrap_or_default();
-        let first = publisher
-            .prepare(&text, document.format(), None)
-            .map_err(|error| format!("{}: {error}", document.path().display()))?;
+        let first = first(&mut publisher, &text, &document)?;
         let client_tls = Arc::new(ClientTls::new(settings.ssl.trusted_certificate.as_deref())?);
         let mut proxies = Vec::new();
         for address in &settings.node_listen {
@@ -332,6 +333,24 @@ impl Program {
         }
         writer.stop();
         Ok(())
+    }
+}
+
+/// The configuration to start with. A document that somebody is still writing is waited for: until
+/// then there is no route, and `/status/ready` says so.
+fn first(
+    publisher: &mut Publisher,
+    text: &str,
+    document: &DocumentFile,
+) -> Result<Prepared, String> {
+    let path = document.path().display();
+    match publisher.prepare(text, document.format(), None) {
+        Ok(prepared) => Ok(prepared),
+        Err(error @ DocumentError::Unfinished) => {
+            tracing::warn!("{path}: {error}; waiting for it");
+            Ok(publisher.nothing())
+        }
+        Err(error) => Err(format!("{path}: {error}")),
     }
 }
 

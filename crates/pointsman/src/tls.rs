@@ -8,13 +8,21 @@ use std::{collections::HashMap, io, sync::Arc};
 
 use arc_swap::ArcSwap;
 use pointsman_gateway::{
-    config::{document::Item, resource::ssl::Ssl, text::Env},
+    config::{
+        document::Item,
+        problem::{Report, Severity},
+        resource::ssl::Ssl,
+        schema::Issue,
+        text::Env,
+    },
     exchange::TlsPeer,
 };
 use rustls::{
     RootCertStore, ServerConfig, SupportedProtocolVersion,
     crypto::CryptoProvider,
-    server::{Acceptor, ClientHello, ResolvesServerCert, WebPkiClientVerifier},
+    server::{
+        Acceptor, ClientHello, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier,
+    },
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
@@ -96,25 +104,26 @@ impl ServerTls {
 }
 
 impl Table {
-    /// A table of `resources`, and what is wrong with those that had to be left out.
+    /// A table of `resources`. Those that cannot be served are left out, and everything that is
+    /// wrong with them is told to `report`.
     pub(crate) fn build(
         resources: &[Item<Ssl>],
         settings: &TlsSettings,
         env: Env<'_>,
-    ) -> (Self, Vec<String>) {
+        report: &mut Report<'_>,
+    ) -> Self {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut table = Self {
             fallback: settings.fallback_sni.as_deref().map(normalise),
             ..Self::default()
         };
-        let mut problems = Vec::new();
         for item in resources.iter().filter(|item| item.value.serves()) {
             match server_config(&item.value.resolved(env), settings, &provider) {
                 Ok(config) => table.add(item.value.names(), &Arc::new(config)),
-                Err(error) => problems.push(format!("{}: {error}", item.key)),
+                Err(issues) => report.issues(Severity::Error, item.spot(), issues),
             }
         }
-        (table, problems)
+        table
     }
 
     fn add(&mut self, names: Vec<String>, config: &Arc<ServerConfig>) {
@@ -150,33 +159,27 @@ fn server_config(
     ssl: &Ssl,
     settings: &TlsSettings,
     provider: &Arc<CryptoProvider>,
-) -> Result<ServerConfig, String> {
-    let keys = ssl
-        .pairs()
-        .enumerate()
-        .map(|(index, (cert, key))| certified(cert, key, index, provider))
-        .collect::<Result<Vec<_>, _>>()?;
-    let versions = versions(ssl.protocols().unwrap_or(&settings.protocols))?;
+) -> Result<ServerConfig, Vec<Issue>> {
+    let mut wrong = Vec::new();
+    let mut keys = Vec::new();
+    for (index, (cert, key)) in ssl.pairs().enumerate() {
+        match certified(cert, key, index, provider) {
+            Ok(pair) => keys.push(pair),
+            Err(issues) => wrong.extend(issues),
+        }
+    }
+    let versions = versions(ssl.protocols().unwrap_or(&settings.protocols))
+        .map_err(|error| wrong.push(Issue::new("ssl_protocols", error)));
+    let clients = client_verifier(ssl, provider).map_err(|issue| wrong.push(issue));
+    let (Ok(versions), Ok(clients), []) = (versions, clients, wrong.as_slice()) else {
+        return Err(wrong);
+    };
     let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(&versions)
-        .map_err(|error| error.to_string())?;
-    let builder = match ssl.client_ca()? {
+        .map_err(|error| vec![Issue::new("ssl_protocols", error.to_string())])?;
+    let builder = match clients {
         None => builder.with_no_client_auth(),
-        Some(ca) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
-                let certificate =
-                    certificate.map_err(|error| format!("client.ca: {}", pem_problem(&error)))?;
-                roots
-                    .add(certificate)
-                    .map_err(|error| format!("client.ca: {error}"))?;
-            }
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-                    .build()
-                    .map_err(|error| format!("client.ca: {error}"))?;
-            builder.with_client_cert_verifier(verifier)
-        }
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
     };
     let mut config = builder.with_cert_resolver(Arc::new(Keys(keys)));
     config.alpn_protocols = match settings.http2 {
@@ -184,6 +187,31 @@ fn server_config(
         false => vec![b"http/1.1".to_vec()],
     };
     Ok(config)
+}
+
+/// What verifies the certificates of clients, if they must show one.
+fn client_verifier(
+    ssl: &Ssl,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, Issue> {
+    let of_ca = |error: String| Issue::new("client.ca", format!("client.ca: {error}"));
+    let Some(ca) = ssl
+        .client_ca()
+        .map_err(|error| Issue::new("client.skip_mtls_uri_regex", error))?
+    else {
+        return Ok(None);
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
+        let certificate = certificate.map_err(|error| of_ca(pem_problem(&error).to_owned()))?;
+        roots
+            .add(certificate)
+            .map_err(|error| of_ca(error.to_string()))?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+        .build()
+        .map(Some)
+        .map_err(|error| of_ca(error.to_string()))
 }
 
 /// What is wrong with a PEM text. The library's own words repeat the text, which may be a key.
@@ -200,23 +228,38 @@ pub(crate) fn pem_problem(error: &pem::Error) -> &'static str {
     }
 }
 
+/// The pair number `index`, the first of which is `cert` and `key`, the others `certs` and `keys`.
 fn certified(
     cert: &str,
     key: &str,
     index: usize,
     provider: &CryptoProvider,
-) -> Result<Arc<CertifiedKey>, String> {
+) -> Result<Arc<CertifiedKey>, Vec<Issue>> {
+    let at = |field: &str| match index.checked_sub(1) {
+        None => field.to_owned(),
+        Some(further) => format!("{field}s[{further}]"),
+    };
     let chain = CertificateDer::pem_slice_iter(cert.as_bytes())
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| format!("failed to parse cert: {}", pem_problem(&error)))?;
-    if chain.is_empty() {
-        return Err("failed to parse cert: no PEM certificate in it".to_owned());
+        .map_err(|error| pem_problem(&error))
+        .and_then(|chain| match chain.is_empty() {
+            true => Err("no PEM certificate in it"),
+            false => Ok(chain),
+        })
+        .map_err(|error| Issue::new(&at("cert"), format!("failed to parse cert: {error}")));
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| {
+        let text = format!("failed to parse key: {}", pem_problem(&error));
+        Issue::new(&at("key"), text)
+    });
+    match (chain, key) {
+        (Ok(chain), Ok(key)) => CertifiedKey::from_der(chain, key, provider)
+            .map(Arc::new)
+            .map_err(|error| {
+                let text = format!("failed to handle cert-key pair[{}]: {error}", index + 1);
+                vec![Issue::new(&at("key"), text)]
+            }),
+        (chain, key) => Err(chain.err().into_iter().chain(key.err()).collect()),
     }
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
-        .map_err(|error| format!("failed to parse key: {}", pem_problem(&error)))?;
-    let certified = CertifiedKey::from_der(chain, key, provider)
-        .map_err(|error| format!("failed to handle cert-key pair[{}]: {error}", index + 1))?;
-    Ok(Arc::new(certified))
 }
 
 fn versions(names: &[String]) -> Result<Vec<&'static SupportedProtocolVersion>, String> {

@@ -5,7 +5,7 @@ mod support;
 use std::{net::TcpListener, time::Duration};
 
 use support::{
-    Answer, CHAT, Gateway, Start, Upstream, client::Connection, post_json, run, single,
+    Answer, CHAT, Gateway, Start, Upstream, client::Connection, get, post_json, run, single,
     write_config,
 };
 
@@ -86,7 +86,7 @@ fn check_reports_every_error() {
         "{stderr}"
     );
     assert!(
-        stderr.contains("2 error(s)") && stdout.contains("1 route(s)"),
+        stderr.contains("3 error(s)") && stdout.contains("1 route(s)"),
         "{stderr}{stdout}"
     );
     // An error in one file does not hide those in the other.
@@ -98,7 +98,7 @@ fn check_reports_every_error() {
     .expect("written");
     let (_, _, stderr) = run(&["check", "--config", &config]);
     assert!(
-        stderr.contains("`much` is not a size") && stderr.contains("3 error(s)"),
+        stderr.contains("`much` is not a size") && stderr.contains("4 error(s)"),
         "{stderr}"
     );
     let (_kept, config) = folder("routes: []");
@@ -138,6 +138,128 @@ fn check_names_the_instance_of_a_bad_endpoint() {
             );
         }
     }
+}
+
+/// What is wrong is told wherever it is found out: while a document is read, when plugins are
+/// built, when certificates are loaded, when references are followed. Each has its line, and they
+/// come in the file's order.
+#[test]
+fn check_knows_the_line_of_everything() {
+    let no_pem = "x".repeat(128);
+    let document = format!(
+        r#"routes:
+- id: 1
+  uri: /a
+  vars: [[a, nope, 1]]
+  plugins:
+    proxy-rewrite:
+      regex_uri: ["(", b]
+- id: 2
+  uri: /b
+  service_id: gone
+  plugin_config_id: gone
+- id: 3
+  uri: /c
+  service_id: broken
+- id: 4
+  uri: /d
+  upstream:
+    tls: {{client_cert_id: 1}}
+    nodes: {{"a:1": 1}}
+services:
+- id: broken
+  plugins:
+    file-logger: {{}}
+- id: lost
+  upstream_id: 9
+consumers:
+- username: alice
+  plugins:
+    key-auth:
+      key: same
+- username: bob
+  group_id: gone
+  plugins:
+    key-auth:
+      key: same
+ssls:
+- id: 1
+  sni: a.com
+  cert: {no_pem}
+  key: {no_pem}
+  ssl_protocols: [TLSv1.1]
+"#
+    );
+    let (_kept, config) = folder(&document);
+    let (code, stdout, stderr) = run(&["check", "--config", &config]);
+    let told: Vec<&str> = stderr
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("error: ")?.split_once(": ")?.1))
+        .collect();
+    let expected = [
+        "line 4: routes[0] (id 1) vars: failed to validate the 'vars' expression: invalid operator",
+        "line 7: routes[0] (id 1) plugins.proxy-rewrite.regex_uri[0]: failed to check the conf",
+        "line 10: routes[1] (id 2) service_id: there is no service `gone`, or it has errors and \
+         was left out; requests get a 404",
+        "line 11: routes[1] (id 2) plugin_config_id: there is no plugin_config `gone`, or it has \
+         errors and was left out; requests get a 503",
+        "line 12: routes[2] (id 3): left out, because plugin file-logger of services[0] (id broken)",
+        "line 18: routes[3] (id 4) upstream.tls: tls.client_cert_id is not supported yet",
+        "line 23: services[0] (id broken) plugins.file-logger: property \"path\" is required",
+        "line 25: services[1] (id lost) upstream_id: there is no upstream `9`, or it has errors and \
+         was left out; requests that come to it get a 502",
+        "line 32: consumers[1] (id bob) group_id: there is no consumer group `gone`, or it has \
+         errors and was left out; this consumer's requests get a 503",
+        "line 35: consumers[1] (id bob) plugins.key-auth.key: duplicate key of plugin key-auth \
+         found with consumer: alice",
+        "line 39: ssls[0] (id 1) cert: failed to parse cert: no PEM certificate in it",
+        "line 40: ssls[0] (id 1) key: failed to parse key: no section of the expected kind",
+        "line 41: ssls[0] (id 1) ssl_protocols: ssl_protocols: none of them is supported",
+    ];
+    assert_eq!(told.len(), expected.len(), "{stderr}");
+    for (told, expected) in told.iter().zip(expected) {
+        assert!(told.starts_with(expected), "{told}\nis not\n{expected}");
+    }
+    let summary = format!("{} error(s)", expected.len());
+    assert!(code == Some(1) && stderr.contains(&summary), "{stderr}");
+    assert!(stdout.contains("2 route(s) can be served"), "{stdout}");
+}
+
+/// G-264, G-280: without its end marker a document is waited for, and nothing is ready before it is
+/// there. One that loses its marker later changes nothing.
+#[test]
+fn an_unfinished_document_is_waited_for() {
+    let upstream = Upstream::start(|_| Answer::text(200, "here"));
+    let document = format!(
+        "routes: [{{id: 1, uri: /a, upstream: {{nodes: {{\"{}\": 1}}}}}}]",
+        upstream.address
+    );
+    let gateway = Gateway::start_with(Start {
+        document: &document,
+        is_finished: false,
+        apisix: "  status: {ip: 127.0.0.1, port: 0}",
+        ..Start::default()
+    });
+    gateway.wait_for_line("does not end in #END");
+    let status = gateway.address("status");
+    let ready = get(status, "/status/ready", &[]);
+    assert_eq!(
+        (ready.status, ready.json()["status"].as_str()),
+        (503, Some("error"))
+    );
+    assert!(ready.json()["error"].is_string(), "{}", ready.text());
+    assert_eq!(get(status, "/status", &[]).status, 200);
+    assert_eq!(get(gateway.proxy, "/a", &[]).status, 404);
+    gateway.reload(&document);
+    let ready = get(status, "/status/ready", &[]);
+    assert_eq!(
+        (ready.status, ready.text().as_str()),
+        (200, r#"{"status":"ok"}"#)
+    );
+    assert_eq!(get(gateway.proxy, "/a", &[]).status, 200);
+    gateway.reload_refused("routes: []");
+    assert_eq!(get(gateway.proxy, "/a", &[]).status, 200);
+    assert_eq!(get(status, "/status/ready", &[]).status, 200);
 }
 
 /// The examples of the repository are valid, and so is a document with every field of the tables.

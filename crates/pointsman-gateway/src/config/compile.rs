@@ -9,6 +9,7 @@ mod carriers;
 mod consumers;
 mod plugins;
 mod probes;
+mod references;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,21 +17,26 @@ use std::{
     time::Instant,
 };
 
-use self::carriers::Carriers;
+use self::{
+    carriers::{Carrier, Carriers},
+    references::References,
+};
 
 use pointsman_balance::TargetId;
 
 use crate::{
     config::{
-        document::{Document, Item, Problem},
+        document::{Document, Item},
+        problem::{Problem, Report, Spot},
         resource::{route::Route as WrittenRoute, service::Service},
         settings::Settings,
         snapshot::{Backend, PoolRef, Route, Snapshot},
+        text::{Lines, join},
     },
     observe::metrics::MetricOptions,
     plugin::{chain::Chain, registry::Registry},
     ports::Sinks,
-    router::{Entry, Expr, Router, RouterKind},
+    router::{Entry, Router, RouterKind},
     upstream::{
         Predecessors, Upstream,
         build::{self, Built},
@@ -43,6 +49,8 @@ use crate::{
 pub struct Input<'a> {
     /// The documents.
     pub document: Arc<Document>,
+    /// Where everything in them stood.
+    pub lines: &'a Lines,
     /// The program's settings.
     pub settings: &'a Arc<Settings>,
     /// The plugins of this build that are enabled.
@@ -73,6 +81,7 @@ pub struct Compiled {
 pub fn compile(input: Input<'_>) -> Compiled {
     let document = Arc::clone(&input.document);
     let carriers = Carriers::of(&document);
+    let references = References::of(&document);
     let checks_off = input.settings.disable_upstream_healthcheck;
     let mut plans = if checks_off {
         Vec::new()
@@ -85,28 +94,35 @@ pub fn compile(input: Input<'_>) -> Compiled {
     } else {
         Assigned::new(plans.iter().map(|plan| &plan.checker).zip(&ids))
     };
+    let mut report = Report::new(input.lines);
+    references.tell_dangling(&document, &mut report);
     let mut compiler = Compiler {
         document: &document,
         carriers: &carriers,
+        references: &references,
         settings: input.settings,
         registry: input.registry,
         sinks: input.sinks,
         env: input.env,
         assigned: &assigned,
         previous: input.previous,
-        problems: Vec::new(),
+        report,
+        told: HashSet::new(),
         pools: HashMap::new(),
         built: HashSet::new(),
         upstreams: HashMap::new(),
     };
     let mut snapshot = compiler.snapshot(input.generation);
-    let mut problems = compiler.problems;
+    let mut report = compiler.report;
     if probes::drop_unbuilt(&mut plans, &compiler.built) {
         ids = settle(input.health, &plans, input.now);
     }
-    problems.extend(probes::remarks(&plans));
+    probes::remarks(&plans, &mut report);
     snapshot.checked = probes::report(&plans, &ids);
-    Compiled { snapshot, problems }
+    Compiled {
+        snapshot,
+        problems: report.into_problems(),
+    }
 }
 
 /// Makes `plans` all that is probed, and returns their targets.
@@ -119,13 +135,16 @@ fn settle(health: &mut Health, plans: &[probes::Plan<'_>], now: Instant) -> Vec<
 struct Compiler<'a> {
     document: &'a Arc<Document>,
     carriers: &'a Carriers<'a>,
+    references: &'a References<'a>,
     settings: &'a Arc<Settings>,
     registry: &'a Registry,
     sinks: &'a dyn Sinks,
     env: &'a dyn Fn(&str) -> Option<String>,
     assigned: &'a Assigned,
     previous: Option<&'a Snapshot>,
-    problems: Vec<Problem>,
+    report: Report<'a>,
+    /// Plugins, by the key of who carries them and their name, of which everything was told.
+    told: HashSet<(String, String)>,
     /// Pools of what takes part in the snapshot.
     pools: HashMap<String, PoolRef>,
     /// Keys of the pools that exist, and of upstreams that are sound but have nobody to pick.
@@ -149,16 +168,16 @@ impl Predecessors for Compiler<'_> {
     }
 }
 
-impl Compiler<'_> {
+impl<'a> Compiler<'a> {
     fn snapshot(&mut self, generation: u64) -> Snapshot {
         let document = Arc::clone(self.document);
         for item in &document.upstreams {
-            let state = self.upstream(&item.key, &item.label());
+            let state = self.upstream(&item.key, item.spot());
             self.upstreams.insert(item.key.clone(), state);
         }
         for item in &document.services {
             if item.value.upstream.is_some() {
-                let state = self.upstream(&item.key, &item.label());
+                let state = self.upstream(&item.key, item.spot());
                 self.upstreams.insert(item.key.clone(), state);
             }
         }
@@ -173,17 +192,15 @@ impl Compiler<'_> {
             .filter(|item| item.value.is_enabled())
         {
             match self.route(item) {
-                Ok((route, mut entry)) => {
+                Some((route, mut entry)) => {
                     self.keep_pools(&route.chain);
                     entry.index = routes.len();
                     routes.push(Arc::new(route));
                     entries.push(entry);
                 }
-                Err(error) => {
+                None => {
                     self.built.remove(&item.key);
                     self.pools.remove(&item.key);
-                    self.problems
-                        .push(Problem::error(&item.label(), "", &error));
                 }
             }
         }
@@ -216,15 +233,16 @@ impl Compiler<'_> {
         }
     }
 
-    /// A route merged with its service and plugin_config, and its entry for the router.
-    fn route(&mut self, item: &Item<WrittenRoute>) -> Result<(Route, Entry), String> {
+    /// A route merged with its service and plugin_config, and its entry for the router. `None`
+    /// when that cannot be done, which is told.
+    fn route(&mut self, item: &Item<WrittenRoute>) -> Option<(Route, Entry)> {
         let written = &item.value;
-        let document = Arc::clone(self.document);
-        let service = written.service_id.as_ref().map(|id| document.service(id));
+        let references = self.references;
+        let service = written.service_id.as_ref().map(|id| references.service(id));
         let plugin_config = written
             .plugin_config_id
             .as_ref()
-            .map(|id| document.plugin_config(id));
+            .map(|id| references.plugin_config(id));
         let mut backend = match (&service, &plugin_config) {
             (_, Some(None)) => Backend::PluginConfigMissing,
             (Some(None), _) => Backend::ServiceMissing,
@@ -237,31 +255,27 @@ impl Compiler<'_> {
         }
         let mut plugins = plugins::Merged::default();
         if let Some(service) = service {
-            plugins.lay(self.carriers.at(&service.key)?);
+            plugins.lay(self.carrier(&service.key, item.spot())?);
         }
         if let Some(config) = plugin_config {
-            plugins.lay(self.carriers.at(&config.key)?);
+            plugins.lay(self.carrier(&config.key, item.spot())?);
         }
-        plugins.lay(self.carriers.at(&item.key)?);
-        let chain = self.chain(&plugins, &item.label())?;
+        plugins.lay(self.carrier(&item.key, item.spot())?);
+        let chain = self.chain(&plugins, item.spot())?;
         let hosts = match (written.hosts(), service) {
             (hosts, _) if !hosts.is_empty() => hosts,
             (_, Some(service)) => service.value.hosts.clone().unwrap_or_default(),
             (hosts, None) => hosts,
         };
-        let vars = written
-            .vars
-            .as_ref()
-            .map(Expr::parse)
-            .transpose()
-            .map_err(|error| format!("failed to validate the 'vars' expression: {error}"))?;
+        // A route whose `vars` are none did not pass the check of the document.
+        let vars = written.vars.as_ref().and_then(|vars| vars.expr().ok());
         let entry = Entry {
             index: 0,
             uris: written.uris(),
             hosts,
             methods: written.methods(),
             remote_addrs: written.remote_addrs(),
-            vars,
+            vars: vars.cloned(),
             priority: written.priority,
         };
         let route = Route {
@@ -277,7 +291,7 @@ impl Compiler<'_> {
                 .or_else(|| service.and_then(|service| service.value.enable_websocket))
                 .unwrap_or(false),
         };
-        Ok((route, entry))
+        Some((route, entry))
     }
 
     /// Where a route sends requests: its own upstream over its service's, ids over inline ones.
@@ -287,7 +301,7 @@ impl Compiler<'_> {
             return self.at(&format!("/upstreams/{id}"));
         }
         if route.upstream.is_some() {
-            return backend_of(&self.upstream(&item.key, &item.label()));
+            return backend_of(&self.upstream(&item.key, item.spot()));
         }
         let Some(service) = service else {
             return Backend::None;
@@ -307,16 +321,15 @@ impl Compiler<'_> {
     }
 
     /// Builds the upstream that the carrier `key` is or has.
-    fn upstream(&mut self, key: &str, label: &str) -> UpstreamState {
-        let carriers = self.carriers;
-        let (written, path) = match carriers.at(key).map(|carrier| carrier.upstream) {
-            Ok(Some(found)) => found,
-            Ok(None) | Err(_) => return UpstreamState::Broken,
+    fn upstream(&mut self, key: &str, spot: Spot<'_>) -> UpstreamState {
+        let carrier = self.carrier(key, spot);
+        let Some((written, path)) = carrier.and_then(|carrier| carrier.upstream) else {
+            return UpstreamState::Broken;
         };
         let built = match build::upstream(key, written, self.assigned, &*self) {
             Ok(built) => built,
-            Err(error) => {
-                self.problems.push(Problem::error(label, path, &error));
+            Err((field, error)) => {
+                self.report.error(spot, &join(path, field), error);
                 return UpstreamState::Broken;
             }
         };
@@ -330,6 +343,16 @@ impl Compiler<'_> {
             Built::NoNodes => UpstreamState::NoNodes,
             Built::NothingToPick => UpstreamState::NothingToPick,
         }
+    }
+
+    /// The carrier with that key, for what stands at `spot`. Should the list lack it, that is told,
+    /// and nothing is served without its plugins.
+    fn carrier(&mut self, key: &str, spot: Spot<'_>) -> Option<&'a Carrier<'a>> {
+        let found = self.carriers.at(key);
+        if let Err(error) = &found {
+            self.report.error(spot, "", error.clone());
+        }
+        found.ok()
     }
 
     /// Notes the pools of `chain`, which takes part in the snapshot.

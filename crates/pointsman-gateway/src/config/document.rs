@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 
 use crate::config::{
     plugin_schema::{self, Named, Place, PluginCatalog},
+    problem::{Problem, Report, Severity, Spot},
     resource::{
-        Id,
         consumer::{Consumer, Credential, CredentialBody, PluginSet},
         route::Route,
         schema_of,
@@ -21,7 +21,7 @@ use crate::config::{
         upstream::Upstream,
     },
     schema::{self, Issue},
-    text::{self, Coerce, Env, Lines, TextError},
+    text::{self, Coerce, Env, Lines, TextError, join},
 };
 
 /// How a document is written.
@@ -72,94 +72,53 @@ pub struct Dump {
     pub value: Value,
 }
 
-/// How bad a problem is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Severity {
-    /// Something was left out.
-    Error,
-    /// Something is worth knowing.
-    Warning,
+/// A document that could be read.
+#[derive(Debug, Default)]
+pub struct Parsed {
+    /// Its items that are sound.
+    pub document: Document,
+    /// Where everything stood.
+    pub lines: Lines,
+    /// What is wrong with the others, or worth knowing.
+    pub problems: Vec<Problem>,
 }
 
-/// Something that is wrong with a document.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// How bad it is.
-    pub severity: Severity,
-    /// The resource, such as `routes[0] (id chat)`.
-    pub resource: String,
-    /// The path inside it.
-    pub path: String,
-    /// Its line in the file.
-    pub line: Option<usize>,
-    /// What is wrong.
-    pub message: String,
-}
-
-impl Problem {
-    /// Something was left out of `resource`.
-    pub fn error(resource: &str, path: &str, message: &str) -> Self {
-        Self::new(Severity::Error, resource, path, message)
-    }
-
-    /// Something about `resource` is worth knowing.
-    pub fn warning(resource: &str, path: &str, message: &str) -> Self {
-        Self::new(Severity::Warning, resource, path, message)
-    }
-
-    /// A certificate that cannot be served; `message` names the resource.
-    pub fn certificate(message: String) -> Self {
-        Self::new(Severity::Error, "ssls", "", &message)
-    }
-
-    fn new(severity: Severity, resource: &str, path: &str, message: &str) -> Self {
-        Self {
-            severity,
-            resource: resource.to_owned(),
-            path: path.to_owned(),
-            line: None,
-            message: message.to_owned(),
-        }
-    }
-}
-
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if let Some(line) = self.line {
-            write!(f, "line {line}: ")?;
-        }
-        f.write_str(&self.resource)?;
-        if !self.path.is_empty() {
-            write!(f, " {}", self.path)?;
-        }
-        write!(f, ": {}", self.message)
-    }
+/// Why nothing of a document can be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DocumentError {
+    /// Whoever writes it may not have finished.
+    #[error("the file does not end in #END, so it may be incomplete; nothing of it is loaded")]
+    Unfinished,
+    /// It cannot be read.
+    #[error(transparent)]
+    Broken(#[from] TextError),
 }
 
 impl<T> Item<T> {
-    /// How problems name it.
-    pub fn label(&self) -> String {
-        format!("{} (id {})", self.place, self.id)
+    /// It, for problems.
+    pub fn spot(&self) -> Spot<'_> {
+        Spot {
+            place: &self.place,
+            id: Some(&self.id),
+        }
     }
 }
 
 impl Document {
     /// Reads a document. The problems are those of single items.
+    ///
+    /// # Errors
+    /// When nothing of it can be used.
     pub fn parse(
         text: &str,
         format: Format,
         env: Env<'_>,
         catalog: &dyn PluginCatalog,
-    ) -> Result<(Self, Vec<Problem>), TextError> {
+    ) -> Result<Parsed, DocumentError> {
         let located = match format {
             Format::Yaml => {
                 if !text::has_end_marker(text) {
-                    let message = "the file does not end in #END, so it may be incomplete; \
-                                   nothing of it is loaded";
-                    return Err(TextError {
-                        message: message.to_owned(),
-                        line: None,
-                    });
+                    return Err(DocumentError::Unfinished);
                 }
                 text::yaml(&text::substitute(text, env)?)?
             }
@@ -174,35 +133,24 @@ impl Document {
             Value::Object(map) => map,
             _ => {
                 let message = "the document must be a map of collections (routes, upstreams, ...)";
-                return Err(TextError {
+                return Err(DocumentError::Broken(TextError {
                     message: message.to_owned(),
                     line: Some(1),
-                });
+                }));
             }
         };
         let named = Named::of(&mut root, catalog);
         let mut reader = Reader {
-            lines: &located.lines,
             catalog: named.as_ref().map_or(catalog, |named| named),
-            problems: Vec::new(),
+            report: Report::new(&located.lines),
         };
         let document = reader.document(root);
-        Ok((document, reader.problems))
-    }
-
-    /// The service with that id.
-    pub fn service(&self, id: &Id) -> Option<&Item<Service>> {
-        find(&self.services, &id.to_string())
-    }
-
-    /// The plugin_config with that id.
-    pub fn plugin_config(&self, id: &Id) -> Option<&Item<PluginSet>> {
-        find(&self.plugin_configs, &id.to_string())
-    }
-
-    /// The consumer group with that id.
-    pub fn consumer_group(&self, id: &Id) -> Option<&Item<PluginSet>> {
-        find(&self.consumer_groups, &id.to_string())
+        let problems = reader.report.into_problems();
+        Ok(Parsed {
+            document,
+            problems,
+            lines: located.lines,
+        })
     }
 
     /// The metadata of a plugin.
@@ -236,10 +184,6 @@ impl Document {
             _ => Vec::new(),
         }
     }
-}
-
-fn find<'a, T>(items: &'a [Item<T>], id: &str) -> Option<&'a Item<T>> {
-    items.iter().find(|item| item.id == id)
 }
 
 fn list_nodes(upstream: &mut Upstream) {
@@ -286,9 +230,8 @@ fn strip_nulls(value: &mut Value) {
 type Places = HashMap<String, usize>;
 
 struct Reader<'a> {
-    lines: &'a Lines,
     catalog: &'a dyn PluginCatalog,
-    problems: Vec<Problem>,
+    report: Report<'a>,
 }
 
 impl Reader<'_> {
@@ -316,11 +259,7 @@ impl Reader<'_> {
                 "secrets" => "secret managers are not supported yet; ignored",
                 _ => "unknown collection; ignored",
             };
-            let line = self.lines.of(name);
-            self.problems.push(Problem {
-                line,
-                ..Problem::warning(name, "", message)
-            });
+            self.report.warning(Spot::bare(name), "", message);
         }
         document
     }
@@ -330,7 +269,7 @@ impl Reader<'_> {
         &mut self,
         root: &mut Map<String, Value>,
         name: &'static str,
-        rules: fn(&T) -> Vec<(&'static str, String)>,
+        rules: fn(&T) -> Vec<Issue>,
         place: Place,
     ) -> Vec<Item<T>>
     where
@@ -353,12 +292,8 @@ impl Reader<'_> {
             None | Some(Value::Null) => Vec::new(),
             Some(Value::Array(items)) => items,
             Some(_) => {
-                let line = self.lines.of(name);
                 let message = "wrong type: expected array";
-                self.problems.push(Problem {
-                    line,
-                    ..Problem::error(name, "", message)
-                });
+                self.report.error(Spot::bare(name), "", message);
                 Vec::new()
             }
         }
@@ -372,40 +307,48 @@ impl Reader<'_> {
         id: &str,
         value: Value,
         schema: &Value,
-        rules: fn(&T) -> Vec<(&'static str, String)>,
+        rules: fn(&T) -> Vec<Issue>,
         place: Place,
     ) -> Option<Item<T>> {
         let at = format!("{collection}[{index}]");
-        let mut issues = schema::validate(&value, schema, "");
+        let broken = schema::validate(&value, schema, "");
+        let mut issues = broken.clone();
         let mut warnings = Vec::new();
         if let Some(plugins) = value.get("plugins").and_then(Value::as_object) {
             let (wrong, odd) = plugin_schema::check(plugins, place, self.catalog);
             issues.extend(wrong);
             warnings = odd;
         }
-        let parsed = match T::deserialize(value) {
+        let parsed = if broken.is_empty() {
+            T::deserialize(value)
+        } else {
+            T::deserialize(&value).or_else(|_| T::deserialize(schema::without(&value, &broken)))
+        };
+        let parsed = match parsed {
             Ok(parsed) => {
-                issues.extend(
-                    rules(&parsed)
-                        .into_iter()
-                        .map(|(path, text)| Issue::new(path, text)),
-                );
+                // A rule must not complain of the absence of what was left out.
+                let counts = |issue: &Issue| {
+                    broken.is_empty()
+                        || !(issue.path.is_empty() || broken.iter().any(|b| b.is_in(&issue.path)))
+                };
+                issues.extend(rules(&parsed).into_iter().filter(counts));
                 Some(parsed)
             }
-            Err(error) if issues.is_empty() => {
-                issues.push(Issue::new("", error.to_string()));
+            Err(error) => {
+                if issues.is_empty() {
+                    issues.push(Issue::new("", error.to_string()));
+                }
                 None
             }
-            Err(_) => None,
         };
-        let label = format!("{at} (id {id})");
-        for warning in warnings {
-            self.report(Severity::Warning, &at, &label, &warning);
-        }
-        for issue in &issues {
-            self.report(Severity::Error, &at, &label, issue);
-        }
-        let value = parsed.filter(|_| issues.is_empty())?;
+        let is_sound = issues.is_empty();
+        let spot = Spot {
+            place: &at,
+            id: Some(id),
+        };
+        self.report.issues(Severity::Warning, spot, warnings);
+        self.report.issues(Severity::Error, spot, issues);
+        let value = parsed.filter(|_| is_sound)?;
         Some(Item {
             id: id.to_owned(),
             key: format!("/{collection}/{id}"),
@@ -414,32 +357,13 @@ impl Reader<'_> {
         })
     }
 
-    fn report(&mut self, severity: Severity, at: &str, label: &str, issue: &Issue) {
-        let full = if issue.path.is_empty() {
-            at.to_owned()
-        } else {
-            format!("{at}.{}", issue.path)
-        };
-        self.problems.push(Problem {
-            severity,
-            resource: label.to_owned(),
-            path: issue.path.clone(),
-            line: self.lines.of(&full),
-            message: issue.message.clone(),
-        });
-    }
-
     /// A later item replaces an earlier one with the same id.
     fn add<T>(&mut self, items: &mut Vec<Item<T>>, places: &mut Places, item: Item<T>) {
         match places.get(&item.id) {
             Some(place) => {
                 let earlier = &mut items[*place];
                 let message = format!("the id is used twice; this one replaces {}", earlier.place);
-                let line = self.lines.of(&item.place);
-                self.problems.push(Problem {
-                    line,
-                    ..Problem::warning(&item.label(), "id", &message)
-                });
+                self.report.warning(item.spot(), "id", message);
                 *earlier = item;
             }
             None => {
@@ -471,11 +395,9 @@ impl Reader<'_> {
                     continue;
                 };
                 if let Some(other) = body.value.plugins.keys().find(|name| !self.is_auth(name)) {
-                    let issue = Issue::new(
-                        &format!("plugins.{other}"),
-                        "only supports auth type plugins in consumer credential".to_owned(),
-                    );
-                    self.report(Severity::Error, &body.place, &body.label(), &issue);
+                    let path = join("plugins", other);
+                    let message = "only supports auth type plugins in consumer credential";
+                    self.report.error(body.spot(), &path, message);
                     continue;
                 }
                 let value = Credential {
@@ -521,11 +443,10 @@ impl Reader<'_> {
         for (index, value) in self.list(root, "plugin_metadata").into_iter().enumerate() {
             let at = format!("plugin_metadata[{index}]");
             let Some(id) = value.get("id").and_then(Value::as_str).map(str::to_owned) else {
-                let issue = Issue::new("", "property \"id\" is required".to_owned());
-                self.report(Severity::Error, &at, &at, &issue);
+                let message = "property \"id\" is required";
+                self.report.error(Spot::bare(&at), "", message);
                 continue;
             };
-            let label = format!("{at} (id {id})");
             // Metadata of a plugin that this gateway lacks is ignored, as in APISIX.
             let Some(plugin) = self.catalog.plugin(&id) else {
                 continue;
@@ -539,21 +460,24 @@ impl Reader<'_> {
                 .as_ref()
                 .map(|schema| schema::validate(&bare, schema, ""))
                 .unwrap_or_default();
-            for issue in &issues {
-                self.report(Severity::Error, &at, &label, issue);
-            }
             if issues.is_empty() {
                 document.metadata.insert(id, bare);
+                continue;
             }
+            let spot = Spot {
+                place: &at,
+                id: Some(&id),
+            };
+            self.report.issues(Severity::Error, spot, issues);
         }
     }
 }
 
-fn no_rules<T>(_: &T) -> Vec<(&'static str, String)> {
+fn no_rules<T>(_: &T) -> Vec<Issue> {
     Vec::new()
 }
 
-fn credential_rules(body: &CredentialBody) -> Vec<(&'static str, String)> {
+fn credential_rules(body: &CredentialBody) -> Vec<Issue> {
     let id_is_fine = body
         .id
         .split_once("/credentials/")
@@ -568,16 +492,12 @@ fn credential_rules(body: &CredentialBody) -> Vec<(&'static str, String)> {
         });
     let mut wrong = Vec::new();
     if !id_is_fine {
-        wrong.push((
-            "id",
-            "must look like `<username>/credentials/<id>`".to_owned(),
-        ));
+        let text = "must look like `<username>/credentials/<id>`";
+        wrong.push(Issue::new("id", text));
     }
     if body.plugins.len() > 1 {
-        wrong.push((
-            "plugins",
-            "expect object to have at most 1 properties".to_owned(),
-        ));
+        let text = "expect object to have at most 1 properties";
+        wrong.push(Issue::new("plugins", text));
     }
     wrong
 }

@@ -1,10 +1,11 @@
 //! Configuration: as written, and as it runs.
 //!
-//! `text` reads YAML and JSON and remembers where everything stood; `document` and `settings`
+//! `text` reads YAML and JSON and remembers where everything stood, `problem` is what tells of it; `document` and `settings`
 //! turn that into typed resources, reporting every error with its place; `compile` makes a
 //! `snapshot` of it, which is what requests see.
 
 pub mod plugin_schema;
+pub mod problem;
 pub mod reference;
 pub mod schema;
 pub mod text;

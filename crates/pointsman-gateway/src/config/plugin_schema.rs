@@ -1,9 +1,12 @@
 //! What configuration must know of a plugin, and how plugin configurations are checked.
 
+mod faults;
+
 use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
+pub use self::faults::{Faults, Unreadable};
 use crate::{
     config::{
         schema::{self, Issue},
@@ -28,8 +31,9 @@ pub struct PluginSchema {
     pub metadata_schema: Option<Value>,
     /// Authenticates consumers.
     pub is_auth: bool,
-    /// Rules across fields, after the schema.
-    pub check: fn(&Value) -> Result<(), String>,
+    /// Rules that the schema cannot say. Called whatever the schema says, and tells every rule that
+    /// is broken.
+    pub check: fn(&Value) -> Result<(), Faults>,
 }
 
 /// All plugins that configuration may name.
@@ -142,16 +146,27 @@ fn check_one(plugin: &PluginSchema, conf: &Value, place: Place, path: &str) -> V
     {
         map.shift_remove("_meta");
     }
-    let issues = schema::validate(&bare, schema, path);
-    let is_sound = issues.is_empty();
-    found.extend(issues.into_iter().map(wrap));
-    if is_sound
-        && !(place == Place::Consumer && plugin.is_auth)
-        && let Err(error) = (plugin.check)(&bare)
-    {
-        found.push(wrap(Issue::new(path, error)));
+    let broken = schema::validate(&bare, schema, "");
+    let mut issues = broken.clone();
+    if !(place == Place::Consumer && plugin.is_auth) {
+        issues.extend(broken_rules(plugin, &bare, &broken));
     }
+    found.extend(issues.into_iter().map(|issue| wrap(issue.under(path))));
     found
+}
+
+/// The rules that `conf` breaks, whatever `broken` parts its schema found.
+fn broken_rules(plugin: &PluginSchema, conf: &Value, broken: &[Issue]) -> Vec<Issue> {
+    match (plugin.check)(conf) {
+        Ok(()) => Vec::new(),
+        Err(Faults::Unreadable(_)) if !broken.is_empty() => {
+            match (plugin.check)(&schema::without(conf, broken)) {
+                Err(Faults::Rules(issues)) => issues,
+                Ok(()) | Err(Faults::Unreadable(_)) => Vec::new(),
+            }
+        }
+        Err(faults) => faults.into_issues(),
+    }
 }
 
 fn check_meta(conf: &Value, path: &str) -> Vec<Issue> {

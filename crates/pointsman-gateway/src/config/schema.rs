@@ -25,12 +25,38 @@ pub struct Issue {
 
 impl Issue {
     /// An issue at `path`.
-    pub fn new(path: &str, message: String) -> Self {
+    pub fn new(path: &str, message: impl Into<String>) -> Self {
         Self {
             path: path.to_owned(),
-            message,
+            message: message.into(),
         }
     }
+
+    /// Whether it is about the member `key`, or something in it.
+    pub fn is_in(&self, key: &str) -> bool {
+        let rest = self.path.strip_prefix(key);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    }
+
+    /// The same, of a value that stands at `path` in another.
+    pub fn under(self, path: &str) -> Self {
+        let path = match self.path.as_str() {
+            "" => path.to_owned(),
+            inner if inner.starts_with('[') => format!("{path}{inner}"),
+            inner => join(path, inner),
+        };
+        Self { path, ..self }
+    }
+}
+
+/// `value`, an object, without the members in which `issues` are: what is left may still be read,
+/// so that what is wrong with the rest is told with them.
+pub fn without(value: &Value, issues: &[Issue]) -> Value {
+    let mut left = value.clone();
+    if let Value::Object(map) = &mut left {
+        map.retain(|key, _| !issues.iter().any(|issue| issue.is_in(key)));
+    }
+    left
 }
 
 /// Everything in `value`, which stands at `path`, that `schema` does not allow.

@@ -4,10 +4,15 @@
 //! users expect of it: plain scalars are typed, quoted ones are text, anchors and merge keys
 //! work. What a file may contain is bounded, because a configuration can come from anywhere.
 
+mod lines;
+
 use std::collections::HashMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Number, Value, map::Entry};
+
+pub use self::lines::Lines;
+use self::lines::PathHash;
 
 /// A value and where its parts stood.
 #[derive(Clone, Debug, Default)]
@@ -16,23 +21,6 @@ pub struct Located {
     pub value: Value,
     /// Lines, by path.
     pub lines: Lines,
-}
-
-/// Line numbers (from 1) by path, such as `routes[0].uri`.
-#[derive(Clone, Debug, Default)]
-pub struct Lines(HashMap<String, usize>);
-
-impl Lines {
-    /// The line of `path`, or of the nearest thing around it.
-    pub fn of(&self, path: &str) -> Option<usize> {
-        let mut path = path;
-        loop {
-            if let Some(line) = self.0.get(path) {
-                return Some(*line);
-            }
-            path = &path[..path.rfind(['.', '['])?];
-        }
-    }
 }
 
 /// A text that cannot be read at all.
@@ -197,7 +185,7 @@ impl<'a> Reader<'a> {
                 | Event::Nothing => {}
                 _ if seen => return Err(at("more than one document in the file", Some(&span))),
                 event => {
-                    value = self.node(event, &span, "", 0)?;
+                    value = self.node(event, &span, PathHash::ROOT, 0)?;
                     seen = true;
                 }
             }
@@ -208,7 +196,7 @@ impl<'a> Reader<'a> {
         &mut self,
         event: Event<'a>,
         span: &Span,
-        path: &str,
+        path: PathHash,
         depth: usize,
     ) -> Result<Value, TextError> {
         self.count(1, span)?;
@@ -218,7 +206,7 @@ impl<'a> Reader<'a> {
                 Some(span),
             ));
         }
-        self.lines.0.insert(path.to_owned(), span.start.line());
+        self.lines.note(path, span.start.line());
         let (value, anchor) = match event {
             Event::Alias(anchor) => {
                 let value = self.anchors.get(&anchor).cloned();
@@ -243,19 +231,19 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    fn sequence(&mut self, path: &str, depth: usize) -> Result<Value, TextError> {
+    fn sequence(&mut self, path: PathHash, depth: usize) -> Result<Value, TextError> {
         let mut items = Vec::new();
         loop {
             let (event, span) = self.next()?;
             if event == Event::SequenceEnd {
                 return Ok(Value::Array(items));
             }
-            let item = self.node(event, &span, &format!("{path}[{}]", items.len()), depth + 1)?;
+            let item = self.node(event, &span, path.item(items.len()), depth + 1)?;
             items.push(item);
         }
     }
 
-    fn mapping(&mut self, path: &str, depth: usize) -> Result<Value, TextError> {
+    fn mapping(&mut self, path: PathHash, depth: usize) -> Result<Value, TextError> {
         let mut map = Map::new();
         let mut merged: Vec<Map<String, Value>> = Vec::new();
         loop {
@@ -265,14 +253,23 @@ impl<'a> Reader<'a> {
                 Event::Scalar(text, ..) => text.into_owned(),
                 _ => return Err(at("a key must be a plain text", Some(&span))),
             };
-            let inner = join(path, &key);
+            let inner = path.member(&key);
             let (event, value_span) = self.next()?;
-            let value = self.node(event, &value_span, &inner, depth + 1)?;
-            self.lines.0.insert(inner, span.start.line());
+            let value = self.node(event, &value_span, inner, depth + 1)?;
+            // A member stands where its key does: the later note counts.
+            self.lines.note(inner, span.start.line());
             if key == "<<" {
                 merged.extend(merge_sources(value, &span)?);
-            } else if map.insert(key.clone(), value).is_some() {
-                return Err(at(&format!("the key `{key}` appears twice"), Some(&span)));
+                continue;
+            }
+            match map.entry(key) {
+                Entry::Vacant(place) => {
+                    place.insert(value);
+                }
+                Entry::Occupied(taken) => {
+                    let message = format!("the key `{}` appears twice", taken.key());
+                    return Err(at(&message, Some(&span)));
+                }
             }
         }
         for source in merged {

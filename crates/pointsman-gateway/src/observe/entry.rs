@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{
+    config::plugin_schema::Faults,
     exchange::Exchange,
     observe::secrets,
     router::Expr,
@@ -121,31 +122,33 @@ enum Node {
 
 impl Writer {
     /// Prepares a logger's configuration over its metadata.
-    pub fn new(conf: LogConf, metadata: &LogMetadata) -> Result<Self, String> {
-        let format = conf.log_format.as_ref().or(metadata.log_format.as_ref());
-        let extra = conf
-            .log_format_extra
-            .as_ref()
-            .or(metadata.log_format_extra.as_ref());
+    pub fn new(conf: LogConf, metadata: &LogMetadata) -> Result<Self, Faults> {
+        let mut found = Vec::new();
+        let mut told = |faults: Faults| found.extend(faults.into_issues());
+        let main = format(&conf.log_format, &metadata.log_format, "log_format");
+        let extra = format(
+            &conf.log_format_extra,
+            &metadata.log_format_extra,
+            "log_format_extra",
+        );
         let expr = |value: &Option<Value>, name: &str| {
-            value
-                .as_ref()
-                .map(Expr::parse)
-                .transpose()
-                .map_err(|error| format!("{name}: {error}"))
+            let parsed = value.as_ref().map(Expr::parse).transpose();
+            parsed.map_err(|error| Faults::at(name, format!("{name}: {error}")))
         };
+        let request_body_if = expr(&conf.include_req_body_expr, "include_req_body_expr");
+        let response_body_if = expr(&conf.include_resp_body_expr, "include_resp_body_expr");
         let mut writer = Self {
             wants: Wants::default(),
             reads_body: false,
-            format: format.map(|map| Node::map(map, 1)).transpose()?,
-            extra: extra.map(|map| Node::map(map, 1)).transpose()?,
-            request_body_if: expr(&conf.include_req_body_expr, "include_req_body_expr")?,
-            response_body_if: expr(&conf.include_resp_body_expr, "include_resp_body_expr")?,
+            format: main.map_err(&mut told).unwrap_or_default(),
+            extra: extra.map_err(&mut told).unwrap_or_default(),
+            request_body_if: request_body_if.map_err(&mut told).unwrap_or_default(),
+            response_body_if: response_body_if.map_err(&mut told).unwrap_or_default(),
             conf,
         };
         writer.wants = writer.work_out_wants();
         writer.reads_body = writer.variables().into_iter().any(reads_body);
-        Ok(writer)
+        Faults::none_of(found).map(|()| writer)
     }
 
     /// What it wants while requests are under way.
@@ -244,6 +247,17 @@ fn inside(entry: &mut Map<String, Value>, part: &str, body: String) {
         part.insert("body".to_owned(), Value::String(body));
     }
 }
+
+/// The format that counts: the plugin's `own`, or its metadata's.
+fn format(own: &Format, metadata: &Format, path: &str) -> Result<Option<Node>, Faults> {
+    // A fault of the metadata stands elsewhere.
+    let path = if own.is_some() { path } else { "" };
+    let written = own.as_ref().or(metadata.as_ref());
+    let parsed = written.map(|map| Node::map(map, 1)).transpose();
+    parsed.map_err(|error| Faults::at(path, error))
+}
+
+type Format = Option<Map<String, Value>>;
 
 impl Node {
     fn map(map: &Map<String, Value>, depth: usize) -> Result<Self, String> {

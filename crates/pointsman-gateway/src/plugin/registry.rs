@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::{
-    config::plugin_schema::{PluginCatalog, PluginSchema},
+    config::plugin_schema::{Faults, PluginCatalog, PluginSchema},
     plugin::Plugin,
     plugins,
     ports::Sinks,
@@ -29,7 +29,11 @@ const PLUGINS: &[fn() -> PluginKind] = &[
 ];
 
 /// Makes a plugin from a valid configuration.
-pub type Build = fn(&Value, &mut Building<'_>) -> Result<Arc<dyn Plugin>, String>;
+///
+/// # Errors
+/// Everything that stands in the way; references to the environment are resolved only now, so this
+/// can be more than the check of the document found.
+pub type Build = fn(&Value, &mut Building<'_>) -> Result<Arc<dyn Plugin>, Faults>;
 
 /// What the gateway must know of a plugin.
 pub struct PluginKind {

@@ -9,10 +9,13 @@ use serde_json::Value;
 
 use crate::{
     config::plugin::ai_proxy as written,
+    config::plugin_schema::Faults,
     config::resource::checks::{self, Traffic},
+    config::text::join,
     forward::judge::RetryPolicy,
     plugin::registry::Building,
     plugins::ai_proxy::{AiInstance, AiLimits, AiTarget, Logging, encode_query},
+    plugins::parse,
     template::Template,
     upstream::{
         HashKey,
@@ -22,7 +25,7 @@ use crate::{
 };
 
 /// `ai-proxy`: one instance, named after its provider.
-pub(crate) fn single(conf: &Value, building: &mut Building<'_>) -> Result<Arc<AiTarget>, String> {
+pub(crate) fn single(conf: &Value, building: &mut Building<'_>) -> Result<Arc<AiTarget>, Faults> {
     let conf: written::AiProxy = parse(conf)?;
     let instance = written::Instance::from_single(&conf);
     let common = conf.common;
@@ -50,7 +53,7 @@ pub(crate) fn single(conf: &Value, building: &mut Building<'_>) -> Result<Arc<Ai
 }
 
 /// `ai-proxy-multi`.
-pub(crate) fn multi(conf: &Value, building: &mut Building<'_>) -> Result<Arc<AiTarget>, String> {
+pub(crate) fn multi(conf: &Value, building: &mut Building<'_>) -> Result<Arc<AiTarget>, Faults> {
     let conf: written::AiProxyMulti = parse(conf)?;
     let key = format!("{}#ai-proxy-multi", building.owner);
     let members = conf
@@ -77,10 +80,11 @@ pub(crate) fn multi(conf: &Value, building: &mut Building<'_>) -> Result<Arc<AiT
     if let Some(previous) = building.previous.pool(&key) {
         pool = pool.succeeding(previous);
     }
-    let mut instances = Vec::with_capacity(conf.instances.len());
-    for instance in &conf.instances {
-        instances.push(run_form(instance, &conf.common, building.warnings)?);
-    }
+    let instances = conf.instances.iter().enumerate().map(|(index, instance)| {
+        run_form(instance, &conf.common, building.warnings)
+            .map_err(|faults| faults.under(&format!("instances[{index}]")))
+    });
+    let instances = Faults::collect(instances)?;
     let retry = retry_policy(&conf);
     Ok(Arc::new(target(
         key,
@@ -135,10 +139,6 @@ fn targets_of(
         Some(_) => assigned.judges(key, &instance.name),
         None => Ok(Vec::new()),
     }
-}
-
-fn parse<T: serde::de::DeserializeOwned>(conf: &Value) -> Result<T, String> {
-    T::deserialize(conf).map_err(|error| error.to_string())
 }
 
 fn target(
@@ -205,10 +205,10 @@ fn run_form(
     instance: &written::Instance,
     common: &written::Common,
     warnings: &mut Vec<String>,
-) -> Result<AiInstance, String> {
+) -> Result<AiInstance, Faults> {
     let name = &instance.name;
-    let provider = provider_of(instance)?;
-    let endpoint = endpoint_of(instance)?;
+    let provider = provider_of(instance).map_err(|error| Faults::at("provider", error))?;
+    let endpoint = endpoint_of(instance).map_err(|error| Faults::at(ENDPOINT, error))?;
     if let Some(endpoint) = &endpoint
         && endpoint.lone_slash()
     {
@@ -222,7 +222,8 @@ fn run_form(
             provider.as_str()
         ));
     }
-    let destination = destination_of(provider, endpoint.as_ref(), common.ssl_verify)?;
+    let destination = destination_of(provider, endpoint.as_ref(), common.ssl_verify)
+        .map_err(|error| Faults::at(ENDPOINT, error))?;
     let auth_headers = auth_headers(instance)?;
     let shaping = Shaping {
         options: instance.options.clone().unwrap_or_default(),
@@ -308,21 +309,27 @@ fn destination_of(
     Destination::new(host, port, tls).map(Some)
 }
 
-fn auth_headers(instance: &written::Instance) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
-    let mut headers = Vec::new();
-    for (name, value) in instance.auth.header.iter().flatten() {
-        let lower = name.to_ascii_lowercase();
-        if ["host", "content-length", "accept-encoding"].contains(&lower.as_str()) {
-            continue;
-        }
-        let name = HeaderName::from_bytes(lower.as_bytes())
-            .map_err(|_| format!("auth.header: `{name}` is not a header name"))?;
-        let mut value = HeaderValue::from_str(value)
-            .map_err(|_| format!("auth.header.{name}: the value cannot stand in a header"))?;
+fn auth_headers(instance: &written::Instance) -> Result<Vec<(HeaderName, HeaderValue)>, Faults> {
+    let written = instance.auth.header.iter().flatten();
+    let applied = written.filter(|(name, _)| !is_ours(name));
+    Faults::collect(applied.map(|(name, value)| {
+        let path = join("auth.header", name);
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
+            Faults::at(&path, format!("auth.header: `{name}` is not a header name"))
+        })?;
+        let mut value = HeaderValue::from_str(value).map_err(|_| {
+            let text = format!("auth.header.{name}: the value cannot stand in a header");
+            Faults::at(&path, text)
+        })?;
         value.set_sensitive(true);
-        headers.push((name, value));
-    }
-    Ok(headers)
+        Ok((name, value))
+    }))
+}
+
+/// A header that only the gateway sets, whatever `auth` says.
+fn is_ours(name: &str) -> bool {
+    let ours = ["host", "content-length", "accept-encoding"];
+    ours.iter().any(|own| name.eq_ignore_ascii_case(own))
 }
 
 fn request_bodies(
@@ -371,3 +378,5 @@ fn probe_of(key: &str, instance: &written::Instance, active: &checks::Active) ->
     let node = Node { host: &host, port };
     Some(health::planned(key, &instance.name, node, &active, None))
 }
+
+const ENDPOINT: &str = "override.endpoint";

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use crate::{
     body::CollectError,
+    config::plugin_schema::Faults,
     exchange::Exchange,
     forward::judge::RetryPolicy,
     plugin::{
@@ -227,7 +228,7 @@ pub(crate) fn kind() -> PluginKind {
     }
 }
 
-fn build_single(conf: &Value, building: &mut Building<'_>) -> Result<Arc<dyn Plugin>, String> {
+fn build_single(conf: &Value, building: &mut Building<'_>) -> Result<Arc<dyn Plugin>, Faults> {
     let target = ai_instance::single(conf, building)?;
     Ok(Arc::new(AiProxy { target }))
 }

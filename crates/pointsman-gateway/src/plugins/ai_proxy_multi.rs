@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::{
+    config::plugin_schema::Faults,
     plugin::{
         Plugin,
         registry::{Building, PluginKind},
@@ -22,7 +23,7 @@ pub(crate) fn kind() -> PluginKind {
     }
 }
 
-fn build(conf: &Value, building: &mut Building<'_>) -> Result<Arc<dyn Plugin>, String> {
+fn build(conf: &Value, building: &mut Building<'_>) -> Result<Arc<dyn Plugin>, Faults> {
     let target = ai_instance::multi(conf, building)?;
     Ok(Arc::new(AiProxy { target }))
 }

@@ -9,7 +9,11 @@ use serde_json::Value;
 
 use super::parse;
 use crate::{
-    config::{plugin_schema::PluginSchema, resource::schema_of},
+    config::{
+        plugin_schema::{Faults, PluginSchema},
+        resource::schema_of,
+        schema::Issue,
+    },
     exchange::Exchange,
     plugin::{
         Flow, Phases, Plugin, Reply, ResponseHead, Step,
@@ -108,8 +112,9 @@ pub(crate) fn kind() -> PluginKind {
     }
 }
 
-fn check(conf: &Value) -> Result<(), String> {
+fn check(conf: &Value) -> Result<(), Faults> {
     let conf: Conf = parse(conf)?;
+    let mut found = Vec::new();
     let wildcard = |text: &str| text == "*";
     let exposes = conf.expose_headers.as_deref().is_some_and(wildcard);
     let times = conf.timing_allow_origins.as_deref().is_some_and(wildcard);
@@ -120,36 +125,42 @@ fn check(conf: &Value) -> Result<(), String> {
             || exposes
             || times)
     {
-        return Err(
-            "you can not set '*' for other option when 'allow_credential' is true".to_owned(),
-        );
+        let text = "you can not set '*' for other option when 'allow_credential' is true";
+        found.push(Issue::new("allow_credential", text));
     }
-    compile(conf.allow_origins_by_regex.as_deref())?;
-    compile(conf.timing_allow_origins_by_regex.as_deref())?;
-    Ok(())
+    for (field, patterns) in [
+        (BY_REGEX, &conf.allow_origins_by_regex),
+        (TIMING_BY_REGEX, &conf.timing_allow_origins_by_regex),
+    ] {
+        if let Err(faults) = compile(field, patterns.as_deref()) {
+            found.extend(faults.into_issues());
+        }
+    }
+    Faults::none_of(found)
 }
 
-fn compile(patterns: Option<&[String]>) -> Result<Option<Vec<Pattern>>, String> {
-    patterns
-        .map(|patterns| {
-            patterns
-                .iter()
-                .map(|pattern| {
-                    Pattern::new(pattern, Case::Sensitive).map_err(|error| error.to_string())
-                })
-                .collect()
+/// The patterns of `field`.
+fn compile(field: &str, patterns: Option<&[String]>) -> Result<Option<Vec<Pattern>>, Faults> {
+    let Some(patterns) = patterns else {
+        return Ok(None);
+    };
+    let compiled = patterns.iter().enumerate().map(|(index, pattern)| {
+        Pattern::new(pattern, Case::Sensitive).map_err(|error| {
+            let path = format!("{field}[{index}]");
+            Faults::at(&path, error.to_string())
         })
-        .transpose()
+    });
+    Faults::collect(compiled).map(Some)
 }
 
-fn build(conf: &Value, building: &mut Building<'_>) -> Result<Arc<dyn Plugin>, String> {
+fn build(conf: &Value, building: &mut Building<'_>) -> Result<Arc<dyn Plugin>, Faults> {
     let conf: Conf = parse(conf)?;
     let metadata: Metadata = building
         .metadata
         .map(parse)
         .transpose()?
         .unwrap_or_default();
-    let mut origins = match compile(conf.allow_origins_by_regex.as_deref())? {
+    let mut origins = match compile(BY_REGEX, conf.allow_origins_by_regex.as_deref())? {
         Some(patterns) => Origins::Matching(patterns),
         None => Origins::parse(&conf.allow_origins),
     };
@@ -163,7 +174,10 @@ fn build(conf: &Value, building: &mut Building<'_>) -> Result<Arc<dyn Plugin>, S
         }
         origins = Origins::Listed(all);
     }
-    let timing = match compile(conf.timing_allow_origins_by_regex.as_deref())? {
+    let timing = match compile(
+        TIMING_BY_REGEX,
+        conf.timing_allow_origins_by_regex.as_deref(),
+    )? {
         Some(patterns) => Some(Origins::Matching(patterns)),
         None => conf.timing_allow_origins.as_deref().map(Origins::parse),
     };
@@ -293,6 +307,8 @@ fn set_text(head: &mut ResponseHead, name: HeaderName, text: &str) {
     }
 }
 
+const BY_REGEX: &str = "allow_origins_by_regex";
+const TIMING_BY_REGEX: &str = "timing_allow_origins_by_regex";
 const ALL_METHODS: &str = "GET,POST,PUT,DELETE,PATCH,HEAD,OPTIONS,CONNECT,TRACE";
 
 #[cfg(test)]
@@ -339,7 +355,7 @@ mod tests {
             answer(&Origins::parse("**"), Some("http://x")).as_deref(),
             Some("http://x")
         );
-        let patterns = compile(Some(&[".*\\.t\\.com$".to_owned()]))
+        let patterns = compile(BY_REGEX, Some(&[".*\\.t\\.com$".to_owned()]))
             .expect("valid")
             .expect("some");
         let matching = Origins::Matching(patterns);
@@ -348,7 +364,7 @@ mod tests {
             Some("http://a.t.com")
         );
         assert_eq!(answer(&matching, Some("http://t.org")), None);
-        let runaway = compile(Some(&[r"^(a+)+\1b$".to_owned()])).expect("valid");
+        let runaway = compile(BY_REGEX, Some(&[r"^(a+)+\1b$".to_owned()])).expect("valid");
         let runaway = Origins::Matching(runaway.expect("some"));
         assert_eq!(answer(&runaway, Some(&"a".repeat(64))), None);
     }

@@ -6,9 +6,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{no_rules, parse};
+use super::parse;
 use crate::{
-    config::{plugin_schema::PluginSchema, resource::schema_of},
+    config::{
+        plugin_schema::{Faults, PluginSchema},
+        resource::schema_of,
+    },
     exchange::Exchange,
     observe::entry::{LogConf, LogMetadata, Wants, Writer, needs_size},
     plugin::{
@@ -52,7 +55,7 @@ pub(crate) fn kind() -> PluginKind {
             consumer_schema: None,
             metadata_schema: Some(schema_of::<LogMetadata>()),
             is_auth: false,
-            check: no_rules,
+            check,
         },
         build,
         checkers: None,
@@ -60,7 +63,7 @@ pub(crate) fn kind() -> PluginKind {
     }
 }
 
-fn build(conf: &Value, building: &mut Building<'_>) -> Result<Arc<dyn Plugin>, String> {
+fn build(conf: &Value, building: &mut Building<'_>) -> Result<Arc<dyn Plugin>, Faults> {
     let conf: Conf = parse(conf)?;
     let metadata: LogMetadata = building
         .metadata
@@ -69,11 +72,7 @@ fn build(conf: &Value, building: &mut Building<'_>) -> Result<Arc<dyn Plugin>, S
         .unwrap_or_default();
     let path = conf.path.or_else(|| metadata.path.clone());
     let path = path.ok_or("property \"path\" is required (here or in the plugin's metadata)")?;
-    let matches = conf
-        .matches
-        .map(|list| list.iter().map(Expr::parse).collect::<Result<Vec<_>, _>>())
-        .transpose()
-        .map_err(|error| format!("match: {error}"))?;
+    let matches = matches(conf.matches.as_deref())?;
     let writer = Writer::new(conf.common, &metadata)?;
     let spec = SinkSpec::File { path };
     if let Some(problem) = building.sinks.problem(&spec) {
@@ -91,6 +90,25 @@ fn build(conf: &Value, building: &mut Building<'_>) -> Result<Arc<dyn Plugin>, S
         writer,
         matches,
     }))
+}
+
+fn check(conf: &Value) -> Result<(), Faults> {
+    let conf: Conf = parse(conf)?;
+    let writer = Writer::new(conf.common, &LogMetadata::default()).map(drop);
+    let matches = matches(conf.matches.as_deref()).map(drop);
+    Faults::collect([writer, matches]).map(drop)
+}
+
+/// `match`: any of these.
+fn matches(written: Option<&[Value]>) -> Result<Option<Vec<Expr>>, Faults> {
+    let Some(list) = written else {
+        return Ok(None);
+    };
+    let parsed = list.iter().enumerate().map(|(index, one)| {
+        Expr::parse(one)
+            .map_err(|error| Faults::at(&format!("match[{index}]"), format!("match: {error}")))
+    });
+    Faults::collect(parsed).map(Some)
 }
 
 impl Plugin for FileLogger {

@@ -6,9 +6,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{no_rules, parse};
+use super::parse;
 use crate::{
-    config::{plugin_schema::PluginSchema, resource::schema_of, snapshot::seconds},
+    config::{
+        plugin_schema::{Faults, PluginSchema},
+        resource::schema_of,
+        snapshot::seconds,
+    },
     exchange::Exchange,
     observe::entry::{LogConf, LogMetadata, Wants, Writer},
     plugin::{
@@ -101,7 +105,7 @@ pub(crate) fn kind() -> PluginKind {
             consumer_schema: None,
             metadata_schema: Some(schema_of::<LogMetadata>()),
             is_auth: false,
-            check: no_rules,
+            check,
         },
         build,
         checkers: None,
@@ -109,7 +113,12 @@ pub(crate) fn kind() -> PluginKind {
     }
 }
 
-fn build(conf: &Value, building: &mut Building<'_>) -> Result<Arc<dyn Plugin>, String> {
+fn check(conf: &Value) -> Result<(), Faults> {
+    let conf: Conf = parse(conf)?;
+    Writer::new(conf.common, &LogMetadata::default()).map(drop)
+}
+
+fn build(conf: &Value, building: &mut Building<'_>) -> Result<Arc<dyn Plugin>, Faults> {
     let conf: Conf = parse(conf)?;
     let metadata: LogMetadata = building
         .metadata

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 
 use super::parse;
 use crate::{
-    config::{plugin_schema::PluginSchema, resource::schema_of},
+    config::{
+        plugin_schema::{Faults, PluginSchema},
+        resource::schema_of,
+    },
     exchange::{Authenticated, Exchange},
     observe::secrets::{self, SecretArgs},
     plugin::{
@@ -85,18 +88,23 @@ pub(crate) fn kind() -> PluginKind {
     }
 }
 
-fn check(conf: &Value) -> Result<(), String> {
+fn check(conf: &Value) -> Result<(), Faults> {
     let conf: Conf = parse(conf)?;
     HeaderName::from_bytes(conf.header.as_bytes())
         .map(drop)
-        .map_err(|_| format!("header: `{}` is not a header name", conf.header))
+        .map_err(|_| {
+            Faults::at(
+                "header",
+                format!("header: `{}` is not a header name", conf.header),
+            )
+        })
 }
 
-fn build(conf: &Value, _: &mut Building<'_>) -> Result<Arc<dyn Plugin>, String> {
+fn build(conf: &Value, _: &mut Building<'_>) -> Result<Arc<dyn Plugin>, Faults> {
     let conf: Conf = parse(conf)?;
     let header = HeaderName::from_bytes(conf.header.as_bytes()).ok();
     let challenge = HeaderValue::from_str(&format!("apikey realm=\"{}\"", conf.realm))
-        .map_err(|_| "realm cannot stand in a header".to_owned())?;
+        .map_err(|_| Faults::at("realm", "realm cannot stand in a header"))?;
     let is_unusual = |name: &HeaderName| !secrets::is_credential_header(name.as_str());
     Ok(Arc::new(KeyAuth {
         unusual_header: header.clone().filter(is_unusual),

@@ -14,12 +14,14 @@ pub mod request_id;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::config::plugin_schema::{Faults, Unreadable};
+
 /// A plugin's typed configuration.
-fn parse<T: DeserializeOwned>(conf: &Value) -> Result<T, String> {
-    T::deserialize(conf).map_err(|error| error.to_string())
+fn parse<T: DeserializeOwned>(conf: &Value) -> Result<T, Unreadable> {
+    T::deserialize(conf).map_err(|error| Unreadable(error.to_string()))
 }
 
 /// For plugins whose schema says it all.
-fn no_rules(_: &Value) -> Result<(), String> {
+fn no_rules(_: &Value) -> Result<(), Faults> {
     Ok(())
 }

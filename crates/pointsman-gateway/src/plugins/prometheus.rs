@@ -8,7 +8,10 @@ use serde_json::Value;
 
 use super::{no_rules, parse};
 use crate::{
-    config::{plugin_schema::PluginSchema, resource::schema_of},
+    config::{
+        plugin_schema::{Faults, PluginSchema},
+        resource::schema_of,
+    },
     exchange::Exchange,
     plugin::{
         Phases, Plugin,
@@ -55,7 +58,7 @@ pub(crate) fn kind() -> PluginKind {
     }
 }
 
-fn build(conf: &Value, _: &mut Building<'_>) -> Result<Arc<dyn Plugin>, String> {
+fn build(conf: &Value, _: &mut Building<'_>) -> Result<Arc<dyn Plugin>, Faults> {
     Ok(Arc::new(Prometheus { conf: parse(conf)? }))
 }
 

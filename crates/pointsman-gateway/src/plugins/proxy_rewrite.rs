@@ -9,7 +9,11 @@ use serde_json::{Map, Value, json};
 
 use super::parse;
 use crate::{
-    config::{plugin_schema::PluginSchema, resource::schema_of},
+    config::{
+        plugin_schema::{Faults, PluginSchema},
+        resource::schema_of,
+        text::join,
+    },
     exchange::Exchange,
     plugin::{
         Flow, Phases, Plugin, Reply, Step,
@@ -81,25 +85,12 @@ pub(crate) fn kind() -> PluginKind {
     }
 }
 
-fn compile(conf: &Value) -> Result<ProxyRewrite, String> {
+fn compile(conf: &Value) -> Result<ProxyRewrite, Faults> {
     let conf: Conf = parse(conf)?;
-    let pairs = conf.regex_uri.unwrap_or_default();
-    if !pairs.len().is_multiple_of(2) {
-        return Err("The length of regex_uri should be an even number".to_owned());
-    }
-    let patterns = pairs
-        .chunks_exact(2)
-        .map(|pair| {
-            let pattern = Pattern::new(&pair[0], Case::Sensitive).map_err(|e| {
-                format!("invalid regex_uri({}, {}): {}", pair[0], pair[1], e.reason)
-            })?;
-            Ok(Rule {
-                text: pair[0].clone(),
-                pattern,
-                target: Target::parse(&pair[1]),
-            })
-        })
-        .collect::<Result<Vec<_>, String>>()?;
+    let mut found = Vec::new();
+    let mut told = |faults: Faults| found.extend(faults.into_issues());
+    let patterns = patterns(&conf.regex_uri.unwrap_or_default());
+    let patterns = patterns.map_err(&mut told).unwrap_or_default();
     let headers = conf.headers.unwrap_or_default();
     let is_nested = headers
         .keys()
@@ -109,21 +100,24 @@ fn compile(conf: &Value) -> Result<ProxyRewrite, String> {
             .all(|value| value.is_object() || value.is_array());
     let (add, set, remove) = if is_nested {
         (
-            named(headers.get("add"))?,
-            named(headers.get("set"))?,
-            names(headers.get("remove"))?,
+            named(headers.get("add"), "headers.add"),
+            named(headers.get("set"), "headers.set"),
+            names(headers.get("remove")),
         )
     } else {
-        (
-            Vec::new(),
-            named(Some(&Value::Object(headers)))?,
-            Vec::new(),
-        )
+        let set = named(Some(&Value::Object(headers)), "headers");
+        (Ok(Vec::new()), set, Ok(Vec::new()))
     };
+    let add = add.map_err(&mut told).unwrap_or_default();
+    let set = set.map_err(&mut told).unwrap_or_default();
+    let remove = remove.map_err(&mut told).unwrap_or_default();
     let host = conf
         .host
         .map(|host| HeaderValue::from_str(&host))
-        .transpose();
+        .transpose()
+        .map_err(|_| told(Faults::at("host", "host cannot stand in a header")))
+        .unwrap_or_default();
+    Faults::none_of(found)?;
     let uri = conf.uri.as_deref().map(Target::parse);
     let targets = uri.iter().chain(patterns.iter().map(|rule| &rule.target));
     let reads_body = targets
@@ -134,7 +128,7 @@ fn compile(conf: &Value) -> Result<ProxyRewrite, String> {
     Ok(ProxyRewrite {
         uri,
         patterns,
-        host: host.map_err(|_| "host cannot stand in a header".to_owned())?,
+        host,
         method: conf
             .method
             .and_then(|method| Method::from_bytes(method.as_bytes()).ok()),
@@ -146,40 +140,63 @@ fn compile(conf: &Value) -> Result<ProxyRewrite, String> {
     })
 }
 
-fn named(headers: Option<&Value>) -> Result<Vec<(HeaderName, Template)>, String> {
-    let mut list = Vec::new();
-    for (name, value) in headers.and_then(Value::as_object).into_iter().flatten() {
-        let header = header_name(name)?;
+/// Pairs of a pattern and what becomes of a path that matches it.
+fn patterns(pairs: &[String]) -> Result<Vec<Rule>, Faults> {
+    if !pairs.len().is_multiple_of(2) {
+        let text = "The length of regex_uri should be an even number";
+        return Err(Faults::at("regex_uri", text));
+    }
+    let compiled = pairs.chunks_exact(2).enumerate().map(|(index, pair)| {
+        let pattern = Pattern::new(&pair[0], Case::Sensitive).map_err(|error| {
+            let reason = error.reason;
+            let text = format!("invalid regex_uri({}, {}): {reason}", pair[0], pair[1]);
+            Faults::at(&format!("regex_uri[{}]", 2 * index), text)
+        })?;
+        Ok(Rule {
+            text: pair[0].clone(),
+            pattern,
+            target: Target::parse(&pair[1]),
+        })
+    });
+    Faults::collect(compiled)
+}
+
+/// The headers at `path`, with every value of those that have several.
+fn named(headers: Option<&Value>, path: &str) -> Result<Vec<(HeaderName, Template)>, Faults> {
+    let headers = headers.and_then(Value::as_object).into_iter().flatten();
+    let lists = Faults::collect(headers.map(|(name, value)| {
+        let path = join(path, name);
+        let header = header_name(name, &path)?;
         let values = match value {
             Value::Array(values) => values.as_slice(),
             one => std::slice::from_ref(one),
         };
-        for value in values {
+        Faults::collect(values.iter().map(|value| {
             let text = match value {
                 Value::String(text) => text.clone(),
                 Value::Number(number) => number.to_string(),
-                _ => return Err(format!("headers.{name}: must be a text or a number")),
+                _ => {
+                    let text = format!("headers.{name}: must be a text or a number");
+                    return Err(Faults::at(&path, text));
+                }
             };
-            list.push((header.clone(), Template::parse(&text)));
-        }
-    }
-    Ok(list)
+            Ok((header.clone(), Template::parse(&text)))
+        }))
+    }))?;
+    Ok(lists.into_iter().flatten().collect())
 }
 
-fn names(headers: Option<&Value>) -> Result<Vec<HeaderName>, String> {
-    let list = headers
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    list.iter()
-        .filter_map(Value::as_str)
-        .map(header_name)
-        .collect()
+fn names(headers: Option<&Value>) -> Result<Vec<HeaderName>, Faults> {
+    let list = headers.and_then(Value::as_array).into_iter().flatten();
+    Faults::collect(list.enumerate().filter_map(|(index, name)| {
+        let path = format!("headers.remove[{index}]");
+        Some(header_name(name.as_str()?, &path))
+    }))
 }
 
-fn header_name(name: &str) -> Result<HeaderName, String> {
+fn header_name(name: &str, path: &str) -> Result<HeaderName, Faults> {
     HeaderName::from_bytes(name.as_bytes())
-        .map_err(|_| format!("headers: `{name}` is not a header name"))
+        .map_err(|_| Faults::at(path, format!("headers: `{name}` is not a header name")))
 }
 
 /// A path to be, and a query.
@@ -330,13 +347,32 @@ mod tests {
     /// G-166
     #[test]
     fn mistakes_are_told() {
-        let error = |conf: Value| compile(&conf).err().expect("wrong");
-        assert_eq!(
-            error(json!({"regex_uri": ["a", "b", "c"]})),
-            "The length of regex_uri should be an even number"
-        );
-        assert!(error(json!({"regex_uri": ["(", "b"]})).starts_with("invalid regex_uri((, b): "));
-        assert!(error(json!({"headers": {"a b": "x"}})).contains("not a header name"));
+        let told = |conf: Value| {
+            let faults = compile(&conf).err().expect("wrong");
+            let issues = faults.into_issues().into_iter();
+            issues
+                .map(|issue| (issue.path, issue.message))
+                .collect::<Vec<_>>()
+        };
+        let odd = told(json!({"regex_uri": ["a", "b", "c"]}));
+        let text = "The length of regex_uri should be an even number";
+        assert_eq!(odd, [("regex_uri".to_owned(), text.to_owned())]);
+        let all = told(json!({
+            "regex_uri": ["a", "b", "(", "b"],
+            "headers": {"set": {"a b": "x", "c d": "y"}, "remove": ["e", "f g"]},
+            "host": "a\n"
+        }));
+        let expected = [
+            ("regex_uri[2]", "invalid regex_uri((, b): "),
+            ("headers.set.a b", "not a header name"),
+            ("headers.set.c d", "not a header name"),
+            ("headers.remove[1]", "not a header name"),
+            ("host", "cannot stand in a header"),
+        ];
+        assert_eq!(all.len(), expected.len(), "{all:?}");
+        for ((path, message), (at, part)) in all.iter().zip(expected) {
+            assert!(path == at && message.contains(part), "{path}: {message}");
+        }
         let runaway = compile(&json!({"regex_uri": [r"^(a+)+\1b$", "/x"]})).expect("valid");
         let error = runaway
             .first_match(&"a".repeat(64))

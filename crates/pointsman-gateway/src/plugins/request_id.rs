@@ -8,10 +8,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{no_rules, parse};
+use super::parse;
 use crate::{
     clock,
-    config::{plugin_schema::PluginSchema, resource::schema_of},
+    config::{
+        plugin_schema::{Faults, PluginSchema},
+        resource::schema_of,
+        schema::Issue,
+    },
     exchange::Exchange,
     plugin::{
         Flow, Phases, Plugin, ResponseHead, Step,
@@ -89,7 +93,7 @@ pub(crate) fn kind() -> PluginKind {
             consumer_schema: None,
             metadata_schema: None,
             is_auth: false,
-            check: no_rules,
+            check: |conf| compile(conf).map(drop),
         },
         build,
         checkers: None,
@@ -97,14 +101,25 @@ pub(crate) fn kind() -> PluginKind {
     }
 }
 
-fn build(conf: &Value, _: &mut Building<'_>) -> Result<Arc<dyn Plugin>, String> {
+fn build(conf: &Value, _: &mut Building<'_>) -> Result<Arc<dyn Plugin>, Faults> {
+    Ok(Arc::new(compile(conf)?))
+}
+
+fn compile(conf: &Value) -> Result<RequestId, Faults> {
     let conf: Conf = parse(conf)?;
-    let header = HeaderName::from_bytes(conf.header_name.as_bytes())
-        .map_err(|_| format!("header_name `{}` is not a header name", conf.header_name))?;
+    let mut found = Vec::new();
     if conf.range_id.length > RANGE_ID_LENGTH_MAX {
-        return Err(format!("range_id.length: at most {RANGE_ID_LENGTH_MAX}"));
+        let text = format!("range_id.length: at most {RANGE_ID_LENGTH_MAX}");
+        found.push(Issue::new("range_id.length", text));
     }
-    Ok(Arc::new(RequestId { conf, header }))
+    match HeaderName::from_bytes(conf.header_name.as_bytes()) {
+        Ok(header) => Faults::none_of(found).map(|()| RequestId { conf, header }),
+        Err(_) => {
+            let text = format!("header_name `{}` is not a header name", conf.header_name);
+            found.push(Issue::new("header_name", text));
+            Err(Faults::Rules(found))
+        }
+    }
 }
 
 impl Plugin for RequestId {

@@ -29,12 +29,15 @@ pub enum Built {
 }
 
 /// The run form of `upstream`, which belongs to `key`.
+///
+/// # Errors
+/// The field that stands in the way, and why.
 pub fn upstream(
     key: &str,
     upstream: &written::Upstream,
     assigned: &Assigned,
     previous: &dyn Predecessors,
-) -> Result<Built, String> {
+) -> Result<Built, (&'static str, String)> {
     let nodes = upstream.nodes();
     if nodes.is_empty() {
         return Ok(Built::NoNodes);
@@ -43,21 +46,20 @@ pub fn upstream(
         "roundrobin" => Algorithm::RoundRobin,
         "chash" => Algorithm::Chash,
         other => {
-            return Err(format!(
-                "type {other} is not supported yet (roundrobin, chash)"
-            ));
+            let text = format!("type {other} is not supported yet (roundrobin, chash)");
+            return Err(("type", text));
         }
     };
     if algorithm == Algorithm::Chash && nodes.iter().all(|node| node.weight == 0) {
         return Ok(Built::NothingToPick);
     }
-    let members = members(key, upstream, &nodes, assigned)?;
-    let mut pool =
-        Pool::new(members, algorithm, rand::random()).map_err(|e: PoolError| e.to_string())?;
+    let members = members(key, upstream, &nodes, assigned).map_err(in_nodes)?;
+    let mut pool = Pool::new(members, algorithm, rand::random())
+        .map_err(|error: PoolError| in_nodes(error.to_string()))?;
     if let Some(before) = previous.pool(key) {
         pool = pool.succeeding(before);
     }
-    let client = client_certificate(upstream)?;
+    let client = client_certificate(upstream).map_err(|error| ("tls", error))?;
     let destinations = nodes
         .iter()
         .map(|node| {
@@ -69,14 +71,15 @@ pub fn upstream(
             });
             Destination::new(&node.host, node.port, tls).map(Arc::new)
         })
-        .collect::<Result<Vec<_>, _>>()?;
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(in_nodes)?;
     let retries = upstream.retries.unwrap_or(nodes.len() - 1);
     Ok(Built::Usable(Arc::new(Upstream {
         key: key.to_owned(),
         pool,
         nodes: destinations,
         hash_key: (algorithm == Algorithm::Chash).then(|| hash_key(upstream)),
-        pass_host: pass_host(upstream)?,
+        pass_host: pass_host(upstream).map_err(|error| ("upstream_host", error))?,
         retries,
         retry_timeout: upstream
             .retry_timeout
@@ -85,6 +88,10 @@ pub fn upstream(
         timeouts: upstream.timeout.as_ref().map_or(DEFAULT_TIMEOUTS, timeouts),
         keepalive: keepalive(upstream),
     })))
+}
+
+fn in_nodes(error: String) -> (&'static str, String) {
+    ("nodes", error)
 }
 
 /// `timeout` as written, in its run form.

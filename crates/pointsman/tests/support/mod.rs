@@ -49,6 +49,9 @@ pub(crate) struct Start<'a> {
     pub(crate) sections: &'a str,
     /// Further attributes of the plugin `prometheus`, in flow style.
     pub(crate) prometheus: &'a str,
+    /// Whether the document has its end marker.
+    pub(crate) is_finished: bool,
+    /// `--workers`, unless it is 0.
     pub(crate) workers: usize,
     pub(crate) environment: &'a [(&'a str, &'a str)],
     /// Where the access log goes; a file in the folder unless it says so.
@@ -63,6 +66,7 @@ impl Default for Start<'_> {
             apisix: "",
             sections: "",
             prometheus: "",
+            is_finished: true,
             workers: 1,
             environment: &[],
             access_log: None,
@@ -91,17 +95,19 @@ impl Gateway {
         if let Some(path) = start.access_log {
             set_access_log(folder.path(), path);
         }
-        write_document(folder.path(), start.document);
+        if start.is_finished {
+            write_document(folder.path(), start.document);
+        } else {
+            replace(&folder.path().join("apisix.yaml"), start.document);
+        }
+        let workers = start.workers.to_string();
+        let workers = ["--workers", &workers];
         let mut child = Command::new(env!("CARGO_BIN_EXE_pointsman"))
             .arg("run")
             .arg("--config")
             .arg(folder.path().join("config.yaml"))
-            .args([
-                "--workers",
-                &start.workers.to_string(),
-                "--log-level",
-                "debug",
-            ])
+            .args(workers.iter().filter(|_| start.workers > 0))
+            .args(["--log-level", "debug"])
             .envs(start.environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(start.stdout)

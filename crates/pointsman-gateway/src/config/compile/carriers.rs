@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::config::{
     document::{Document, Item},
+    problem::Spot,
     resource::upstream::Upstream,
 };
 
@@ -23,7 +24,7 @@ pub(super) struct Carrier<'a> {
     /// Its key, such as `/routes/1`.
     pub(super) key: &'a str,
     /// Where it stands, such as `routes[0]`.
-    place: &'a str,
+    pub(super) place: &'a str,
     /// Its plugins.
     pub(super) plugins: Option<&'a Map<String, Value>>,
     /// The upstream that it is, or has inline, and the path of that in the resource.
@@ -104,9 +105,12 @@ impl<'a> Carriers<'a> {
 }
 
 impl Carrier<'_> {
-    /// How problems name it.
-    pub(super) fn label(&self) -> String {
-        format!("{} (id {})", self.place, self.id)
+    /// It, for problems.
+    pub(super) fn spot(&self) -> Spot<'_> {
+        Spot {
+            place: self.place,
+            id: Some(self.id),
+        }
     }
 }
 

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     config::{
-        document::{Item, Problem},
+        document::Item,
+        problem::Spot,
         reference,
         resource::consumer::Consumer as Written,
         snapshot::{Consumer, Consumers, Identity},
@@ -29,15 +30,11 @@ impl Compiler<'_> {
             let group = written
                 .group_id
                 .as_ref()
-                .map(|id| document.consumer_group(id));
+                .map(|id| self.references.consumer_group(id));
             let group_key = group.flatten().map(|group| group.key.as_str());
-            let chain = match self.consumer_chain(group_key, item) {
-                Ok(chain) => chain,
-                Err(error) => {
-                    self.problems
-                        .push(Problem::error(&item.label(), "plugins", &error));
-                    continue;
-                }
+            // Why there is none was told.
+            let Some(chain) = self.consumer_chain(group_key, item) else {
+                continue;
             };
             let Ok(username_header) = HeaderValue::from_str(&written.username) else {
                 continue;
@@ -62,14 +59,13 @@ impl Compiler<'_> {
                 &consumer,
                 None,
                 &written.plugins,
-                &item.label(),
+                item.spot(),
             );
         }
         for item in &document.credentials {
             let Some(consumer) = consumers.named(&item.value.username).cloned() else {
                 let message = format!("consumer {} does not exist", item.value.username);
-                self.problems
-                    .push(Problem::error(&item.label(), "id", &message));
+                self.report.error(item.spot(), "id", message);
                 continue;
             };
             let id: Arc<str> = item.value.credential_id.as_str().into();
@@ -78,27 +74,23 @@ impl Compiler<'_> {
                 &consumer,
                 Some(id),
                 &item.value.plugins,
-                &item.label(),
+                item.spot(),
             );
         }
         consumers
     }
 
     /// The plugins that a consumer brings along, laid over its group's.
-    fn consumer_chain(
-        &mut self,
-        group_key: Option<&str>,
-        item: &Item<Written>,
-    ) -> Result<Chain, String> {
+    fn consumer_chain(&mut self, group_key: Option<&str>, item: &Item<Written>) -> Option<Chain> {
         let mut merged = Merged::default();
         if let Some(key) = group_key {
-            merged.lay(self.carriers.at(key)?);
+            merged.lay(self.carrier(key, item.spot())?);
         }
-        merged.lay(self.carriers.at(&item.key)?);
+        merged.lay(self.carrier(&item.key, item.spot())?);
         let registry = self.registry;
         let merged =
             merged.without(|name| registry.kind(name).is_some_and(|kind| kind.schema.is_auth));
-        self.chain(&merged, &item.label())
+        self.chain(&merged, item.spot())
     }
 
     fn identities(
@@ -107,7 +99,7 @@ impl Compiler<'_> {
         consumer: &Arc<Consumer>,
         credential_id: Option<Arc<str>>,
         written: &Map<String, Value>,
-        label: &str,
+        spot: Spot<'_>,
     ) {
         for (name, conf) in written {
             let Some(kind) = self.registry.kind(name) else {
@@ -124,7 +116,7 @@ impl Compiler<'_> {
             if reference::is_reference(value) {
                 // Fail closed: the literal text of a reference must never work as a key.
                 let message = "the reference cannot be resolved; this key does not work";
-                self.problems.push(Problem::warning(label, &path, message));
+                self.report.warning(spot, &path, message);
                 continue;
             }
             let value = value.to_owned();
@@ -138,7 +130,7 @@ impl Compiler<'_> {
                     "duplicate {field} of plugin {name} found with consumer: {}",
                     other.username
                 );
-                self.problems.push(Problem::error(label, &path, &message));
+                self.report.error(spot, &path, message);
             }
         }
     }

@@ -6,7 +6,12 @@ use serde_json::Value;
 
 use super::{Compiler, carriers::Carrier};
 use crate::{
-    config::{document::Problem, reference},
+    config::{
+        plugin_schema::Faults,
+        problem::{Severity, Spot},
+        reference,
+        text::join,
+    },
     plugin::{
         chain::{Chain, Entry, Origin},
         registry::Building,
@@ -17,14 +22,14 @@ use crate::{
 /// Plugins by name, each as a whole from the most specific place that has it.
 #[derive(Default)]
 pub(super) struct Merged<'a> {
-    plugins: BTreeMap<&'a str, (&'a Value, &'a str)>,
+    plugins: BTreeMap<&'a str, (&'a Value, &'a Carrier<'a>)>,
 }
 
 impl<'a> Merged<'a> {
     /// Lays the plugins of `carrier` over what is there.
-    pub(super) fn lay(&mut self, carrier: &Carrier<'a>) {
+    pub(super) fn lay(&mut self, carrier: &'a Carrier<'a>) {
         for (name, conf) in carrier.plugins.into_iter().flatten() {
-            self.plugins.insert(name, (conf, carrier.key));
+            self.plugins.insert(name, (conf, carrier));
         }
     }
 
@@ -36,19 +41,30 @@ impl<'a> Merged<'a> {
 }
 
 impl Compiler<'_> {
-    /// The chain of `merged`. An error names the plugin that cannot be built.
-    pub(super) fn chain(&mut self, merged: &Merged<'_>, label: &str) -> Result<Chain, String> {
+    /// The chain of `merged`, which takes effect at `spot`; `None` if a plugin of it cannot be
+    /// built. Tells about each of those.
+    pub(super) fn chain(&mut self, merged: &Merged<'_>, spot: Spot<'_>) -> Option<Chain> {
         let mut entries = Vec::new();
+        let mut is_whole = true;
         for (name, (conf, owner)) in &merged.plugins {
             if is_disabled(conf) {
                 continue;
             }
-            let entry = self
-                .entry(name, conf, owner, label)
-                .map_err(|error| format!("plugin {name}: {error}"))?;
-            entries.push(entry);
+            match self.entry(name, conf, owner) {
+                Some(entry) => entries.push(entry),
+                None => {
+                    is_whole = false;
+                    if owner.place != spot.place {
+                        let message = format!(
+                            "left out, because plugin {name} of {} is wrong",
+                            owner.spot()
+                        );
+                        self.report.error(spot, "", message);
+                    }
+                }
+            }
         }
-        Ok(Chain::new(entries))
+        is_whole.then(|| Chain::new(entries))
     }
 
     /// All global rules folded into one chain; a plugin that two of them have runs in neither.
@@ -69,59 +85,65 @@ impl Compiler<'_> {
             let path = format!("plugins.{name}");
             if seen.get(name).is_some_and(|count| *count > 1) {
                 let message = "more than one global rule has this plugin; it runs in none";
-                self.problems
-                    .push(Problem::error(&rule.label(), &path, message));
+                self.report.error(rule.spot(), &path, message);
                 continue;
             }
             if is_disabled(conf) {
                 continue;
             }
-            match self.entry(name, conf, rule.key, &rule.label()) {
-                Ok(entry) => entries.push(entry),
-                Err(error) => self
-                    .problems
-                    .push(Problem::error(&rule.label(), &path, &error)),
-            }
+            entries.extend(self.entry(name, conf, rule));
         }
         Chain::new(entries)
     }
 
-    fn entry(
-        &mut self,
+    /// The plugin `name` that `owner` carries, or `None` if it cannot be built, which is told once
+    /// however many resources use it.
+    fn entry(&mut self, name: &str, conf: &Value, owner: &Carrier<'_>) -> Option<Entry> {
+        let path = join("plugins", name);
+        let mut warnings = Vec::new();
+        let built = self.build(name, conf, owner, &mut warnings);
+        let is_new = self.told.insert((owner.key.to_owned(), name.to_owned()));
+        if is_new {
+            for warning in warnings {
+                self.report.warning(owner.spot(), &path, warning);
+            }
+        }
+        match built {
+            Ok(entry) => Some(entry),
+            Err(faults) => {
+                let issues = faults.under(&path).into_issues();
+                if is_new {
+                    self.report.issues(Severity::Error, owner.spot(), issues);
+                }
+                None
+            }
+        }
+    }
+
+    fn build(
+        &self,
         name: &str,
         conf: &Value,
-        owner: &str,
-        label: &str,
-    ) -> Result<Entry, String> {
+        owner: &Carrier<'_>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Entry, Faults> {
         let kind = self
             .registry
             .kind(name)
             .ok_or_else(|| format!("unknown plugin [{name}]"))?;
         let conf = resolved(conf, self.env);
         let meta = conf.get("_meta").cloned().unwrap_or_default();
-        let filter = meta
-            .get("filter")
-            .map(Expr::parse)
-            .transpose()
-            .map_err(|error| format!("_meta.filter: {error}"))?;
-        let document = Arc::clone(self.document);
-        let mut warnings = Vec::new();
+        let filter = meta.get("filter").map(Expr::parse).transpose();
+        let filter = filter.map_err(|error| Faults::at("_meta.filter", error.to_string()))?;
         let mut building = Building {
-            owner,
-            metadata: document.metadata(name),
+            owner: owner.key,
+            metadata: self.document.metadata(name),
             sinks: self.sinks,
             assigned: self.assigned,
-            previous: &*self,
-            warnings: &mut warnings,
+            previous: self,
+            warnings,
         };
         let plugin = (kind.build)(&conf, &mut building)?;
-        for warning in warnings {
-            self.problems.push(Problem::warning(
-                label,
-                &format!("plugins.{name}"),
-                &warning,
-            ));
-        }
         let priority = meta.get("priority").and_then(Value::as_i64);
         Ok(Entry {
             name: kind.schema.name,

@@ -9,7 +9,7 @@ use pointsman_balance::TargetId;
 
 use super::{Input, carriers::Carrier, carriers::Carriers, plugins};
 use crate::{
-    config::{document::Problem, snapshot::Checked, text::join},
+    config::{problem::Report, snapshot::Checked, text::join},
     upstream::{build, health::Checker},
 };
 
@@ -60,17 +60,14 @@ pub(super) fn plan<'a>(input: &Input<'_>, carriers: &'a Carriers<'a>) -> Vec<Pla
     plans
 }
 
-/// What operators should know about the checks that apply.
-pub(super) fn remarks(plans: &[Plan<'_>]) -> Vec<Problem> {
-    let mut problems = Vec::new();
+/// Tells what operators should know about the checks that apply.
+pub(super) fn remarks(plans: &[Plan<'_>], report: &mut Report<'_>) {
     for plan in plans {
-        let label = plan.carrier.label();
         for (path, text) in &plan.checker.remarks {
             let path = join(&plan.path, path);
-            problems.push(Problem::warning(&label, &path, text));
+            report.warning(plan.carrier.spot(), &path, text);
         }
     }
-    problems
 }
 
 /// Keeps the plans whose pool exists; returns whether any is gone.

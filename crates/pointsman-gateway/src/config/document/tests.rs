@@ -3,14 +3,15 @@ use crate::plugin::registry::Registry;
 
 fn parse(text: &str) -> (Document, Vec<String>) {
     let env = |name: &str| (name == "KEY").then(|| "5".to_owned());
-    let (document, problems) = Document::parse(
+    let parsed = Document::parse(
         &format!("{text}\n#END\n"),
         Format::Yaml,
         &env,
         &Registry::new(),
     )
     .expect("readable");
-    (document, problems.iter().map(ToString::to_string).collect())
+    let problems = parsed.problems.iter().map(ToString::to_string).collect();
+    (parsed.document, problems)
 }
 
 fn check(text: &str, expected: &[&str]) {
@@ -354,20 +355,71 @@ fn whole_files_are_refused() {
     let env = |_: &str| None;
     let registry = Registry::new();
     let parse = |text: &str, format| Document::parse(text, format, &env, &registry);
-    assert!(
-        parse("routes: []\n", Format::Yaml)
-            .expect_err("no marker")
-            .message
-            .contains("#END")
+    assert_eq!(
+        parse("routes: []\n", Format::Yaml).expect_err("no marker"),
+        DocumentError::Unfinished
     );
     assert!(parse("routes: [\n#END", Format::Yaml).is_err());
     assert!(
         parse("a: ${{NOPE}}\n#END", Format::Yaml)
             .expect_err("not set")
-            .message
-            .contains("NOPE")
+            .to_string()
+            .contains("line 1: environment variable NOPE")
     );
     assert!(parse("[]\n#END", Format::Yaml).is_err());
     assert!(parse("{\"routes\": []}", Format::Json).is_ok());
     assert!(parse("{\"routes\": [}", Format::Json).is_err());
+}
+
+/// Whatever is wrong with an item is told at once: its schema, its `vars`, the rules of its
+/// plugins and of its upstream, each with its line.
+#[test]
+fn rules_are_told_with_everything_else() {
+    let text = r#"routes:
+  - id: r
+    uri: /a
+    vars: [[arg_a, nope, 1]]
+    priority: high
+    remote_addrs:
+      - 10.0.0.1
+      - nowhere
+    plugins:
+      cors:
+        max_age: long
+      proxy-rewrite:
+        regex_uri: ["(", x]
+        headers:
+          "a b": x
+      ai-proxy-multi:
+        instances:
+          - {name: a, provider: openai, weight: 1, auth: {}}
+          - {name: a, provider: bedrock, weight: 1, auth: {}}
+          - {name: b, provider: openai, weight: much, auth: {}}
+        balancer:
+          algorithm: chash
+    upstream:
+      scheme: udp
+      nodes:
+        "::1:80": 1"#;
+    let (_, problems) = parse(text);
+    let expected = [
+        "line 5: routes[0] (id r) priority: ",
+        "line 11: routes[0] (id r) plugins.cors.max_age: ",
+        "line 13: routes[0] (id r) plugins.proxy-rewrite.regex_uri[0]: ",
+        "line 15: routes[0] (id r) plugins.proxy-rewrite.headers.a b: ",
+        "line 20: routes[0] (id r) plugins.ai-proxy-multi.instances[2].weight: ",
+        "line 19: routes[0] (id r) plugins.ai-proxy-multi.instances[1].name: ",
+        "line 19: routes[0] (id r) plugins.ai-proxy-multi.instances[1].provider_conf.region: ",
+        "line 19: routes[0] (id r) plugins.ai-proxy-multi.instances[1].auth.aws: ",
+        "line 19: routes[0] (id r) plugins.ai-proxy-multi.instances[1].provider: ",
+        "line 21: routes[0] (id r) plugins.ai-proxy-multi.balancer.key: ",
+        "line 8: routes[0] (id r) remote_addrs[1]: invalid ip address: nowhere",
+        "line 4: routes[0] (id r) vars: failed to validate the 'vars' expression: invalid operator 'nope'",
+        "line 24: routes[0] (id r) upstream.scheme: scheme udp is not supported (http, https)",
+        "line 26: routes[0] (id r) upstream.nodes.::1:80: IPv6 address must be enclosed with '[' and ']'",
+    ];
+    assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+    for (problem, start) in problems.iter().zip(expected) {
+        assert!(problem.starts_with(start), "{problem} is not {start}");
+    }
 }

@@ -1,12 +1,17 @@
 //! `route`.
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
 use http::Method;
 use ipnet::IpNet;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::{
+    config::schema::Issue,
+    router::expr::{Expr, ExprError},
+};
 
 use super::{
     Id, Timeout,
@@ -44,7 +49,7 @@ pub struct Route {
     pub remote_addr: Option<String>,
     #[schemars(length(min = 1), extend("uniqueItems" = true))]
     pub remote_addrs: Option<Vec<String>>,
-    pub vars: Option<Value>,
+    pub vars: Option<Vars>,
     pub filter_func: Option<String>,
     pub timeout: Option<Timeout>,
     pub enable_websocket: Option<bool>,
@@ -58,6 +63,62 @@ pub struct Route {
     pub script_id: Option<Id>,
     #[serde(default)]
     pub status: Status,
+}
+
+/// `vars`: as written, and as an expression if it is one.
+///
+/// It is parsed with the route, so that what is wrong with it is told with everything else that
+/// is, and patterns are compiled once.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(from = "Value", into = "Value")]
+pub struct Vars {
+    written: Value,
+    expr: Result<Expr, ExprError>,
+}
+
+impl Vars {
+    /// The expression.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn expr(&self) -> Result<&Expr, &ExprError> {
+        self.expr.as_ref()
+    }
+}
+
+impl From<Value> for Vars {
+    fn from(written: Value) -> Self {
+        Self {
+            expr: Expr::parse(&written),
+            written,
+        }
+    }
+}
+
+impl From<Vars> for Value {
+    fn from(vars: Vars) -> Self {
+        vars.written
+    }
+}
+
+impl PartialEq for Vars {
+    fn eq(&self, other: &Self) -> bool {
+        self.written == other.written
+    }
+}
+
+impl JsonSchema for Vars {
+    fn schema_name() -> Cow<'static, str> {
+        Value::schema_name()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Value::json_schema(generator)
+    }
 }
 
 impl Route {
@@ -111,30 +172,37 @@ impl Route {
     }
 
     /// Rules across fields.
-    pub fn check(&self) -> Vec<(&'static str, String)> {
+    pub fn check(&self) -> Vec<Issue> {
         let mut wrong = Vec::new();
         if self.host.is_some() && self.hosts.is_some() {
-            wrong.push(("hosts", "only one of host or hosts is allowed".to_owned()));
+            wrong.push(Issue::new(
+                "hosts",
+                "only one of host or hosts is allowed".to_owned(),
+            ));
         }
         if self.remote_addr.is_some() && self.remote_addrs.is_some() {
             let text = "only one of remote_addr or remote_addrs is allowed";
-            wrong.push(("remote_addrs", text.to_owned()));
+            wrong.push(Issue::new("remote_addrs", text.to_owned()));
         }
-        for text in self
-            .remote_addr
-            .iter()
-            .chain(self.remote_addrs.iter().flatten())
-        {
+        let one = self.remote_addr.iter();
+        let one = one.map(|text| ("remote_addr".to_owned(), text));
+        let many = self.remote_addrs.iter().flatten().enumerate();
+        let many = many.map(|(index, text)| (format!("remote_addrs[{index}]"), text));
+        for (path, text) in one.chain(many) {
             if network(text).is_none() {
-                wrong.push(("remote_addrs", format!("invalid ip address: {text}")));
+                wrong.push(Issue::new(&path, format!("invalid ip address: {text}")));
             }
+        }
+        if let Some(Err(error)) = self.vars.as_ref().map(Vars::expr) {
+            let text = format!("failed to validate the 'vars' expression: {error}");
+            wrong.push(Issue::new("vars", text));
         }
         for (name, used) in [
             ("filter_func", self.filter_func.is_some()),
             ("script", self.script.is_some() || self.script_id.is_some()),
         ] {
             if used {
-                wrong.push((name, format!("{name}: Lua is not supported")));
+                wrong.push(Issue::new(name, format!("{name}: Lua is not supported")));
             }
         }
         let goes_somewhere = !self.plugins.is_empty()
@@ -145,10 +213,11 @@ impl Route {
         if !goes_somewhere {
             let text = "object matches none of the required: [\"plugins\"] or [\"upstream\"] or \
                         [\"upstream_id\"] or [\"service_id\"]";
-            wrong.push(("", text.to_owned()));
+            wrong.push(Issue::new("", text.to_owned()));
         }
         if let Some(upstream) = &self.upstream {
-            wrong.extend(upstream.check());
+            let inside = upstream.check().into_iter();
+            wrong.extend(inside.map(|issue| issue.under("upstream")));
         }
         wrong
     }

@@ -4,6 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::config::schema::Issue;
+
 use super::{Id, shared::Labels, upstream::Upstream};
 
 /// A service as written.
@@ -34,14 +36,17 @@ pub struct Service {
 
 impl Service {
     /// Rules across fields.
-    pub fn check(&self) -> Vec<(&'static str, String)> {
-        let mut wrong = self
-            .upstream
-            .as_ref()
-            .map(Upstream::check)
-            .unwrap_or_default();
+    pub fn check(&self) -> Vec<Issue> {
+        let mut wrong = Vec::new();
+        if let Some(upstream) = &self.upstream {
+            let inside = upstream.check().into_iter();
+            wrong.extend(inside.map(|issue| issue.under("upstream")));
+        }
         if self.script.is_some() {
-            wrong.push(("script", "script: Lua is not supported".to_owned()));
+            wrong.push(Issue::new(
+                "script",
+                "script: Lua is not supported".to_owned(),
+            ));
         }
         wrong
     }

@@ -1,6 +1,6 @@
 //! Types that several resources share.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,16 @@ pub enum Id {
     Text(#[schemars(length(min = 1, max = 64), regex(pattern = r"^[a-zA-Z0-9-_.]+$"))] String),
     /// As a number.
     Number(#[schemars(range(min = 1))] u64),
+}
+
+impl Id {
+    /// The text that it means.
+    pub fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Text(text) => Cow::Borrowed(text),
+            Self::Number(number) => Cow::Owned(number.to_string()),
+        }
+    }
 }
 
 impl std::fmt::Display for Id {

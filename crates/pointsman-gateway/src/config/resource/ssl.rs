@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{reference, text::Env};
+use crate::config::{reference, schema::Issue, text::Env};
 
 use super::{
     Id,
@@ -121,16 +121,19 @@ impl Ssl {
     }
 
     /// Rules across fields.
-    pub fn check(&self) -> Vec<(&'static str, String)> {
+    pub fn check(&self) -> Vec<Issue> {
         let mut wrong = Vec::new();
         if self.kind == "server" && self.sni.is_some() == self.snis.is_some() {
             let text =
                 "invalid configuration: then clause did not match (exactly one of sni and snis)";
-            wrong.push(("sni", text.to_owned()));
+            wrong.push(Issue::new("sni", text.to_owned()));
         }
         let count = |list: &Option<Vec<String>>| list.as_ref().map_or(0, Vec::len);
         if count(&self.certs) != count(&self.keys) {
-            wrong.push(("certs", "mismatched number of certs and keys".to_owned()));
+            wrong.push(Issue::new(
+                "certs",
+                "mismatched number of certs and keys".to_owned(),
+            ));
         }
         wrong
     }

@@ -6,6 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::config::schema::Issue;
+
 use super::{
     Id, Timeout,
     checks::{Active, Checks},
@@ -176,22 +178,22 @@ impl Upstream {
     }
 
     /// Rules across fields.
-    pub fn check(&self) -> Vec<(&'static str, String)> {
+    pub fn check(&self) -> Vec<Issue> {
         let mut wrong = Vec::new();
         if self.service_name.is_some() {
-            wrong.push((
+            wrong.push(Issue::new(
                 "discovery_type",
                 "service discovery is not supported yet; use nodes".to_owned(),
             ));
         }
         if !matches!(self.scheme.as_str(), "http" | "https") {
-            wrong.push((
+            wrong.push(Issue::new(
                 "scheme",
                 format!("scheme {} is not supported (http, https)", self.scheme),
             ));
         }
         if !matches!(self.kind.as_str(), "roundrobin" | "chash") {
-            wrong.push((
+            wrong.push(Issue::new(
                 "type",
                 format!(
                     "type {} is not supported yet (roundrobin, chash)",
@@ -201,18 +203,18 @@ impl Upstream {
         }
         if self.rewrites_host() && self.upstream_host.as_deref().unwrap_or_default().is_empty() {
             let text = "`upstream_host` can't be empty when `pass_host` is `rewrite`";
-            wrong.push(("upstream_host", text.to_owned()));
+            wrong.push(Issue::new("upstream_host", text.to_owned()));
         }
         if self.kind == "chash"
             && let Err(error) = check_hash_key(&self.hash_on, self.key.as_deref())
         {
-            wrong.push(("key", error));
+            wrong.push(Issue::new("key", error));
         }
         if let Some(Nodes::Map(map)) = &self.nodes {
             for address in map.keys() {
                 if address.matches(':').count() > 1 && !address.starts_with('[') {
-                    wrong.push((
-                        "nodes",
+                    wrong.push(Issue::new(
+                        &format!("nodes.{address}"),
                         "IPv6 address must be enclosed with '[' and ']'".to_owned(),
                     ));
                 }

@@ -1,47 +1,114 @@
-//! Rules across fields of `ai-proxy` and `ai-proxy-multi`, in APISIX's order and words.
+//! Rules across fields of `ai-proxy` and `ai-proxy-multi`, in APISIX's order and words. APISIX stops
+//! at the first; here all are told.
 
 use std::collections::HashMap;
 
-use serde::Deserialize;
-use serde_json::Value;
+use http::HeaderValue;
+use pointsman_ai::Endpoint;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
-use super::{AiProxy, AiProxyMulti, BalancerAlgorithm, Instance};
-use crate::config::{reference, resource::upstream::check_hash_key};
+use super::{AiProxy, Balancer, BalancerAlgorithm, Instance, SemanticOpts};
+use crate::config::{
+    plugin_schema::{Faults, Unreadable},
+    reference,
+    resource::upstream::check_hash_key,
+    schema::Issue,
+    text::join,
+};
 
 /// `ai-proxy`.
-pub(super) fn single(conf: &Value) -> Result<(), String> {
-    let conf = AiProxy::deserialize(conf).map_err(|error| error.to_string())?;
-    check_provider(&Instance::from_single(&conf))
+pub(super) fn single(conf: &Value) -> Result<(), Faults> {
+    let conf: AiProxy = parse(conf)?;
+    let instance = Instance::from_single(&conf);
+    let mut found = Vec::new();
+    check_address(&instance, &mut found);
+    check_provider(&instance, &mut found);
+    Faults::none_of(found)
 }
 
-/// `ai-proxy-multi`.
-pub(super) fn multi(conf: &Value) -> Result<(), String> {
-    let conf = AiProxyMulti::deserialize(conf).map_err(|error| error.to_string())?;
-    let mut seen: HashMap<&str, usize> = HashMap::new();
-    for (index, instance) in conf.instances.iter().enumerate() {
+/// `ai-proxy-multi`. Read part by part: one that cannot be read does not hide the others.
+pub(super) fn multi(conf: &Value) -> Result<(), Faults> {
+    let mut found = Vec::new();
+    let mut unreadable = None;
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    let written = conf.get("instances").and_then(Value::as_array);
+    let mut instances = Vec::new();
+    for (index, instance) in written.into_iter().flatten().enumerate() {
+        let instance: Instance = match parse(instance) {
+            Ok(instance) => instance,
+            Err(error) => {
+                unreadable = Some(error);
+                continue;
+            }
+        };
+        let path = format!("instances[{index}]");
+        // Messages count as APISIX does, from 1; paths from 0.
         let position = index + 1;
-        if let Some(first) = seen.insert(&instance.name, position) {
-            return Err(format!(
+        if let Some(first) = seen.insert(instance.name.clone(), position) {
+            let text = format!(
                 "duplicate instance name '{}' at instances[{first}] and instances[{position}]",
                 instance.name
-            ));
+            );
+            found.push(Issue::new("name", text).under(&path));
         }
-        if let Some(endpoint) = instance.endpoint()
-            && !is_endpoint(endpoint)
-        {
-            return Err("invalid endpoint".to_owned());
+        let mut inside = Vec::new();
+        match instance.endpoint() {
+            Some(endpoint) if !is_endpoint(endpoint) => {
+                inside.push(Issue::new(ENDPOINT, "invalid endpoint"));
+            }
+            _ => check_address(&instance, &mut inside),
         }
-        check_provider(instance)
-            .map_err(|error| format!("instance '{}': {error}", instance.name))?;
+        let mut of_provider = Vec::new();
+        check_provider(&instance, &mut of_provider);
+        inside.extend(of_provider.into_iter().map(|issue| Issue {
+            message: format!("instance '{}': {}", instance.name, issue.message),
+            ..issue
+        }));
+        found.extend(inside.into_iter().map(|issue| issue.under(&path)));
+        instances.push((index, instance));
     }
-    match conf.balancer.algorithm {
-        BalancerAlgorithm::Roundrobin => Ok(()),
+    match part(conf, "balancer").map(Option::unwrap_or_default) {
+        Ok(balancer) => check_balancer(&balancer, &mut found),
+        Err(error) => unreadable = Some(error),
+    }
+    let is_semantic = conf.pointer("/balancer/algorithm") == Some(&json!("semantic"));
+    match part(conf, "semantic_opts") {
+        Ok(options) if is_semantic => check_semantic(options.as_ref(), &instances, &mut found),
+        Ok(_) => {}
+        Err(error) => unreadable = Some(error),
+    }
+    match unreadable {
+        Some(Unreadable(text)) if found.is_empty() => Err(Faults::Unreadable(text)),
+        _ => Faults::none_of(found),
+    }
+}
+
+fn check_balancer(balancer: &Balancer, found: &mut Vec<Issue>) {
+    match balancer.algorithm {
+        BalancerAlgorithm::Roundrobin => {}
         BalancerAlgorithm::Chash => {
-            check_hash_key(conf.balancer.hash_on.as_str(), conf.balancer.key.as_deref())
-                .map_err(|error| format!("balancer: hash_key: {error}"))
+            let key = balancer.key.as_deref();
+            if let Err(error) = check_hash_key(balancer.hash_on.as_str(), key) {
+                let text = format!("balancer: hash_key: {error}");
+                found.push(Issue::new("balancer.key", text));
+            }
         }
-        BalancerAlgorithm::Semantic => check_semantic(&conf),
+        BalancerAlgorithm::Semantic => {
+            let text = "balancer.algorithm semantic is not supported yet (roundrobin, chash)";
+            found.push(Issue::new("balancer.algorithm", text));
+        }
     }
+}
+
+/// The member `key` of `conf`, if it is there.
+fn part<T: DeserializeOwned>(conf: &Value, key: &str) -> Result<Option<T>, Unreadable> {
+    let written = conf.get(key).filter(|value| !value.is_null());
+    written.map(parse).transpose()
+}
+
+fn parse<T: DeserializeOwned>(conf: &Value) -> Result<T, Unreadable> {
+    T::deserialize(conf).map_err(|error| Unreadable(error.to_string()))
 }
 
 fn is_endpoint(endpoint: &str) -> bool {
@@ -62,7 +129,24 @@ fn has_path(endpoint: &str) -> bool {
     !before_path.contains(['?', '#']) && !matches!(path, "" | "/")
 }
 
-fn check_provider(instance: &Instance) -> Result<(), String> {
+/// What is wrong with where `instance` is, and with the headers that it is sent.
+fn check_address(instance: &Instance, found: &mut Vec<Issue>) {
+    let endpoint = instance.endpoint().map(Endpoint::parse);
+    if let Some(Err(error)) = endpoint {
+        let text = format!("instance '{}': {ENDPOINT}: {error}", instance.name);
+        found.push(Issue::new(ENDPOINT, text));
+    }
+    for (name, value) in instance.auth.header.iter().flatten() {
+        if !reference::is_reference(value) && HeaderValue::from_str(value).is_err() {
+            let text = format!("auth.header.{name}: the value cannot stand in a header");
+            found.push(Issue::new(&join("auth.header", name), text));
+        }
+    }
+}
+
+/// What is wrong with the provider of `instance`, by path in it.
+fn check_provider(instance: &Instance, found: &mut Vec<Issue>) {
+    let mut wrong = |path: &str, text: &str| found.push(Issue::new(path, text));
     if let Some(json) = instance
         .auth
         .gcp
@@ -72,81 +156,88 @@ fn check_provider(instance: &Instance) -> Result<(), String> {
         && !reference::is_reference(text)
         && let Err(error) = serde_json::from_str::<Value>(text)
     {
-        return Err(format!("invalid gcp service_account_json: {error}"));
+        let text = format!("invalid gcp service_account_json: {error}");
+        wrong("auth.gcp.service_account_json", &text);
     }
     let conf = instance.provider_conf.clone().unwrap_or_default();
     match instance.provider.as_str() {
         "vertex-ai" => {
             if instance.endpoint().is_none() && (conf.project_id.is_none() || conf.region.is_none())
             {
-                return Err(
-                    "vertex-ai requires either provider_conf (project_id + region) or \
-                            override.endpoint"
-                        .to_owned(),
-                );
+                let text = "vertex-ai requires either provider_conf (project_id + region) or \
+                            override.endpoint";
+                wrong("provider_conf", text);
             }
-            Err("provider vertex-ai is not supported yet".to_owned())
+            wrong("provider", "provider vertex-ai is not supported yet");
         }
         "bedrock" => {
             if conf.region.is_none() {
-                return Err("bedrock requires provider_conf.region".to_owned());
+                let text = "bedrock requires provider_conf.region";
+                wrong("provider_conf.region", text);
             }
             if instance.auth.aws.is_none() {
-                return Err("bedrock requires auth.aws".to_owned());
+                wrong("auth.aws", "bedrock requires auth.aws");
             }
-            Err("provider bedrock is not supported yet".to_owned())
+            wrong("provider", "provider bedrock is not supported yet");
         }
-        _ if instance.auth.gcp.is_some() => Err("auth.gcp is not supported yet".to_owned()),
-        _ => Ok(()),
+        _ if instance.auth.gcp.is_some() => wrong("auth.gcp", "auth.gcp is not supported yet"),
+        _ => {}
     }
 }
 
-/// What is wrong with a `semantic` configuration; one without a mistake is not supported yet.
-fn check_semantic(conf: &AiProxyMulti) -> Result<(), String> {
-    let Some(options) = &conf.semantic_opts else {
-        return Err("property \"semantic_opts.embeddings\" is required for semantic".to_owned());
-    };
-    let endpoint = options.embeddings.endpoint.as_deref();
-    if endpoint.is_some_and(|endpoint| !is_endpoint(endpoint)) {
-        return Err("invalid `semantic_opts.embeddings.endpoint`".to_owned());
-    }
-    if options.embeddings.provider == "azure-openai" {
-        let Some(endpoint) = endpoint else {
-            return Err(
-                "semantic_opts.embeddings.endpoint is required for azure-openai".to_owned(),
-            );
-        };
-        if !has_path(endpoint) {
-            return Err(
-                "semantic_opts.embeddings.endpoint must be the full deployment path".to_owned(),
-            );
+/// What is wrong with a `semantic` configuration.
+fn check_semantic(
+    options: Option<&SemanticOpts>,
+    instances: &[(usize, Instance)],
+    found: &mut Vec<Issue>,
+) {
+    let mut wrong = |path: &str, text: &str| found.push(Issue::new(path, text));
+    if let Some(options) = options {
+        let endpoint = options.embeddings.endpoint.as_deref();
+        if endpoint.is_some_and(|endpoint| !is_endpoint(endpoint)) {
+            let text = "invalid `semantic_opts.embeddings.endpoint`";
+            wrong(EMBEDDINGS_ENDPOINT, text);
         }
+        if options.embeddings.provider == "azure-openai" {
+            match endpoint {
+                None => {
+                    let text = "semantic_opts.embeddings.endpoint is required for azure-openai";
+                    wrong("semantic_opts.embeddings", text);
+                }
+                Some(endpoint) if is_endpoint(endpoint) && !has_path(endpoint) => {
+                    let text = "semantic_opts.embeddings.endpoint must be the full deployment path";
+                    wrong(EMBEDDINGS_ENDPOINT, text);
+                }
+                Some(_) => {}
+            }
+        }
+        if let Some(name) = &options.fallback
+            && !instances.iter().any(|(_, instance)| instance.name == *name)
+        {
+            let text = format!("semantic_opts.fallback: unknown instance '{name}'");
+            wrong("semantic_opts.fallback", &text);
+        }
+    } else {
+        let text = "property \"semantic_opts.embeddings\" is required for semantic";
+        wrong("semantic_opts", text);
     }
-    for instance in &conf.instances {
-        let has = instance
-            .examples
-            .iter()
-            .flatten()
-            .any(|example| !example.is_empty());
-        if !has {
-            return Err(format!(
+    for (index, instance) in instances {
+        let mut examples = instance.examples.iter().flatten();
+        if !examples.any(|example| !example.is_empty()) {
+            let text = format!(
                 "instance '{}': must configure non-empty examples for semantic",
                 instance.name
-            ));
+            );
+            wrong(&format!("instances[{index}].examples"), &text);
         }
     }
-    if let Some(name) = &options.fallback
-        && !conf.instances.iter().any(|instance| instance.name == *name)
-    {
-        return Err(format!("semantic_opts.fallback: unknown instance '{name}'"));
-    }
-    Err("balancer.algorithm semantic is not supported yet (roundrobin, chash)".to_owned())
 }
+
+const ENDPOINT: &str = "override.endpoint";
+const EMBEDDINGS_ENDPOINT: &str = "semantic_opts.embeddings.endpoint";
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn instance(name: &str, more: Value) -> Value {
@@ -157,21 +248,32 @@ mod tests {
         value
     }
 
-    fn check(conf: Value, expected: Result<(), &str>) {
-        assert_eq!(multi(&conf), expected.map_err(str::to_owned), "{conf}");
+    /// Everything that is wrong, as `path: message`.
+    fn told(conf: &Value) -> Vec<String> {
+        let faults = multi(conf).err().map(Faults::into_issues);
+        let issues = faults.into_iter().flatten();
+        issues
+            .map(|issue| format!("{}: {}", issue.path, issue.message))
+            .collect()
+    }
+
+    fn check(conf: Value, expected: &[&str]) {
+        assert_eq!(told(&conf), expected, "{conf}");
     }
 
     /// B-001, B-003, B-004, B-005, B-024
     #[test]
-    fn instances_are_checked_in_order() {
-        check(json!({"instances": [instance("a", json!({}))]}), Ok(()));
+    fn instances_are_checked_in_order_and_all_is_told() {
+        check(json!({"instances": [instance("a", json!({}))]}), &[]);
         check(
             json!({"instances": [instance("a", json!({"override": {"endpoint": "http//127.0.0.1:1980"}}))]}),
-            Err("invalid endpoint"),
+            &["instances[0].override.endpoint: invalid endpoint"],
         );
         check(
             json!({"instances": [instance("same-name", json!({})), instance("other", json!({})), instance("same-name", json!({}))]}),
-            Err("duplicate instance name 'same-name' at instances[1] and instances[3]"),
+            &[
+                "instances[2].name: duplicate instance name 'same-name' at instances[1] and instances[3]",
+            ],
         );
         let at = |name: &str| {
             instance(
@@ -179,30 +281,39 @@ mod tests {
                 json!({"override": {"endpoint": "http://127.0.0.1:1"}}),
             )
         };
-        check(json!({"instances": [at("a"), at("b")]}), Ok(()));
+        check(json!({"instances": [at("a"), at("b")]}), &[]);
         check(
             json!({"instances": [instance("b", json!({"provider": "bedrock"}))]}),
-            Err("instance 'b': bedrock requires provider_conf.region"),
+            &[
+                "instances[0].provider_conf.region: instance 'b': bedrock requires provider_conf.region",
+                "instances[0].auth.aws: instance 'b': bedrock requires auth.aws",
+                "instances[0].provider: instance 'b': provider bedrock is not supported yet",
+            ],
         );
         check(
             json!({"instances": [instance("b", json!({"provider": "bedrock", "provider_conf": {"region": "us-east-1"}}))]}),
-            Err("instance 'b': bedrock requires auth.aws"),
+            &[
+                "instances[0].auth.aws: instance 'b': bedrock requires auth.aws",
+                "instances[0].provider: instance 'b': provider bedrock is not supported yet",
+            ],
         );
         check(
             json!({"instances": [instance("v", json!({"provider": "vertex-ai"}))]}),
-            Err(
-                "instance 'v': vertex-ai requires either provider_conf (project_id + region) or override.endpoint",
-            ),
+            &[
+                "instances[0].provider_conf: instance 'v': vertex-ai requires either provider_conf (project_id + region) or override.endpoint",
+                "instances[0].provider: instance 'v': provider vertex-ai is not supported yet",
+            ],
         );
     }
 
     /// B-014..B-022 as far as a semantic configuration can be wrong.
     #[test]
-    fn semantic_mistakes_come_before_not_supported() {
+    fn semantic_mistakes_are_told_beside_not_supported() {
         let conf = |options: Value, more: Value| json!({"instances": [instance("a", more)], "balancer": {"algorithm": "semantic"}, "semantic_opts": options});
         let fails = |conf: Value, part: &str| {
-            let error = multi(&conf).expect_err("wrong");
-            assert!(error.contains(part), "{error} lacks {part}");
+            let told = told(&conf);
+            let found = told.iter().any(|text| text.contains(part));
+            assert!(found, "{told:?} lack {part}");
         };
         let with = |more: Value| {
             let mut embeddings = json!({"provider": "openai", "model": "m", "auth": {}});
@@ -217,10 +328,6 @@ mod tests {
             "embeddings",
         );
         fails(conf(with(json!({})), json!({})), "examples");
-        fails(
-            conf(with(json!({"auth": {"gcp": {}}})), good.clone()),
-            "gcp",
-        );
         fails(
             conf(with(json!({"endpoint": "my.host/v1"})), good.clone()),
             "semantic_opts.embeddings.endpoint",
@@ -266,19 +373,18 @@ mod tests {
     #[test]
     fn chash_needs_a_key() {
         let conf = |balancer: Value| json!({"instances": [instance("a", json!({}))], "balancer": balancer});
-        assert!(
-            multi(&conf(json!({"algorithm": "chash"})))
-                .expect_err("no key")
-                .contains("hash_key")
+        check(
+            conf(json!({"algorithm": "chash"})),
+            &["balancer.key: balancer: hash_key: missing key"],
         );
         check(
             conf(json!({"algorithm": "chash", "hash_on": "consumer"})),
-            Ok(()),
+            &[],
         );
         check(
             conf(json!({"algorithm": "chash", "key": "query_string"})),
-            Ok(()),
+            &[],
         );
-        check(conf(json!({})), Ok(()));
+        check(conf(json!({})), &[]);
     }
 }
