@@ -145,82 +145,22 @@ fn check_names_the_instance_of_a_bad_endpoint() {
 /// come in the file's order.
 #[test]
 fn check_knows_the_line_of_everything() {
-    let no_pem = "x".repeat(128);
-    let document = format!(
-        r#"routes:
-- id: 1
-  uri: /a
-  vars: [[a, nope, 1]]
-  plugins:
-    proxy-rewrite:
-      regex_uri: ["(", b]
-- id: 2
-  uri: /b
-  service_id: gone
-  plugin_config_id: gone
-- id: 3
-  uri: /c
-  service_id: broken
-- id: 4
-  uri: /d
-  upstream:
-    tls: {{client_cert_id: 1}}
-    nodes: {{"a:1": 1}}
-services:
-- id: broken
-  plugins:
-    file-logger: {{}}
-- id: lost
-  upstream_id: 9
-consumers:
-- username: alice
-  plugins:
-    key-auth:
-      key: same
-- username: bob
-  group_id: gone
-  plugins:
-    key-auth:
-      key: same
-ssls:
-- id: 1
-  sni: a.com
-  cert: {no_pem}
-  key: {no_pem}
-  ssl_protocols: [TLSv1.1]
-"#
-    );
+    let document = std::fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/sample/broken.yaml"
+    ))
+    .expect("a sample");
     let (_kept, config) = folder(&document);
     let (code, stdout, stderr) = run(&["check", "--config", &config]);
     let told: Vec<&str> = stderr
         .lines()
         .filter_map(|line| Some(line.strip_prefix("error: ")?.split_once(": ")?.1))
         .collect();
-    let expected = [
-        "line 4: routes[0] (id 1) vars: failed to validate the 'vars' expression: invalid operator",
-        "line 7: routes[0] (id 1) plugins.proxy-rewrite.regex_uri[0]: failed to check the conf",
-        "line 10: routes[1] (id 2) service_id: there is no service `gone`, or it has errors and \
-         was left out; requests get a 404",
-        "line 11: routes[1] (id 2) plugin_config_id: there is no plugin_config `gone`, or it has \
-         errors and was left out; requests get a 503",
-        "line 12: routes[2] (id 3): left out, because plugin file-logger of services[0] (id broken)",
-        "line 18: routes[3] (id 4) upstream.tls: tls.client_cert_id is not supported yet",
-        "line 23: services[0] (id broken) plugins.file-logger: property \"path\" is required",
-        "line 25: services[1] (id lost) upstream_id: there is no upstream `9`, or it has errors and \
-         was left out; requests that come to it get a 502",
-        "line 32: consumers[1] (id bob) group_id: there is no consumer group `gone`, or it has \
-         errors and was left out; this consumer's requests get a 503",
-        "line 35: consumers[1] (id bob) plugins.key-auth.key: duplicate key of plugin key-auth \
-         found with consumer: alice",
-        "line 39: ssls[0] (id 1) cert: failed to parse cert: no PEM certificate in it",
-        "line 40: ssls[0] (id 1) key: failed to parse key: no section of the expected kind",
-        "line 41: ssls[0] (id 1) ssl_protocols: ssl_protocols: none of them is supported",
-    ];
-    assert_eq!(told.len(), expected.len(), "{stderr}");
-    for (told, expected) in told.iter().zip(expected) {
+    assert_eq!(told.len(), MISTAKES.len(), "{stderr}");
+    for (told, expected) in told.iter().zip(MISTAKES) {
         assert!(told.starts_with(expected), "{told}\nis not\n{expected}");
     }
-    let summary = format!("{} error(s)", expected.len());
+    let summary = format!("{} error(s)", MISTAKES.len());
     assert!(code == Some(1) && stderr.contains(&summary), "{stderr}");
     assert!(stdout.contains("2 route(s) can be served"), "{stdout}");
 }
@@ -361,3 +301,25 @@ fn the_demo_runs() {
     );
     assert!(!stdout.contains("answered 0 "), "{stdout}");
 }
+
+/// How the errors of `sample/broken.yaml` begin.
+const MISTAKES: &[&str] = &[
+    "line 5: routes[0] (id 1) vars: failed to validate the 'vars' expression: invalid operator",
+    "line 8: routes[0] (id 1) plugins.proxy-rewrite.regex_uri[0]: failed to check the conf",
+    "line 11: routes[1] (id 2) service_id: there is no service `gone`, or it has errors and \
+         was left out; requests get a 404",
+    "line 12: routes[1] (id 2) plugin_config_id: there is no plugin_config `gone`, or it has \
+         errors and was left out; requests get a 503",
+    "line 13: routes[2] (id 3): left out, because plugin file-logger of services[0] (id broken)",
+    "line 19: routes[3] (id 4) upstream.tls: tls.client_cert_id is not supported yet",
+    "line 24: services[0] (id broken) plugins.file-logger: property \"path\" is required",
+    "line 26: services[1] (id lost) upstream_id: there is no upstream `9`, or it has errors and \
+         was left out; requests that come to it get a 502",
+    "line 33: consumers[1] (id bob) group_id: there is no consumer group `gone`, or it has \
+         errors and was left out; this consumer's requests get a 503",
+    "line 36: consumers[1] (id bob) plugins.key-auth.key: duplicate key of plugin key-auth \
+         found with consumer: alice",
+    "line 40: ssls[0] (id 1) cert: failed to parse cert: no PEM certificate in it",
+    "line 41: ssls[0] (id 1) key: failed to parse key: no section of the expected kind",
+    "line 42: ssls[0] (id 1) ssl_protocols: ssl_protocols: none of them is supported",
+];
