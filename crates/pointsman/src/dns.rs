@@ -7,16 +7,18 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use hickory_resolver::{
     TokioResolver,
-    config::{NameServerConfig, ResolverConfig, ResolverOpts},
+    config::{LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts},
     net::runtime::TokioRuntimeProvider,
+    system_conf,
 };
+use pointsman_gateway::config::settings::Settings;
 
 /// Resolves names; cheap to clone.
 #[derive(Clone)]
@@ -30,36 +32,16 @@ struct Inner {
 }
 
 impl Resolver {
-    /// A resolver that asks `servers`, or the system's when there are none.
-    pub(crate) fn new(servers: &[SocketAddr], valid: Option<Duration>) -> Result<Self, String> {
-        let mut options = ResolverOpts::default();
-        let config = if servers.is_empty() {
-            match hickory_resolver::system_conf::read_system_conf() {
-                Ok((config, system)) => {
-                    options = system;
-                    config
-                }
-                Err(error) => {
-                    tracing::warn!("the system's resolver configuration: {error}");
-                    ResolverConfig::default()
-                }
-            }
-        } else {
-            let servers = servers.iter().map(|address| {
-                let mut server = NameServerConfig::udp_and_tcp(address.ip());
-                for connection in &mut server.connections {
-                    connection.port = address.port();
-                }
-                server
-            });
-            ResolverConfig::from_name_servers(servers.collect())
-        };
-        options.timeout = QUERY_TIMEOUT;
-        options.attempts = 2;
-        if let Some(valid) = valid {
-            options.positive_min_ttl = Some(valid);
-            options.positive_max_ttl = Some(valid);
-        }
+    /// A resolver that asks as `settings` say.
+    ///
+    /// # Errors
+    /// When the resolver cannot be set up.
+    pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
+        let system = system_conf::read_system_conf().unwrap_or_else(|error| {
+            tracing::warn!("the system's resolver configuration: {error}");
+            (ResolverConfig::default(), ResolverOpts::default())
+        });
+        let (config, options) = configured(system, settings);
         let resolver = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
             .with_options(options)
             .build()
@@ -103,9 +85,87 @@ impl Resolver {
     }
 }
 
+/// Whom to ask and how: what the `system` says, as far as `settings` do not say otherwise.
+fn configured(
+    system: (ResolverConfig, ResolverOpts),
+    settings: &Settings,
+) -> (ResolverConfig, ResolverOpts) {
+    let (config, mut options) = system;
+    let (domain, search, mut servers) = config.into_parts();
+    if !settings.dns_servers.is_empty() {
+        let named = settings.dns_servers.iter().map(|address| {
+            let mut server = NameServerConfig::udp_and_tcp(address.ip());
+            for connection in &mut server.connections {
+                connection.port = address.port();
+            }
+            server
+        });
+        servers = named.collect();
+    }
+    // The search domains apply whoever is asked, as in APISIX.
+    let (domain, search) = if settings.dns_search {
+        (domain, search)
+    } else {
+        (None, Vec::new())
+    };
+    if !settings.ipv6 {
+        options.ip_strategy = LookupIpStrategy::Ipv4Only;
+    }
+    options.timeout = QUERY_TIMEOUT;
+    options.attempts = 2;
+    if let Some(valid) = settings.dns_valid {
+        options.positive_min_ttl = Some(valid);
+        options.positive_max_ttl = Some(valid);
+    }
+    (ResolverConfig::from_parts(domain, search, servers), options)
+}
+
 /// One query to one server.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Addresses of one name that are used.
 const ADDRESSES_MAX: usize = 64;
 /// Names whose last good answer is kept.
 const NAMES_MAX: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SYSTEM: &str = "search ns.svc.local svc.local\nnameserver 10.0.0.2\noptions ndots:5\n";
+
+    /// What `configured` makes of the text: server and port, search domains, IPv4 only, dots.
+    fn check(settings: Settings, expected: (&str, &[&str], bool, usize)) {
+        let system = system_conf::parse_resolv_conf(SYSTEM).expect("valid");
+        let (config, options) = configured(system, &settings);
+        let server = &config.name_servers()[0];
+        let address = format!("{}:{}", server.ip, server.connections[0].port);
+        let search: Vec<String> = config.search().iter().map(ToString::to_string).collect();
+        let only_4 = options.ip_strategy == LookupIpStrategy::Ipv4Only;
+        assert_eq!(
+            (address.as_str(), search.len(), only_4, options.ndots),
+            (expected.0, expected.1.len(), expected.2, expected.3)
+        );
+        for (found, expected) in search.iter().zip(expected.1) {
+            assert_eq!(found.trim_end_matches('.'), *expected);
+        }
+        assert!(config.domain().is_none() || settings.dns_search);
+    }
+
+    /// `enable_ipv6`, `enable_resolv_search_opt`, `dns_resolver`
+    #[test]
+    fn settings_come_before_the_system() {
+        let domains = ["ns.svc.local", "svc.local"];
+        check(Settings::default(), ("10.0.0.2:53", &domains, false, 5));
+        let own = Settings {
+            dns_servers: vec!["10.0.0.9:5353".parse().expect("an address")],
+            ipv6: false,
+            ..Settings::default()
+        };
+        check(own.clone(), ("10.0.0.9:5353", &domains, true, 5));
+        let without_search = Settings {
+            dns_search: false,
+            ..own
+        };
+        check(without_search, ("10.0.0.9:5353", &[], true, 5));
+    }
+}

@@ -283,7 +283,7 @@ impl Program {
         threads: Vec<JoinHandle<()>>,
         stop: impl Future<Output = ()>,
     ) -> Result<(), String> {
-        let resolver = Resolver::new(&self.settings.dns_servers, self.settings.dns_valid)?;
+        let resolver = Resolver::new(&self.settings)?;
         let dialer = Arc::new(Dialer::new(resolver, Arc::clone(&self.client_tls)));
         let local = LocalSet::new();
         let drain_limit = self.settings.drain_timeout;

@@ -11,7 +11,7 @@ use pointsman_gateway::{
     config::{
         document::Item,
         problem::{Report, Severity},
-        resource::ssl::Ssl,
+        resource::ssl::{Client, Ssl},
         schema::Issue,
         text::Env,
     },
@@ -119,7 +119,10 @@ impl Table {
         };
         for item in resources.iter().filter(|item| item.value.serves()) {
             match server_config(&item.value.resolved(env), settings, &provider) {
-                Ok(config) => table.add(item.value.names(), &Arc::new(config)),
+                Ok(config) => {
+                    tell_ignored(item, report);
+                    table.add(item.value.names(), &Arc::new(config));
+                }
                 Err(issues) => report.issues(Severity::Error, item.spot(), issues),
             }
         }
@@ -148,6 +151,19 @@ impl Table {
             .or_else(|| self.wildcard.get(name.split_once('.')?.1))
             .or(self.any.as_ref())
             .cloned()
+    }
+}
+
+/// Tells what of a resource that is served has no effect.
+fn tell_ignored(item: &Item<Ssl>, report: &mut Report<'_>) {
+    let protocols = item.value.protocols().unwrap_or_default();
+    if protocols.iter().any(|name| name == "TLSv1.1") {
+        let message = "TLSv1.1 is not supported, and not offered";
+        report.warning(item.spot(), "ssl_protocols", message);
+    }
+    if item.value.client.as_ref().is_some_and(Client::limits_depth) {
+        let message = "not supported; a chain may be as long as its verification allows";
+        report.warning(item.spot(), "client.depth", message);
     }
 }
 

@@ -202,6 +202,30 @@ fn an_unfinished_document_is_waited_for() {
     assert_eq!(get(status, "/status/ready", &[]).status, 200);
 }
 
+/// `APISIX_WORKER_PROCESSES` counts before `nginx_config.worker_processes`.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_environment_names_the_number_of_workers() {
+    let gateway = Gateway::start_with(Start {
+        document: "routes: []",
+        sections: "nginx_config: {worker_processes: 1}",
+        workers: 0,
+        environment: &[("APISIX_WORKER_PROCESSES", "3")],
+        ..Start::default()
+    });
+    // A thread names itself, so that can take a moment.
+    support::wait_until("three workers", || {
+        let folder = format!("/proc/{}/task", gateway.pid());
+        let threads = std::fs::read_dir(folder).expect("a process");
+        let names = threads.filter_map(|thread| {
+            let path = thread.ok()?.path().join("comm");
+            std::fs::read_to_string(path).ok()
+        });
+        let workers = names.filter(|name| name.starts_with("worker-"));
+        (workers.count() == 3).then_some(())
+    });
+}
+
 /// The examples of the repository are valid, and so is a document with every field of the tables.
 #[test]
 fn the_examples_are_valid() {

@@ -171,14 +171,20 @@ fn a_broken_certificate_falls_out_alone() {
     let document = format!(
         "ssls:\n{}{}",
         ssl("1", "bad.test.com", &mixed, ""),
-        ssl("2", "a.test.com", &good, "")
+        ssl(
+            "2",
+            "a.test.com",
+            &good,
+            "  ssl_protocols: [TLSv1.1, TLSv1.2]\n"
+        )
     );
     let gateway = Gateway::start_with(Start {
         document: &document,
         apisix: "  ssl: {listen: [{ip: 127.0.0.1, port: 0}]}",
         ..Start::default()
     });
-    gateway.wait_for_line("failed to handle cert-key pair[1]");
+    gateway.wait_for_line("ssls[0] (id 1) key: failed to handle cert-key pair[1]");
+    gateway.wait_for_line("ssls[1] (id 2) ssl_protocols: TLSv1.1 is not supported");
     let served = https(
         gateway.address("proxy_tls"),
         "a.test.com",

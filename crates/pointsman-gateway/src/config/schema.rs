@@ -10,7 +10,10 @@ use std::{cell::RefCell, collections::HashMap, fmt::Write as _};
 use serde_json::{Map, Value};
 
 use crate::{
-    config::{reference, text::join},
+    config::{
+        reference,
+        text::{self, join},
+    },
     router::pattern::{Case, Pattern},
 };
 
@@ -96,7 +99,11 @@ impl Validator<'_> {
             && !has_type(value, types)
         {
             let expected = type_names(types);
-            let message = format!("wrong type: expected {expected}, got {}", type_of(value));
+            let mut message = format!("wrong type: expected {expected}, got {}", type_of(value));
+            let meant = value.as_str().and_then(text::old_boolean);
+            if let Some(meant) = meant.filter(|meant| has_type(&Value::Bool(*meant), types)) {
+                let _ = write!(message, " ({value} is text; write {meant})");
+            }
             self.fail(path, prefix, message);
             return;
         }

@@ -52,6 +52,10 @@ pub struct Settings {
     pub dns_servers: Vec<SocketAddr>,
     /// `apisix.dns_resolver_valid`.
     pub dns_valid: Option<Duration>,
+    /// `apisix.enable_ipv6`: names may stand for IPv6 addresses.
+    pub ipv6: bool,
+    /// `apisix.enable_resolv_search_opt`: short names are looked for in the system's search domains.
+    pub dns_search: bool,
     /// `deployment`'s document.
     pub format: Format,
     /// `plugins`, if the list is given.
@@ -161,6 +165,8 @@ impl Default for Settings {
             post_args_bytes_max: 64 << 20,
             dns_servers: Vec::new(),
             dns_valid: None,
+            ipv6: true,
+            dns_search: true,
             format: Format::Yaml,
             plugins: None,
             prometheus: PrometheusSettings {

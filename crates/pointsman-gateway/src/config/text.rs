@@ -316,6 +316,16 @@ pub fn join(path: &str, key: &str) -> String {
     }
 }
 
+/// What `text` would mean as a boolean of YAML 1.1, where `yes` and `off` are some. Here they are
+/// text, as any YAML 1.2 reader has it, and who meant a boolean should hear of it.
+pub fn old_boolean(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "yes" | "y" | "on" => Some(true),
+        "no" | "n" | "off" => Some(false),
+        _ => None,
+    }
+}
+
 /// A plain scalar: YAML 1.2's core schema.
 fn scalar(text: &str) -> Value {
     match text {

@@ -135,6 +135,11 @@ impl Gateway {
         gateway
     }
 
+    /// The id of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The address that was announced under `name`.
     pub(crate) fn address(&self, name: &str) -> SocketAddr {
         let start = format!("listening {name}=");

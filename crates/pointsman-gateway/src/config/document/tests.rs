@@ -423,3 +423,19 @@ fn rules_are_told_with_everything_else() {
         assert!(problem.starts_with(start), "{problem} is not {start}");
     }
 }
+
+/// YAML 1.1's booleans are text: that is said where a boolean is expected, and nowhere else.
+#[test]
+fn old_booleans_are_explained() {
+    check(
+        "routes:\n- {id: r, uri: /a, enable_websocket: yes, desc: no, upstream_id: 1}\n\
+         - {id: s, uri: /a, plugins: {key-auth: {hide_credentials: Off, realm: on}}}",
+        &[
+            "line 2: routes[0] (id r) enable_websocket: property \"enable_websocket\" validation failed: \
+             wrong type: expected boolean, got string (\"yes\" is text; write true)",
+            "line 3: routes[1] (id s) plugins.key-auth.hide_credentials: failed to check the \
+             configuration of plugin key-auth err: property \"hide_credentials\" validation failed: \
+             wrong type: expected boolean, got string (\"Off\" is text; write false)",
+        ],
+    );
+}

@@ -55,6 +55,13 @@ pub struct Client {
     pub skip_mtls_uri_regex: Option<Vec<String>>,
 }
 
+impl Client {
+    /// Whether it says how long a chain of certificates may be.
+    pub fn limits_depth(&self) -> bool {
+        self.depth != depth()
+    }
+}
+
 impl std::fmt::Debug for Ssl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ssl")

@@ -1,5 +1,6 @@
 //! Reading `config.yaml`, key by key.
 
+mod nginx;
 mod prometheus;
 mod section;
 
@@ -9,7 +10,7 @@ use http::HeaderValue;
 use serde_json::{Map, Value};
 
 use self::section::{Section, server_address};
-use super::{SERVER_PLAIN, Settings, units};
+use super::{SERVER_PLAIN, Settings};
 use crate::config::{
     document::Format,
     resource::route::network,
@@ -73,7 +74,7 @@ pub(super) fn parse(
         errors: Vec::new(),
         warnings: Vec::new(),
     };
-    let settings = reader.settings(root);
+    let settings = reader.settings(root, env);
     if reader.errors.is_empty() {
         Ok((settings, reader.warnings))
     } else {
@@ -88,7 +89,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn settings(&mut self, root: Map<String, Value>) -> Settings {
+    fn settings(&mut self, root: Map<String, Value>, env: Env<'_>) -> Settings {
         let mut settings = Settings::default();
         let mut root = Section {
             path: String::new(),
@@ -101,6 +102,7 @@ impl Reader<'_> {
         }
         self.plugin_attr(&mut root, &mut settings);
         self.nginx(&mut root, &mut settings);
+        self.worker_processes(env, &mut settings);
         self.own(&mut root, &mut settings);
         self.leftover(&root);
         self.conflicts(&settings);
@@ -195,10 +197,8 @@ impl Reader<'_> {
         if let Some(megabytes) = self.number(&mut apisix, "max_post_args_readable_size") {
             settings.post_args_bytes_max = megabytes.saturating_mul(1 << 20);
         }
-        // Accepted without effect: there is no Admin API yet, and both families always work.
-        for known in ["enable_ipv6", "enable_admin", "enable_resolv_search_opt"] {
-            apisix.map.shift_remove(known);
-        }
+        // The only role that there is has no Admin API, in APISIX neither.
+        apisix.map.shift_remove("enable_admin");
         self.leftover(&apisix);
     }
 
@@ -216,6 +216,11 @@ impl Reader<'_> {
         }
         if let Some(protocols) = self.text(&mut ssl, "ssl_protocols") {
             settings.ssl.protocols = protocols.split_whitespace().map(str::to_owned).collect();
+            let known = ["TLSv1.2", "TLSv1.3"];
+            for other in protocols.split_whitespace().filter(|p| !known.contains(p)) {
+                let message = format!("{other} is not supported, and not offered");
+                self.warn("apisix.ssl.ssl_protocols", message);
+            }
         }
         settings.ssl.trusted_certificate = self
             .text(&mut ssl, "ssl_trusted_certificate")
@@ -258,6 +263,8 @@ impl Reader<'_> {
         settings.dns_valid = self
             .number(apisix, "dns_resolver_valid")
             .map(Duration::from_secs);
+        self.flag(apisix, "enable_ipv6", &mut settings.ipv6);
+        self.flag(apisix, "enable_resolv_search_opt", &mut settings.dns_search);
     }
 
     fn plugin_attr(&mut self, root: &mut Section, settings: &mut Settings) {
@@ -269,67 +276,21 @@ impl Reader<'_> {
             self.leftover(&section);
         }
         if let Some(mut section) = self.section(&mut attributes, "ai-proxy") {
-            if let Some(client) = self.text(&mut section, "http_client")
-                && !matches!(client.as_str(), "ngx_http_ffi_client" | "lua-resty-http")
-            {
-                let message =
-                    format!("`{client}` is neither ngx_http_ffi_client nor lua-resty-http");
-                self.error("plugin_attr.ai-proxy.http_client", message);
+            match self.text(&mut section, "http_client").as_deref() {
+                None => {}
+                Some("ngx_http_ffi_client" | "lua-resty-http") => {
+                    let message = "has no effect: this gateway has one client of its own";
+                    self.warn(HTTP_CLIENT, message.to_owned());
+                }
+                Some(client) => {
+                    let message =
+                        format!("`{client}` is neither ngx_http_ffi_client nor lua-resty-http");
+                    self.error(HTTP_CLIENT, message);
+                }
             }
             self.leftover(&section);
         }
         self.leftover(&attributes);
-    }
-
-    fn nginx(&mut self, root: &mut Section, settings: &mut Settings) {
-        let Some(mut nginx) = self.section(root, "nginx_config") else {
-            return;
-        };
-        if let Some((path, value)) = nginx.take("worker_processes") {
-            match value {
-                Value::String(text) if text == "auto" => {}
-                Value::Number(count) if count.as_u64().is_some_and(|count| count > 0) => {
-                    settings.workers = count.as_u64().and_then(|count| usize::try_from(count).ok());
-                }
-                _ => self.error(&path, "must be `auto` or a number above 0".to_owned()),
-            }
-        }
-        if let Some(mut http) = self.section(&mut nginx, "http") {
-            self.nginx_http(&mut http, settings);
-            self.leftover(&http);
-        }
-        self.leftover(&nginx);
-    }
-
-    fn nginx_http(&mut self, http: &mut Section, settings: &mut Settings) {
-        if let Some((path, value)) = http.take("client_max_body_size") {
-            let text = value
-                .as_str()
-                .map_or_else(|| value.to_string(), str::to_owned);
-            match units::size(&text) {
-                Some(bytes) => settings.client_max_body_size = Some(bytes).filter(|b| *b > 0),
-                None => self.error(&path, format!("`{text}` is not a size such as 8m")),
-            }
-        }
-        self.time(
-            http,
-            "client_header_timeout",
-            &mut settings.client_header_timeout,
-        );
-        self.time(
-            http,
-            "client_body_timeout",
-            &mut settings.client_body_timeout,
-        );
-        self.time(http, "send_timeout", &mut settings.send_timeout);
-        if let Some(path) = self.text(http, "access_log") {
-            settings.access_log = Some(path);
-        }
-        let mut enabled = true;
-        self.flag(http, "enable_access_log", &mut enabled);
-        if !enabled {
-            settings.access_log = None;
-        }
     }
 
     fn own(&mut self, root: &mut Section, settings: &mut Settings) {
@@ -405,6 +366,7 @@ const ROUTERS: &[&str] = &[
     "radixtree_uri",
     "radixtree_uri_with_parameter",
 ];
+const HTTP_CLIENT: &str = "plugin_attr.ai-proxy.http_client";
 const UNSUPPORTED_ROLE: &str = "only data_plane with role_data_plane.config_provider yaml or json \
                                 is supported yet";
 
@@ -473,6 +435,28 @@ mod tests {
         );
     }
 
+    /// A setting that is read and does nothing says so, once.
+    #[test]
+    fn settings_without_effect_warn() {
+        let (settings, warnings) = read(
+            "apisix: {enable_ipv6: false, enable_resolv_search_opt: false, ssl: {ssl_protocols: TLSv1.1 TLSv1.3}}\n\
+             plugin_attr:\n  prometheus: {refresh_interval: 5}\n  ai-proxy: {http_client: lua-resty-http}\n\
+             nginx_config:\n  http:\n    real_ip_header: X\n    real_ip_from: [127.0.0.1]\n    real_ip_recursive: on\n",
+        );
+        assert_eq!((settings.ipv6, settings.dns_search), (false, false));
+        assert_eq!(
+            warnings,
+            [
+                "line 2: apisix.ssl.ssl_protocols: TLSv1.1 is not supported, and not offered",
+                "line 4: plugin_attr.prometheus.refresh_interval: has no effect: metrics are made when they are asked for",
+                "line 5: plugin_attr.ai-proxy.http_client: has no effect: this gateway has one client of its own",
+                "line 8: nginx_config.http.real_ip_header: not supported by this gateway; ignored",
+                "line 9: nginx_config.http.real_ip_from: not supported by this gateway; ignored",
+                "line 10: nginx_config.http.real_ip_recursive: not supported by this gateway; ignored",
+            ]
+        );
+    }
+
     #[test]
     fn mistakes_are_errors_with_a_path() {
         refused("", "deployment.role");
@@ -493,6 +477,10 @@ mod tests {
         refused(
             &format!("{DEPLOYMENT}plugin_attr: {{ai-proxy: {{http_client: curl}}}}"),
             "curl",
+        );
+        refused(
+            &format!("{DEPLOYMENT}apisix: {{enable_http2: yes}}"),
+            "apisix.enable_http2: must be true or false (\"yes\" is text; write true), not `\"yes\"`",
         );
         refused("a: [", "");
     }

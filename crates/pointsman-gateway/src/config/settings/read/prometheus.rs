@@ -29,8 +29,8 @@ impl Reader<'_> {
         if !enabled {
             settings.export_addr = None;
         }
-        // Metrics are made when they are asked for, so there is nothing to refresh.
-        section.map.shift_remove("refresh_interval");
+        let why = "metrics are made when they are asked for";
+        self.without_effect(section, "refresh_interval", why);
         settings.default_buckets = self.bounds(section, "default_buckets");
         settings.llm_latency_buckets = self.bounds(section, "llm_latency_buckets");
         settings.llm_prompt_tokens_buckets = self.bounds(section, "llm_prompt_tokens_buckets");

@@ -47,7 +47,14 @@ impl Reader<'_> {
         match section.take(key) {
             None => {}
             Some((_, Value::Bool(value))) => *flag = value,
-            Some((path, other)) => self.wrong_type(&path, "true or false", &other),
+            Some((path, other)) => {
+                let meant = other.as_str().and_then(text::old_boolean);
+                let expected = match meant {
+                    Some(meant) => format!("true or false ({other} is text; write {meant})"),
+                    None => "true or false".to_owned(),
+                };
+                self.wrong_type(&path, &expected, &other);
+            }
         }
     }
 
@@ -183,6 +190,14 @@ impl Reader<'_> {
         for key in section.map.keys() {
             let path = text::join(&section.path, key);
             self.warn(&path, "not supported by this gateway; ignored".to_owned());
+        }
+    }
+
+    /// Takes `key` out of `section`; if it was there, it has no effect, and that is said with the
+    /// reason `why`.
+    pub(super) fn without_effect(&mut self, section: &mut Section, key: &str, why: &str) {
+        if let Some((path, _)) = section.take(key) {
+            self.warn(&path, format!("has no effect: {why}"));
         }
     }
 
