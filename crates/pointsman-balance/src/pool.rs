@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use crate::picker::{self, Stage};
+use crate::picker::{self, Census, Stage};
 use crate::{Availability, TargetId, Tried};
 
 /// The most members a pool takes.
@@ -92,6 +92,8 @@ pub enum PoolError {
 #[derive(Debug)]
 pub struct Pool {
     members: Box<[Member]>,
+    /// Of all members, also those that no stage offers.
+    census: Census,
     /// Member numbers, ordered by name.
     by_name: Box<[usize]>,
     /// In the order in which they are offered.
@@ -141,9 +143,11 @@ impl Pool {
         }
         let by_name = order_by_name(&members)?;
         let stages = picker::stages(&members, algorithm, start)?;
+        let census = Census::new(members.iter().map(|member| member.targets.as_slice()));
         let members = members.into_iter().map(Member::from).collect();
         Ok(Self {
             members,
+            census,
             by_name,
             stages,
         })
@@ -223,22 +227,24 @@ impl Pool {
             failed_open,
         };
 
-        if let Some(member) = self.first_offer(key, |member| untried(member) && usable(member)) {
+        let offer = self
+            .stages
+            .iter()
+            .find_map(|stage| stage.pick_usable(key, availability, usable, untried));
+        if let Some(member) = offer {
             return Ok(picked(member, false));
         }
-        if (0..self.len()).any(usable) {
+        if self.census.any(availability) {
             return Err(self.exhausted(usable));
         }
-        match self.first_offer(key, untried) {
+        match self
+            .stages
+            .iter()
+            .find_map(|stage| stage.pick(key, untried))
+        {
             Some(member) => Ok(picked(member, true)),
             None => Err(self.exhausted(|_| true)),
         }
-    }
-
-    fn first_offer(&self, key: &[u8], eligible: impl Fn(usize) -> bool) -> Option<usize> {
-        self.stages
-            .iter()
-            .find_map(|stage| stage.pick(key, &eligible))
     }
 
     /// Nobody was eligible: because those on offer were tried, or because none is on offer?

@@ -13,22 +13,42 @@ use pointsman_balance::{
 use proptest::prelude::*;
 use support::{Verdicts, all_attempts, checked, member, pick, pick_name, pool};
 
-const TARGETS: usize = 6;
+/// More than two words of verdicts.
+const TARGETS: usize = 140;
+
+/// The most members of the pools that have nothing but weights.
+const MEMBERS: usize = 30;
 
 /// A member without its name: weight, priority, and which targets are behind it.
 type Sketch = (u32, i32, BTreeSet<usize>);
 
 fn sketches() -> impl Strategy<Value = Vec<Sketch>> {
     let weight = prop_oneof![Just(0), 1..6_u32];
-    let targets = prop::collection::btree_set(0..TARGETS, 0..3);
-    prop::collection::vec((weight, -1..2_i32, targets), 1..9)
+    // Shared by several members often, and spread over the words otherwise.
+    let target = prop_oneof![0..6_usize, 0..TARGETS];
+    let targets = prop::collection::btree_set(target, 0..3);
+    let sketch = (weight, -1..2_i32, targets);
+    // A pool is searched in one way when few members are usable, and in another when many are.
+    prop_oneof![
+        prop::collection::vec(sketch.clone(), 1..9),
+        prop::collection::vec(sketch, 9..60),
+    ]
 }
 
 fn verdicts() -> impl Strategy<Value = Vec<bool>> {
     // All down often enough to meet the case in which nothing is usable.
     prop_oneof![
         3 => prop::collection::vec(any::<bool>(), TARGETS),
+        3 => prop::collection::vec(prop::bool::weighted(0.05), TARGETS),
         1 => Just(vec![false; TARGETS]),
+    ]
+}
+
+/// Up or down, for as many members as there are weights at most.
+fn ups() -> impl Strategy<Value = Vec<bool>> {
+    prop_oneof![
+        prop::collection::vec(any::<bool>(), MEMBERS),
+        prop::collection::vec(prop::bool::weighted(0.1), MEMBERS),
     ]
 }
 
@@ -38,7 +58,10 @@ fn algorithms() -> impl Strategy<Value = Algorithm> {
 
 fn weights() -> impl Strategy<Value = Vec<u32>> {
     let weight = prop_oneof![1..12_u32, (1..4_u32).prop_map(|weight| weight * 1_000)];
-    prop::collection::vec(weight, 1..8)
+    prop_oneof![
+        prop::collection::vec(weight, 1..8),
+        prop::collection::vec(1..12_u32, 8..=MEMBERS),
+    ]
 }
 
 fn specs(sketches: &[Sketch], ids: &[TargetId]) -> Vec<MemberSpec> {
@@ -52,8 +75,9 @@ fn specs(sketches: &[Sketch], ids: &[TargetId]) -> Vec<MemberSpec> {
 }
 
 fn weighted(weights: &[u32], ids: &[TargetId]) -> Vec<MemberSpec> {
+    // Padded: among equals, names are in the order of numbers.
     let names: Vec<String> = (0..weights.len())
-        .map(|number| format!("m{number}"))
+        .map(|number| format!("m{number:02}"))
         .collect();
     let pairs: Vec<_> = names
         .iter()
@@ -138,11 +162,14 @@ proptest! {
         let mut verdicts = Verdicts::new(TARGETS);
         let pool = Pool::new(specs(&sketches, &verdicts.ids), algorithm, start).unwrap();
         let (mut tried, mut marks) = (Tried::new(), BTreeSet::new());
-        for up in history.iter().cycle().take(2 * (sketches.len() + 1)) {
-            let availability = verdicts.settle(|target| up[target]);
+        let history: Vec<_> = history
+            .iter()
+            .map(|up| (up, verdicts.settle(|target| up[target])))
+            .collect();
+        for (up, availability) in history.iter().cycle().take(2 * (sketches.len() + 1)) {
             let ask = Ask { key: Some(&key), tried: &tried };
             let expected = oracle(&sketches, algorithm, up, &marks);
-            match (pool.pick(&ask, &availability), expected) {
+            match (pool.pick(&ask, availability), expected) {
                 (Ok(picked), Ok((best, fail_open))) => {
                     prop_assert!(best.contains(&picked.member()), "{picked:?} of {best:?}");
                     prop_assert_eq!(picked.failed_open(), fail_open);
@@ -163,17 +190,17 @@ proptest! {
         start: u64,
         lead in 0..40_usize,
         cycles in 1..3_u32,
-        down in prop::collection::vec(any::<bool>(), 8),
+        up in ups(),
     ) {
         let mut verdicts = Verdicts::new(weights.len());
         let pool = Pool::new(weighted(&weights, &verdicts.ids), Algorithm::RoundRobin, start).unwrap();
-        let all_down = down[..weights.len()].iter().all(|&down| down);
-        let availability = verdicts.settle(|target| !down[target]);
+        let all_down = !up[..weights.len()].iter().any(|&up| up);
+        let availability = verdicts.settle(|target| up[target]);
         let step = divisor(&weights);
         let expected: Vec<u32> = weights
             .iter()
-            .zip(&down)
-            .map(|(weight, &down)| if down && !all_down { 0 } else { cycles * weight / step })
+            .zip(&up)
+            .map(|(weight, &up)| if up || all_down { cycles * weight / step } else { 0 })
             .collect();
         for _ in 0..lead {
             let _ = pick(&pool, "", &availability).unwrap();
@@ -189,7 +216,7 @@ proptest! {
     fn the_compressed_cycle_is_the_walk_turn_by_turn(
         weights in weights(),
         start in 0..50_000_usize,
-        history in prop::collection::vec(prop::collection::vec(any::<bool>(), 8), 1..30),
+        history in prop::collection::vec(ups(), 1..30),
     ) {
         let mut verdicts = Verdicts::new(weights.len());
         let pool =
@@ -247,17 +274,18 @@ proptest! {
 
     #[test]
     fn i20_a_key_goes_to_its_first_usable_successor(
-        weights in weights().prop_filter("rings of a test's size", |weights| {
-            weights.iter().sum::<u32>() / divisor(weights) < 200
-        }),
-        down in prop::collection::vec(any::<bool>(), 8),
+        weights in prop_oneof![
+            prop::collection::vec(1..12_u32, 1..8),
+            prop::collection::vec(1..5_u32, 8..=MEMBERS),
+        ],
+        up in ups(),
         keys in prop::collection::vec("[a-z0-9]{1,6}", 1..20),
     ) {
         let mut verdicts = Verdicts::new(weights.len());
         let pool = pool(weighted(&weights, &verdicts.ids), Algorithm::Chash);
         let all_up = verdicts.settle(|_| true);
-        let some_up = verdicts.settle(|target| !down[target]);
-        let is_up = |name: &String| !down[pool.member_by_name(name).unwrap()];
+        let some_up = verdicts.settle(|target| up[target]);
+        let is_up = |name: &String| up[pool.member_by_name(name).unwrap()];
         for key in keys {
             let (order, _) = all_attempts(&pool, &key, &all_up);
             prop_assert_eq!(order.len(), weights.len());

@@ -56,8 +56,28 @@ impl Availability {
             target.index() < self.issued,
             "{target:?} is newer than this snapshot"
         );
-        let (word, bit) = place(target);
+        let (word, bit) = Self::place(target);
         self.unusable.get(word).is_none_or(|bits| bits & bit == 0)
+    }
+
+    /// Where a target's verdict stands, in every snapshot: the index of a word, and one bit of it.
+    #[must_use]
+    #[inline]
+    pub(crate) const fn place(target: TargetId) -> (usize, u64) {
+        let bit = target.index() as u32 % u64::BITS;
+        (target.index() / u64::BITS as usize, 1 << bit)
+    }
+
+    /// Those of `bits` of one word that stand for targets that may be picked; as with
+    /// [`usable`](Self::usable), all of them must have been issued.
+    #[must_use]
+    #[inline]
+    pub(crate) fn usable_among(&self, word: usize, bits: u64) -> u64 {
+        debug_assert!(
+            word * u64::BITS as usize + (bits.ilog2() as usize) < self.issued,
+            "bits {bits:#x} of word {word} are newer than this snapshot"
+        );
+        bits & !self.unusable.get(word).copied().unwrap_or_default()
     }
 
     /// Turns this into the snapshot that follows it.
@@ -69,7 +89,7 @@ impl Availability {
         self.epoch += 1;
         self.issued = issued;
         for (target, usable) in verdicts {
-            let (word, bit) = place(target);
+            let (word, bit) = Self::place(target);
             match (self.unusable.get_mut(word), usable) {
                 (Some(bits), true) => *bits &= !bit,
                 (Some(bits), false) => *bits |= bit,
@@ -81,11 +101,6 @@ impl Availability {
             }
         }
     }
-}
-
-#[inline]
-const fn place(target: TargetId) -> (usize, u64) {
-    (target.index() / 64, 1 << (target.index() % 64))
 }
 
 #[cfg(test)]

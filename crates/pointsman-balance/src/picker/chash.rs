@@ -5,15 +5,19 @@
 //! the ring: whoever cannot be picked is walked past, so keys of the others stay where they are, and
 //! come back when the owner does.
 
+use super::census::Eligible;
 use super::crc32::{Crc32, crc32};
 use super::{Candidate, greatest_common_divisor};
 
 /// A hash ring, without the points that decide nothing.
 #[derive(Debug)]
 pub(crate) struct Ring {
+    /// By rank.
     members: Box<[u32]>,
     /// Ascending.
     spans: Box<[Span]>,
+    /// Where in `spans` to look for an owner, by the upper bits of a hash.
+    index: Index,
 }
 
 /// A stretch of the ring that belongs to one member.
@@ -25,7 +29,7 @@ pub(crate) struct Ring {
 struct Span {
     /// The last point, which is inside.
     last: u32,
-    member: u32,
+    rank: u32,
 }
 
 impl Ring {
@@ -49,12 +53,12 @@ impl Ring {
             points.extend(own.map(|point| (point, order)));
         }
         points.sort_unstable();
-        let spans = points
+        let spans: Box<[Span]> = points
             .chunk_by(|(_, a), (_, b)| a == b)
             .filter_map(<[_]>::last)
             .map(|&(last, order)| Span {
                 last,
-                member: candidates[order].member as u32,
+                rank: order as u32,
             })
             .collect();
         Self {
@@ -62,6 +66,7 @@ impl Ring {
                 .iter()
                 .map(|candidate| candidate.member as u32)
                 .collect(),
+            index: Index::new(&spans),
             spans,
         }
     }
@@ -70,21 +75,63 @@ impl Ring {
         &self.members
     }
 
-    pub(super) fn pick(&self, key: &[u8], eligible: impl Fn(usize) -> bool) -> Option<usize> {
+    pub(super) fn pick(&self, key: &[u8], eligible: &impl Eligible) -> Option<usize> {
+        if let Some(rank) = eligible.only() {
+            return Some(self.members[rank] as usize);
+        }
         let hash = crc32(key);
-        let owner = self.spans.partition_point(|span| span.last < hash);
+        let owner = self.index.owner(&self.spans, hash);
         let (before, after) = self.spans.split_at(owner);
-        let mut successors = after.iter().chain(before).map(|span| span.member as usize);
+        let mut successors = after.iter().chain(before).map(|span| span.rank as usize);
 
-        let first = successors.next()?;
-        if eligible(first) {
-            return Some(first);
+        let mut rank = successors.next()?;
+        if !eligible.contains(rank) {
+            // There are hundreds of spans to a member: find out first whether walking them can end.
+            eligible.lowest(0..self.members.len())?;
+            rank = successors.find(|&rank| eligible.contains(rank))?;
         }
-        // There are hundreds of spans to a member: find out first whether walking them can end.
-        if !self.members.iter().any(|&member| eligible(member as usize)) {
-            return None;
+        Some(self.members[rank] as usize)
+    }
+}
+
+/// Hashes are spread evenly, so their upper bits say within a few spans where one belongs; a search
+/// through all of them is a row of cache misses.
+#[derive(Debug)]
+struct Index {
+    /// How many bits of a hash are left out: 1 to 32.
+    shift: u32,
+    /// By upper bits: the first span that ends there or later. One more at the end.
+    first: Box<[u32]>,
+}
+
+impl Index {
+    fn new(spans: &[Span]) -> Self {
+        // One entry for one to two spans: half as much memory as the spans take, at most.
+        let bits = spans.len().max(1).ilog2();
+        let shift = u32::BITS - bits;
+        let mut first = Vec::with_capacity((1 << bits) + 1);
+        let mut span = 0;
+        for upper in 0..=1_u64 << bits {
+            while spans
+                .get(span)
+                .is_some_and(|span| u64::from(span.last) < upper << shift)
+            {
+                span += 1;
+            }
+            first.push(span as u32);
         }
-        successors.find(|&member| eligible(member))
+        Self {
+            shift,
+            first: first.into(),
+        }
+    }
+
+    /// The first span that ends at `hash` or later; the number of spans if none does.
+    #[inline]
+    fn owner(&self, spans: &[Span], hash: u32) -> usize {
+        let upper = (u64::from(hash) >> self.shift) as usize;
+        let (from, to) = (self.first[upper] as usize, self.first[upper + 1] as usize);
+        from + spans[from..to].partition_point(|span| span.last < hash)
     }
 }
 
@@ -104,6 +151,7 @@ fn chain(name: &str) -> impl Iterator<Item = u32> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::census::Tested;
     use super::*;
 
     #[test]
@@ -139,9 +187,10 @@ mod tests {
             let walk = || points.iter().cycle().skip(at).map(|&(_, member)| member);
             for down in 0..3 {
                 let expected = walk().find(|&member| member != down);
-                assert_eq!(ring.pick(key.as_bytes(), |member| member != down), expected);
+                let up = Tested(|member| member != down);
+                assert_eq!(ring.pick(key.as_bytes(), &up), expected);
             }
-            assert_eq!(ring.pick(key.as_bytes(), |_| true), walk().next());
+            assert_eq!(ring.pick(key.as_bytes(), &Tested(|_| true)), walk().next());
         }
     }
 
@@ -152,6 +201,6 @@ mod tests {
             name: "a",
             weight: 1,
         }]);
-        assert_eq!(ring.pick(b"key", |_| false), None);
+        assert_eq!(ring.pick(b"key", &Tested(|_| false)), None);
     }
 }

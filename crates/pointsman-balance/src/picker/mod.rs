@@ -7,13 +7,17 @@
 //!
 //! A stage holds members, not verdicts: who is eligible is asked anew at each pick.
 
+mod census;
 mod chash;
 mod crc32;
 mod round_robin;
 
-use crate::{Algorithm, MemberSpec, PoolError};
+use crate::{Algorithm, Availability, MemberSpec, PoolError};
+use census::{Eligible, Tested};
 use chash::Ring;
 use round_robin::RoundRobin;
+
+pub(crate) use census::Census;
 
 /// The most points the hash rings of one pool may have together: 160 per unit of weight, after the
 /// weights of a priority are divided by their greatest common divisor. Bounds the time and memory of
@@ -25,6 +29,7 @@ pub const RING_POINTS_MAX: u64 = 4_194_304;
 pub(crate) struct Stage {
     priority: i32,
     share: Share,
+    census: Census,
     picker: Picker,
 }
 
@@ -79,14 +84,14 @@ pub(crate) fn stages(
             .into_iter()
             .map(|group| {
                 let picker = Picker::RoundRobin(RoundRobin::new(&group.candidates, start));
-                group.into_stage(picker)
+                group.into_stage(specs, picker)
             })
             .collect()),
-        Algorithm::Chash => rings(groups),
+        Algorithm::Chash => rings(specs, groups),
     }
 }
 
-fn rings(mut groups: Vec<Group<'_>>) -> Result<Box<[Stage]>, PoolError> {
+fn rings(specs: &[MemberSpec], mut groups: Vec<Group<'_>>) -> Result<Box<[Stage]>, PoolError> {
     // APISIX's ring gives weight 0 no points, so a priority without any positive weight has an empty
     // ring and offers nobody. Beside positive siblings the members of weight 0 do get their turn.
     let weighted: Vec<i32> = groups
@@ -110,7 +115,7 @@ fn rings(mut groups: Vec<Group<'_>>) -> Result<Box<[Stage]>, PoolError> {
         .into_iter()
         .map(|group| {
             let picker = Picker::Chash(Ring::new(&group.candidates));
-            group.into_stage(picker)
+            group.into_stage(specs, picker)
         })
         .collect())
 }
@@ -141,33 +146,50 @@ impl<'a> Group<'a> {
         }
     }
 
-    fn into_stage(self, picker: Picker) -> Stage {
+    fn into_stage(self, specs: &[MemberSpec], picker: Picker) -> Stage {
+        let targets = |candidate: &Candidate<'_>| specs[candidate.member].targets.as_slice();
         Stage {
             priority: self.priority,
             share: self.share,
+            census: Census::new(self.candidates.iter().map(targets)),
             picker,
         }
     }
 }
 
 impl Stage {
-    /// The next eligible member, if this stage has one.
+    /// The next member that is usable and passes the test, if this stage has one. `usable` is what
+    /// `availability` says of a member.
+    #[inline]
+    pub(crate) fn pick_usable(
+        &self,
+        key: &[u8],
+        availability: &Availability,
+        usable: impl Fn(usize) -> bool,
+        eligible: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let Some(mut few) = self.census.few(availability) else {
+            return self.pick(key, |member| eligible(member) && usable(member));
+        };
+        let members = self.picker.members();
+        few.retain(|rank| eligible(members[rank] as usize));
+        if few.ranks().is_empty() {
+            return None;
+        }
+        self.picker.pick(key, &few)
+    }
+
+    /// The next member that passes the test, if this stage has one.
     #[inline]
     pub(crate) fn pick(&self, key: &[u8], eligible: impl Fn(usize) -> bool) -> Option<usize> {
-        match &self.picker {
-            Picker::RoundRobin(round_robin) => round_robin.pick(eligible),
-            Picker::Chash(ring) => ring.pick(key, eligible),
-        }
+        let members = self.picker.members();
+        let eligible = Tested(|rank: usize| eligible(members[rank] as usize));
+        self.picker.pick(key, &eligible)
     }
 
     /// All members this stage can ever offer.
     pub(crate) fn members(&self) -> impl Iterator<Item = usize> {
-        match &self.picker {
-            Picker::RoundRobin(round_robin) => round_robin.members(),
-            Picker::Chash(ring) => ring.members(),
-        }
-        .iter()
-        .map(|&member| member as usize)
+        self.picker.members().iter().map(|&member| member as usize)
     }
 
     /// Whether `later`, of another pool, stands in this one's place.
@@ -182,6 +204,23 @@ impl Stage {
             (&mut self.picker, &earlier.picker)
         {
             now.resume(then, successor);
+        }
+    }
+}
+
+impl Picker {
+    /// By rank.
+    fn members(&self) -> &[u32] {
+        match self {
+            Self::RoundRobin(round_robin) => round_robin.members(),
+            Self::Chash(ring) => ring.members(),
+        }
+    }
+
+    fn pick(&self, key: &[u8], eligible: &impl Eligible) -> Option<usize> {
+        match self {
+            Self::RoundRobin(round_robin) => round_robin.pick(eligible),
+            Self::Chash(ring) => ring.pick(key, eligible),
         }
     }
 }

@@ -18,11 +18,12 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::census::{Eligible, Tested};
 use super::{Candidate, greatest_common_divisor};
 
 #[derive(Debug)]
 pub(crate) struct RoundRobin {
-    /// Heaviest first. The index into this is a member's *rank*.
+    /// Heaviest first: by rank.
     members: Box<[u32]>,
     /// At least one; starts and widths both ascend.
     segments: Box<[Segment]>,
@@ -82,12 +83,12 @@ impl RoundRobin {
         &self.members
     }
 
-    pub(super) fn pick(&self, eligible: impl Fn(usize) -> bool) -> Option<usize> {
+    pub(super) fn pick(&self, eligible: &impl Eligible) -> Option<usize> {
         // Relaxed: the position guards no other memory. A position that comes round again between the
         // load and the exchange is no danger either, since the next turn follows from it alone.
         let mut position = self.cursor.0.load(Ordering::Relaxed);
         loop {
-            let turn = self.walk(position, &eligible)?;
+            let turn = self.walk(position, eligible)?;
             let next = if turn.position + 1 == self.cycle {
                 0
             } else {
@@ -99,7 +100,7 @@ impl RoundRobin {
                 Ordering::Relaxed,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return Some(turn.member),
+                Ok(_) => return Some(self.member(turn.rank)),
                 Err(moved) => position = moved,
             }
         }
@@ -111,18 +112,24 @@ impl RoundRobin {
         let here: HashSet<u32> = self.members.iter().copied().collect();
         let successor = |member| successor(member).filter(|&now| here.contains(&(now as u32)));
         let position = then.cursor.0.load(Ordering::Relaxed);
-        let Some(turn) = then.walk(position, |member| successor(member).is_some()) else {
+        let stays = Tested(|rank| successor(then.member(rank)).is_some());
+        let Some(turn) = then.walk(position, &stays) else {
             return;
         };
-        let expected = successor(turn.member);
+        let expected = successor(then.member(turn.rank));
         let scaled = u128::from(turn.position) * u128::from(self.cycle) / u128::from(then.cycle);
-        if let Some(turn) = self.walk(scaled as u64, |member| Some(member) == expected) {
+        let is_next = Tested(|rank| Some(self.member(rank)) == expected);
+        if let Some(turn) = self.walk(scaled as u64, &is_next) {
             self.cursor.0 = AtomicU64::new(turn.position);
         }
     }
 
+    fn member(&self, rank: usize) -> usize {
+        self.members[rank] as usize
+    }
+
     /// The first turn of an eligible member at or after `from`, round the cycle if need be.
-    fn walk(&self, from: u64, eligible: impl Fn(usize) -> bool) -> Option<Turn> {
+    fn walk(&self, from: u64, eligible: &impl Eligible) -> Option<Turn> {
         let at = self
             .segments
             .partition_point(|segment| segment.start <= from)
@@ -132,18 +139,17 @@ impl RoundRobin {
         let lap = from - rank as u64;
         let turn = |lap: u64, rank: usize| Turn {
             position: lap + rank as u64,
-            member: self.members[rank] as usize,
+            rank,
         };
-        let is_eligible = |rank: &usize| eligible(self.members[*rank] as usize);
 
-        if let Some(rank) = (rank..width).find(is_eligible) {
+        if let Some(rank) = eligible.lowest(rank..width) {
             return Some(turn(lap, rank));
         }
         // Nobody in the rest of this lap. All laps to come begin with the heaviest, so the lowest
         // eligible rank has the first turn in the first lap wide enough for it.
-        let lowest = (0..rank)
-            .chain(width..self.members.len())
-            .find(is_eligible)?;
+        let lowest = eligible
+            .lowest(0..rank)
+            .or_else(|| eligible.lowest(width..self.members.len()))?;
         let next_lap = lap + width as u64;
         let end = self
             .segments
@@ -165,5 +171,5 @@ impl RoundRobin {
 
 struct Turn {
     position: u64,
-    member: usize,
+    rank: usize,
 }
