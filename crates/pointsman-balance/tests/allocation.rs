@@ -1,0 +1,58 @@
+//! A pick allocates nothing, whatever the verdicts and the algorithm.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod support;
+
+use pointsman_balance::{Algorithm, Ask, Pool, Tried};
+use support::{Verdicts, member};
+
+const MEMBERS: usize = 100;
+
+fn check(algorithm: Algorithm, usable: fn(usize) -> bool) {
+    let mut verdicts = Verdicts::new(MEMBERS);
+    let members = (0..MEMBERS).map(|number| {
+        let (weight, priority) = (1 + number as u32 % 7, number as i32 % 3);
+        let target = verdicts.ids[number];
+        member(&format!("m{number}"), weight, priority, &[target])
+    });
+    let pool = Pool::new(members.collect(), algorithm, 1).unwrap();
+    let availability = verdicts.settle(usable);
+    let mut tried = Tried::new();
+    let (mut picks, mut bytes) = (0, 0);
+    let allocated = allocation_counter::measure(|| {
+        loop {
+            let ask = Ask {
+                key: Some(b"session-7"),
+                tried: &tried,
+            };
+            let Ok(picked) = pool.pick(&ask, &availability) else {
+                break;
+            };
+            tried.mark(picked.member());
+            picks += 1;
+            bytes += pool.name(picked.member()).len();
+        }
+    });
+    let expected = (0..MEMBERS).filter(|&member| usable(member)).count();
+    let expected = if expected == 0 { MEMBERS } else { expected };
+    assert_eq!(picks, expected, "{algorithm:?}");
+    assert!(bytes > picks);
+    assert_eq!(allocated.count_total, 0, "{algorithm:?}: {allocated:?}");
+}
+
+#[test]
+fn picks_and_retries_allocate_nothing() {
+    for algorithm in [Algorithm::RoundRobin, Algorithm::Chash] {
+        check(algorithm, |_| true);
+        check(algorithm, |member| member % 2 == 0);
+        check(algorithm, |member| member == 50);
+        check(algorithm, |_| false);
+    }
+}
+
+#[test]
+fn the_counter_counts() {
+    let allocated = allocation_counter::measure(|| drop(vec![1_u8]));
+    assert_eq!(allocated.count_total, 1);
+}
