@@ -75,6 +75,13 @@ impl Body {
         }
     }
 
+    /// Ends a response of which the client did not take all that this body gave.
+    pub fn abandon(self) {
+        if let Self::Relay(mut relay) = self {
+            relay.abandon();
+        }
+    }
+
     /// Whether the body can be sent a second time as it stands.
     pub fn is_replayable(&self) -> bool {
         matches!(self, Self::Empty | Self::Whole(_))

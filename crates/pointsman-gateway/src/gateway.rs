@@ -179,23 +179,21 @@ fn prepare(exchange: &mut Exchange) -> Result<(), Failure> {
         .map_err(|_| Failure::BadPath)?
         .into_owned();
     exchange.request.path = path;
-    let authority = exchange
-        .received
-        .uri
-        .authority()
-        .map(|authority| authority.as_str());
-    let host = match (exchange.request.headers.get(header::HOST), authority) {
-        (Some(host), _) => host.to_str().unwrap_or_default(),
-        (None, Some(authority)) => authority,
-        (None, None) => "",
-    };
-    exchange.received.host = router::host::normalise(host).into_owned();
-    if !exchange.request.headers.contains_key(header::HOST)
-        && let Some(value) = authority.and_then(|a| HeaderValue::from_str(a).ok())
-    {
-        // HTTP/2 carries it as `:authority`; plugins and targets know only `Host`.
-        exchange.request.headers.insert(header::HOST, value);
+    let headers = &mut exchange.request.headers;
+    if let Some(authority) = exchange.received.uri.authority() {
+        // `:authority` of HTTP/2 and the authority of a full URI come before whatever `Host` says
+        // (RFC 9112 §3.2.2, RFC 9113 §8.3.1); plugins and targets know only `Host`.
+        let (_, host) = authority
+            .as_str()
+            .rsplit_once('@')
+            .unwrap_or(("", authority.as_str()));
+        if let Ok(value) = HeaderValue::from_str(host) {
+            headers.insert(header::HOST, value);
+        }
     }
+    let host = headers.get(header::HOST).map(HeaderValue::to_str);
+    let host = host.and_then(Result::ok).unwrap_or_default();
+    exchange.received.host = router::host::normalise(host).into_owned();
     forward::forwarded::set_if_routing_reads_it(exchange);
     Ok(())
 }

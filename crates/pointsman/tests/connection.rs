@@ -281,6 +281,9 @@ fn a_silent_tunnel_is_closed() {
     gateway.wait_until_idle();
 }
 
+/// What an HTTP/2 client takes before it reads, per stream and together.
+const WINDOW_BYTES: u32 = 65_535;
+
 /// What `work` does with an HTTP/2 connection, made with prior knowledge.
 fn with_http2<T, F: Future<Output = T>>(
     gateway: &Gateway,
@@ -295,7 +298,10 @@ fn with_http2<T, F: Future<Output = T>>(
         let stream = tokio::net::TcpStream::connect(gateway.proxy)
             .await
             .expect("connected");
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .handshake(TokioIo::new(stream))
             .await
             .expect("a handshake");
         tokio::task::spawn_local(async move {
@@ -380,6 +386,49 @@ fn http2_is_served() {
     );
     assert_eq!(upstream.requests()[0].text(), CHAT);
     assert_eq!(upstream.requests()[0].header("cookie"), Some("a=1; b=2"));
+    gateway.wait_until_idle();
+}
+
+/// HEAD is answered without a body, which HTTP/2 takes for a broken stream.
+#[test]
+fn http2_answers_to_head_have_no_body() {
+    let upstream = Upstream::start(|_| Answer::text(200, "hello"));
+    let routes = format!(
+        "routes:\n- {{id: 1, uri: /plain, upstream: {{nodes: {{\"{}\": 1}}}}}}\n",
+        upstream.address
+    );
+    let gateway = Gateway::start(&routes);
+    let requests = ["/nope", "/plain", "/nope"].map(|path| {
+        let head = http::Request::head(format!("http://{}{path}", gateway.proxy));
+        head.body(Full::default()).expect("a request")
+    });
+    let answers = with_http2(&gateway, async |sender| {
+        answers(sender, requests.into()).await
+    });
+    let found = answers.iter().map(|a| (a.status, a.complete, a.text()));
+    let expected = [404, 200, 404].map(|status| (status, true, String::new()));
+    assert!(found.eq(expected), "{answers:?}");
+}
+
+/// A whole answer goes out as the client takes it, not into the library's memory.
+#[test]
+fn http2_answers_nobody_reads_are_not_kept() {
+    let upstream = Upstream::start(|_| Answer::chat(&"x".repeat(600_000)));
+    let gateway = Gateway::start_with(Start {
+        document: &single("openai", upstream.address, ""),
+        sections: "nginx_config: {http: {send_timeout: 1s}}",
+        ..Start::default()
+    });
+    with_http2(&gateway, async |mut sender| {
+        let request = http2_request(&gateway, "/x").body(Full::from(CHAT));
+        let sent = sender.send_request(request.expect("a request"));
+        let response = sent.await.expect("a head");
+        assert_eq!(response.status(), 200);
+        // Nobody reads the body.
+        let line = gateway.access_log(1).remove(0);
+        assert_ne!(line["ended"], "complete", "{line}");
+        drop(response);
+    });
     gateway.wait_until_idle();
 }
 

@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{Answer, Gateway, Start, Upstream, get};
+use support::{Answer, Gateway, Start, Upstream, client::Connection, get};
 
 fn named(name: &'static str) -> Upstream {
     Upstream::start(move |_| Answer::text(200, name))
@@ -136,4 +136,22 @@ fn a_pattern_replaces_the_part_that_it_covers() {
         assert_eq!(get(gateway.proxy, asked, &[]).status, 200);
         assert_eq!(a.last().target, sent, "{asked}");
     }
+}
+
+/// A request that names its host in the target is for that host, whatever `Host` says
+/// (RFC 9112 §3.2.2).
+#[test]
+fn a_full_uri_beats_the_host_header() {
+    let (a, b) = (named("a"), named("b"));
+    let gateway = Gateway::start(&format!(
+        "routes:\n\
+         - {{id: 1, uri: /x, host: a.test, upstream: {{nodes: {{\"{}\": 1}}}}}}\n\
+         - {{id: 2, uri: /x, host: b.test, upstream: {{nodes: {{\"{}\": 1}}}}}}\n",
+        a.address, b.address
+    ));
+    let mut client = Connection::open(gateway.proxy);
+    client.send(b"GET http://me@a.test:8080/x HTTP/1.1\r\nHost: b.test\r\n\r\n");
+    assert_eq!(client.response(false).text(), "a");
+    assert_eq!(a.last().header("host"), Some("a.test:8080"));
+    assert_eq!(b.hits(), 0);
 }

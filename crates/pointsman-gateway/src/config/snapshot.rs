@@ -211,14 +211,39 @@ pub struct Checked {
     pub targets: Vec<(TargetId, ProbeSpec)>,
 }
 
-/// `Duration` of APISIX's fractional seconds; negative and non-finite values become zero.
+/// `Duration` of APISIX's fractional seconds: negative values become zero, and those above
+/// [`DURATION_MAX`] become that.
 pub fn seconds(value: f64) -> Duration {
+    let value = value.clamp(0.0, DURATION_MAX.as_secs_f64());
     Duration::try_from_secs_f64(value).unwrap_or(Duration::ZERO)
 }
+
+/// `Duration` of whole seconds, at most [`DURATION_MAX`].
+pub fn whole_seconds(value: u64) -> Duration {
+    Duration::from_secs(value).min(DURATION_MAX)
+}
+
+/// As long as any wait may be configured to be, a hundred years: a point in time that is further
+/// away cannot be told on every system.
+pub const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_ones_that_a_clock_can_add() {
+        for (value, expected) in [
+            (1.5, Duration::from_millis(1500)),
+            (-1.0, Duration::ZERO),
+            (f64::NAN, Duration::ZERO),
+            (1.0e19, DURATION_MAX),
+            (f64::INFINITY, DURATION_MAX),
+        ] {
+            assert_eq!(seconds(value), expected, "{value}");
+        }
+        assert_eq!(whole_seconds(u64::MAX), DURATION_MAX);
+    }
 
     fn identity(username: &str) -> Identity {
         Identity {

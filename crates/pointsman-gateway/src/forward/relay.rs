@@ -138,6 +138,11 @@ impl Relay {
         self.end(Ended::Complete);
     }
 
+    /// The client is gone before it took the last of what it was given.
+    pub(crate) fn abandon(&mut self) {
+        self.end(Ended::Abandoned);
+    }
+
     /// The two connections that this response joined have ended after `to_client` bytes.
     pub fn tunnel_ended(&mut self, to_client: u64, ended: Ended) {
         self.upstream_bytes += to_client;

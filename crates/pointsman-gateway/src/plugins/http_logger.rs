@@ -1,6 +1,6 @@
 //! `http-logger`: entries in batches to an HTTP collector.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use crate::{
     config::{
         plugin_schema::{Faults, PluginSchema},
         resource::schema_of,
-        snapshot::seconds,
+        snapshot::{seconds, whole_seconds},
     },
     exchange::Exchange,
     observe::entry::{LogConf, LogMetadata, Wants, Writer},
@@ -128,13 +128,13 @@ fn build(conf: &Value, building: &mut Building<'_>) -> Result<Arc<dyn Plugin>, F
     let spec = HttpSink {
         uri: conf.uri,
         auth_header: conf.auth_header,
-        timeout: Duration::from_secs(conf.timeout),
+        timeout: whole_seconds(conf.timeout),
         ssl_verify: conf.ssl_verify,
         new_line: conf.concat_method == Concat::NewLine,
         max_retry_count: conf.batch.max_retry_count,
         retry_delay: seconds(conf.batch.retry_delay),
-        buffer_duration: Duration::from_secs(conf.batch.buffer_duration),
-        inactive_timeout: Duration::from_secs(conf.batch.inactive_timeout),
+        buffer_duration: whole_seconds(conf.batch.buffer_duration),
+        inactive_timeout: whole_seconds(conf.batch.inactive_timeout),
         batch_max_size: conf.batch.batch_max_size,
         max_pending_entries: metadata.max_pending_entries.unwrap_or(PENDING_MAX),
         name: conf.batch.name,

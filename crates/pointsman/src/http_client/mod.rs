@@ -82,11 +82,14 @@ impl HttpClient {
     async fn run(&self, attempt: Attempt) -> Result<Answer, SendError> {
         let mut parcel = parcel(attempt.request);
         let began = clock::now();
+        let mut is_again = false;
         loop {
-            let idle = self
-                .pool
-                .borrow_mut()
-                .take(&attempt.destination, clock::now());
+            let mut pool = self.pool.borrow_mut();
+            let idle = match is_again {
+                false => pool.take(&attempt.destination, clock::now()),
+                true => None,
+            };
+            drop(pool);
             let (mut connection, connect_time) = match idle {
                 Some(connection) => (connection, None),
                 None => match self
@@ -128,9 +131,10 @@ impl HttpClient {
                     parcel: Some(unsent),
                     ..
                 }) if connect_time.is_none() => parcel = unsent,
-                // It closed without a word, and asking twice does no harm.
+                // It closed without a word, and asking twice does no harm; asking all idle
+                // connections does, if it is the request that ends them.
                 Err(lost) => match again.filter(|_| lost.silent) {
-                    Some(again) => parcel = again,
+                    Some(again) => (parcel, is_again) = (again, true),
                     None => return Err(lost.into_error()),
                 },
             }

@@ -5,9 +5,11 @@
 
 use std::{
     cell::RefCell,
+    future::{Future, poll_fn},
+    pin::pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
     time::Instant,
 };
 
@@ -16,6 +18,7 @@ use pointsman_gateway::{
     upstream::destination::{Destination, Keepalive},
 };
 use rustc_hash::FxHashMap;
+use tokio::task::coop::unconstrained;
 
 use super::Connection;
 
@@ -98,6 +101,9 @@ impl Return {
 /// Polls an idle connection once. Nothing may come on it: a close, or a byte that nobody asked
 /// for, and it is of no use.
 fn is_open(connection: &mut Connection) -> bool {
-    let mut cx = Context::from_waker(Waker::noop());
-    connection.wire.poll_fill(&mut cx).is_pending()
+    let look = poll_fn(|cx| Poll::Ready(connection.wire.poll_fill(cx).is_pending()));
+    // A task that has read often is made to pause: its reads say "nothing yet" whatever there is,
+    // and closed connections would be taken for open ones.
+    let look = pin!(unconstrained(look));
+    look.poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(true)
 }

@@ -29,7 +29,7 @@ use tokio::{
     sync::watch,
 };
 
-use super::{Abort, Connection, Limits, tunnel};
+use super::{Abort, Connection, Limits, may_have_body, tunnel};
 use crate::{
     http_client::Switched,
     http1::{
@@ -135,7 +135,8 @@ where
 
     /// The head of the next request. An idle connection ends when the program drains.
     async fn next_head(&mut self, mut draining: Pin<&mut impl Future<Output = ()>>) -> Next {
-        let due = clock::now() + self.limits.head;
+        let mut due = clock::now() + self.limits.head;
+        let mut has_begun = false;
         poll_fn(|cx| {
             let inbound = &mut *self.inbound.borrow_mut();
             loop {
@@ -160,6 +161,11 @@ where
                 .input
                 .iter()
                 .all(|byte| matches!(byte, b'\r' | b'\n'));
+            if !idle && !has_begun {
+                // The time without a request is not taken from the time for its head.
+                has_begun = true;
+                due = clock::now() + self.limits.head;
+            }
             let is_draining = self.is_draining() || draining.as_mut().poll(cx).is_ready();
             if is_draining && idle {
                 return Poll::Ready(Next::Nothing);
@@ -235,6 +241,7 @@ where
         }
         let has_body = !asked.head_only && may_have_body(parts.status);
         let encoding = encoding(parts.status, &body, asked);
+        self.finish_interim();
         let keep = asked.keep_alive
             && !self.is_draining()
             && encoding != Encoding::UntilClose
@@ -274,6 +281,15 @@ where
             Sent::Broken if is_told_by_close => After::Abort,
             Sent::Broken => After::Close,
             Sent::Gone => After::Gone,
+        }
+    }
+
+    /// A `100 Continue` that was written in part is completed before anything else is said.
+    fn finish_interim(&mut self) {
+        let mut inbound = self.inbound.borrow_mut();
+        if inbound.interim.len() < CONTINUE.len() {
+            let rest = std::mem::take(&mut inbound.interim);
+            self.output.write(|out| out.extend_from_slice(rest));
         }
     }
 
@@ -468,12 +484,6 @@ enum Sent {
     Broken,
     /// The client left, or does not read.
     Gone,
-}
-
-/// Of the status alone (RFC 9110 §6.4.1).
-fn may_have_body(status: StatusCode) -> bool {
-    !status.is_informational()
-        && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 fn encoding(status: StatusCode, body: &Body, asked: &Asked) -> Encoding {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,7 +26,7 @@ use tokio::{
     sync::watch,
 };
 
-use super::Connection;
+use super::{Connection, may_have_body};
 use crate::http1::{alarm::Stall, wire::Wire};
 
 /// Serves a connection to its end.
@@ -75,6 +75,7 @@ async fn answer(
     mut request: Request<Incoming>,
 ) -> Response<Watched> {
     let limits = connection.limits;
+    let head_only = request.method() == Method::HEAD;
     let mut response = if request.headers().len() > limits.heads.lines {
         Failure::HeadTooLarge.response(None)
     } else {
@@ -97,7 +98,26 @@ async fn answer(
     };
     // HTTP/2 has no such header (RFC 9113 §8.2.2).
     response.headers_mut().remove(header::CONNECTION);
+    if head_only || !may_have_body(response.status()) {
+        response = without_body(response, head_only);
+    }
     response.map(|body| bodies.watch(body))
+}
+
+/// Answers with the head alone, which for HEAD says how long the body would have been.
+fn without_body(response: Response<Body>, head_only: bool) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    if let Some(length @ 1..) = body.size_hint().exact()
+        && head_only
+        && may_have_body(parts.status)
+    {
+        parts
+            .headers
+            .entry(header::CONTENT_LENGTH)
+            .or_insert(length.into());
+    }
+    body.leave_out();
+    Response::from_parts(parts, Body::Empty)
 }
 
 /// Cookies may come in several fields; HTTP/1.1 knows one (RFC 9113 §8.2.3).
@@ -166,8 +186,28 @@ struct Watched(Rc<Held>);
 struct Held {
     /// Taken away when the client does not read.
     body: RefCell<Option<Body>>,
+    /// What is left of the last frame of the body.
+    rest: RefCell<Bytes>,
     /// Since when a frame has been with the library.
     handed: Cell<Option<Instant>>,
+}
+
+impl Held {
+    fn abandon(&self) {
+        self.rest.take();
+        if let Some(body) = self.body.take() {
+            body.abandon();
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // The body itself may have given all there was.
+        if !self.rest.get_mut().is_empty() {
+            self.abandon();
+        }
+    }
 }
 
 /// The bodies under way on one connection.
@@ -178,6 +218,7 @@ impl Bodies {
     fn watch(&self, body: Body) -> Watched {
         let held = Rc::new(Held {
             body: RefCell::new(Some(body)),
+            rest: RefCell::default(),
             handed: Cell::new(None),
         });
         self.0.borrow_mut().push(Rc::downgrade(&held));
@@ -193,7 +234,7 @@ impl Bodies {
             };
             let stalled = held.handed.get().is_some_and(|since| now - since >= limit);
             if stalled {
-                held.body.take();
+                held.abandon();
             }
             !stalled
         });
@@ -214,7 +255,22 @@ impl HttpBody for Watched {
             return Poll::Ready(Some(Err("the client does not read".into())));
         };
         held.handed.set(None);
-        let polled = Pin::new(body).poll_frame(cx);
+        let mut rest = held.rest.borrow_mut();
+        let polled = if rest.is_empty() {
+            Pin::new(body).poll_frame(cx)
+        } else {
+            Poll::Ready(Some(Ok(Frame::data(rest.split_to(0)))))
+        };
+        let polled = polled.map_ok(|frame| match frame.into_data() {
+            Ok(data) => {
+                if !data.is_empty() {
+                    *rest = data;
+                }
+                let slice = rest.len().min(SLICE_BYTES_MAX);
+                Frame::data(rest.split_to(slice))
+            }
+            Err(frame) => frame,
+        });
         if let Poll::Ready(Some(_)) = polled {
             held.handed.set(Some(clock::now()));
         }
@@ -222,17 +278,19 @@ impl HttpBody for Watched {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0
-            .body
-            .borrow()
-            .as_ref()
-            .is_some_and(HttpBody::is_end_stream)
+        let body = self.0.body.borrow();
+        self.0.rest.borrow().is_empty() && body.as_ref().is_some_and(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
         let body = self.0.body.borrow();
-        body.as_ref()
-            .map_or_else(SizeHint::default, HttpBody::size_hint)
+        let hint = body
+            .as_ref()
+            .map_or_else(SizeHint::default, HttpBody::size_hint);
+        let rest = self.0.rest.borrow().len() as u64;
+        hint.exact().map_or_else(SizeHint::default, |length| {
+            SizeHint::with_exact(length + rest)
+        })
     }
 }
 
@@ -300,6 +358,9 @@ where
     }
 }
 
+/// The most that the library is given at a time: what it has taken it keeps, however long the
+/// client leaves its window closed, and a client may have many streams.
+const SLICE_BYTES_MAX: usize = 32 << 10;
 /// How often the bodies of a connection are looked after.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Streams of one connection at a time.

@@ -6,6 +6,7 @@ mod tunnel;
 
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 
+use http::StatusCode;
 use pointsman_gateway::{
     exchange::{Peer, TlsPeer},
     gateway::Gateway,
@@ -74,6 +75,12 @@ pub(crate) async fn serve<S>(
             }
         }
     }
+}
+
+/// Of the status alone (RFC 9110 §6.4.1).
+fn may_have_body(status: StatusCode) -> bool {
+    !status.is_informational()
+        && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// A connection that can be ended so that its peer sees an error.

@@ -28,13 +28,11 @@ pub(super) async fn join<S: Abort + AsyncRead + AsyncWrite + Unpin>(
     let (mut client_read, mut client_write) = tokio::io::split(client.stream);
     let (mut upstream_read, mut upstream_write) = tokio::io::split(upstream.stream);
     let up = async {
-        let first = upstream_write.write_all(&client.input).await;
-        first.map_err(Fault::Writing)?;
+        write(&mut upstream_write, &client.input, &moved).await?;
         pump(&mut client_read, &mut upstream_write, &moved, None).await
     };
     let down = async {
-        let first = client_write.write_all(&upstream.input).await;
-        first.map_err(Fault::Writing)?;
+        write(&mut client_write, &upstream.input, &moved).await?;
         to_client.set(upstream.input.len() as u64);
         pump(
             &mut upstream_read,
@@ -93,13 +91,23 @@ async fn pump(
             return writer.shutdown().await.map_err(Fault::Writing);
         }
         moved.set(clock::now());
-        let written = writer.write_all(&buffer[..read]).await;
-        written.map_err(Fault::Writing)?;
-        writer.flush().await.map_err(Fault::Writing)?;
+        write(&mut writer, &buffer[..read], moved).await?;
         if let Some(count) = count {
             count.set(count.get() + read as u64);
         }
     }
+}
+
+/// Writes `bytes`, and flushes them: TLS may have taken what the socket has not.
+async fn write(
+    writer: &mut (impl AsyncWrite + Unpin),
+    bytes: &[u8],
+    moved: &Cell<Instant>,
+) -> Result<(), Fault> {
+    writer.write_all(bytes).await.map_err(Fault::Writing)?;
+    writer.flush().await.map_err(Fault::Writing)?;
+    moved.set(clock::now());
+    Ok(())
 }
 
 /// On which side a direction failed.
@@ -110,3 +118,22 @@ enum Fault {
 
 /// One direction, in bytes.
 const BUFFER_BYTES: usize = 16 << 10;
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::BufWriter;
+
+    use super::*;
+
+    /// What TLS holds back is like what a buffered writer holds back.
+    #[tokio::test]
+    async fn what_is_written_is_on_its_way() {
+        let (mut far, near) = tokio::io::duplex(64);
+        let moved = Cell::new(clock::now());
+        let written = write(&mut BufWriter::new(near), b"hello", &moved).await;
+        assert!(written.is_ok());
+        let mut arrived = [0; 5];
+        far.read_exact(&mut arrived).await.expect("five bytes");
+        assert_eq!(&arrived, b"hello");
+    }
+}

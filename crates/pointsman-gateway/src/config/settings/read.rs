@@ -4,7 +4,7 @@ mod nginx;
 mod prometheus;
 mod section;
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use http::HeaderValue;
 use serde_json::{Map, Value};
@@ -14,6 +14,7 @@ use super::{SERVER_PLAIN, Settings};
 use crate::config::{
     document::Format,
     resource::route::network,
+    snapshot::whole_seconds,
     text::{self, Coerce, Env, Lines},
 };
 
@@ -260,9 +261,7 @@ impl Reader<'_> {
                 }
             }
         }
-        settings.dns_valid = self
-            .number(apisix, "dns_resolver_valid")
-            .map(Duration::from_secs);
+        settings.dns_valid = self.number(apisix, "dns_resolver_valid").map(whole_seconds);
         self.flag(apisix, "enable_ipv6", &mut settings.ipv6);
         self.flag(apisix, "enable_resolv_search_opt", &mut settings.dns_search);
     }
@@ -372,6 +371,8 @@ const UNSUPPORTED_ROLE: &str = "only data_plane with role_data_plane.config_prov
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const DEPLOYMENT: &str =

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::config::snapshot::DURATION_MAX;
+
 /// A size in bytes: a number with an optional `k`, `m` or `g`.
 pub(super) fn size(text: &str) -> Option<u64> {
     let text = text.trim();
@@ -41,7 +43,7 @@ pub(super) fn time(text: &str) -> Option<Duration> {
         total = total.checked_add(part)?;
         rest = &rest[unit_end..];
     }
-    Some(total)
+    Some(total.min(DURATION_MAX))
 }
 
 #[cfg(test)]
@@ -59,6 +61,7 @@ mod tests {
         assert_eq!(time("1m30s"), Some(Duration::from_secs(90)));
         assert_eq!(time("500ms"), Some(Duration::from_millis(500)));
         assert_eq!(time("5"), Some(Duration::from_secs(5)));
+        assert_eq!(time("9999999999999999s"), Some(DURATION_MAX));
         assert_eq!(time("5x"), None);
         assert_eq!(time(""), None);
     }

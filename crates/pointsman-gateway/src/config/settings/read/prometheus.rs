@@ -1,6 +1,6 @@
 //! Reading `plugin_attr.prometheus`.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
@@ -8,6 +8,7 @@ use super::{Reader, Section};
 use crate::{
     config::{
         settings::{MetricSettings, PrometheusSettings},
+        snapshot::whole_seconds,
         text,
     },
     observe::metrics::has_label,
@@ -70,9 +71,7 @@ impl Reader<'_> {
                 settings.extra_labels = self.extra_labels(metric, &path, &value);
             }
             let seconds = self.number(&mut section, "expire");
-            settings.expire = seconds
-                .filter(|seconds| *seconds > 0)
-                .map(Duration::from_secs);
+            settings.expire = seconds.filter(|seconds| *seconds > 0).map(whole_seconds);
             self.leftover(&section);
             all.insert(metric.to_owned(), settings);
         }
