@@ -147,32 +147,20 @@ impl fmt::Debug for Body {
     }
 }
 
-/// A body that fails once more than `max` bytes of it have come.
-pub(crate) struct Limited {
+/// A body whose bytes are looked at in passing, and which ends where the look finds an error.
+pub(crate) struct Observed<F> {
     body: StreamBody,
-    left: u64,
+    look: F,
 }
 
-/// The error of a [`Limited`] body.
-#[derive(Debug)]
-pub(crate) struct TooLong;
-
-impl fmt::Display for TooLong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the body is longer than allowed")
+impl<F: FnMut(&Bytes) -> Result<(), BodyError> + Unpin> Observed<F> {
+    /// `body`; `look` sees each piece of it before it is passed on.
+    pub(crate) fn new(body: StreamBody, look: F) -> Self {
+        Self { body, look }
     }
 }
 
-impl std::error::Error for TooLong {}
-
-impl Limited {
-    /// `body`, of which at most `max` bytes are passed on.
-    pub(crate) fn new(body: StreamBody, max: u64) -> Self {
-        Self { body, left: max }
-    }
-}
-
-impl HttpBody for Limited {
+impl<F: FnMut(&Bytes) -> Result<(), BodyError> + Unpin> HttpBody for Observed<F> {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -181,13 +169,11 @@ impl HttpBody for Limited {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = std::task::ready!(self.body.as_mut().poll_frame(cx));
-        let Some(Ok(frame)) = &polled else {
-            return Poll::Ready(polled);
-        };
-        let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
-        match self.left.checked_sub(bytes) {
-            Some(left) => self.left = left,
-            None => return Poll::Ready(Some(Err(Box::new(TooLong)))),
+        if let Some(Ok(frame)) = &polled
+            && let Some(data) = frame.data_ref()
+            && let Err(error) = (self.look)(data)
+        {
+            return Poll::Ready(Some(Err(error)));
         }
         Poll::Ready(polled)
     }
@@ -201,11 +187,32 @@ impl HttpBody for Limited {
     }
 }
 
-impl Arriving for Limited {
+impl<F: FnMut(&Bytes) -> Result<(), BodyError> + Unpin> Arriving for Observed<F> {
     fn gather(mut self: Pin<&mut Self>, bytes: usize) {
         self.body.as_mut().gather(bytes);
     }
 }
+
+/// `body`, which fails with [`TooLong`] once more than `max` bytes of it have come.
+pub(crate) fn limited(body: StreamBody, max: u64) -> StreamBody {
+    let mut left = max;
+    Box::pin(Observed::new(body, move |data| {
+        left = left.checked_sub(data.len() as u64).ok_or(TooLong)?;
+        Ok(())
+    }))
+}
+
+/// The error of a [`limited`] body.
+#[derive(Debug)]
+pub(crate) struct TooLong;
+
+impl fmt::Display for TooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the body is longer than allowed")
+    }
+}
+
+impl std::error::Error for TooLong {}
 
 /// Why [`collect`] stopped.
 #[derive(Debug)]

@@ -6,15 +6,10 @@
 
 use std::{
     cell::{Cell, RefCell},
-    pin::Pin,
     rc::Rc,
-    task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
-use http_body::{Body as HttpBody, Frame, SizeHint};
-
-use crate::body::{Arriving, Body, BodyError, StreamBody};
+use crate::body::{Body, Observed};
 
 /// What has arrived of a request.
 #[derive(Debug, Default)]
@@ -55,10 +50,13 @@ impl Intake {
     /// `body`, watched if it arrives while it is passed on.
     pub(super) fn watching(self: &Rc<Self>, body: Body) -> Body {
         match body {
-            Body::Stream(stream) => Body::Stream(Box::pin(Watched {
-                stream,
-                intake: Rc::clone(self),
-            })),
+            Body::Stream(stream) => {
+                let intake = Rc::clone(self);
+                Body::Stream(Box::pin(Observed::new(stream, move |data| {
+                    intake.pass(data);
+                    Ok(())
+                })))
+            }
             other => other,
         }
     }
@@ -72,50 +70,19 @@ impl Intake {
     }
 }
 
-/// A body that is passed on unchanged while its [`Intake`] looks.
-struct Watched {
-    stream: StreamBody,
-    intake: Rc<Intake>,
-}
-
-impl HttpBody for Watched {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = ready!(self.stream.as_mut().poll_frame(cx));
-        if let Some(Ok(frame)) = &polled
-            && let Some(data) = frame.data_ref()
-        {
-            self.intake.pass(data);
-        }
-        Poll::Ready(polled)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.stream.size_hint()
-    }
-}
-
-impl Arriving for Watched {
-    fn gather(mut self: Pin<&mut Self>, bytes: usize) {
-        self.stream.as_mut().gather(bytes);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
+    use std::{
+        collections::VecDeque,
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use bytes::Bytes;
+    use http_body::{Body as HttpBody, Frame};
 
     use super::*;
-    use crate::body::collect;
+    use crate::body::{Arriving, BodyError, collect};
 
     struct Frames(VecDeque<&'static [u8]>);
 

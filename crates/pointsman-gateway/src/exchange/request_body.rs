@@ -96,7 +96,7 @@ impl Exchange {
             return Err(Failure::BodyTooLarge);
         }
         self.body = match std::mem::take(&mut self.body) {
-            Body::Stream(stream) => Body::Stream(Box::pin(body::Limited::new(stream, max))),
+            Body::Stream(stream) => Body::Stream(body::limited(stream, max)),
             other => other,
         };
         Ok(())

@@ -84,12 +84,10 @@ impl HttpClient {
         let began = clock::now();
         let mut is_again = false;
         loop {
-            let mut pool = self.pool.borrow_mut();
             let idle = match is_again {
-                false => pool.take(&attempt.destination, clock::now()),
+                false => self.idle(&attempt.destination),
                 true => None,
             };
-            drop(pool);
             let (mut connection, connect_time) = match idle {
                 Some(connection) => (connection, None),
                 None => match self
@@ -139,6 +137,11 @@ impl HttpClient {
                 },
             }
         }
+    }
+
+    fn idle(&self, destination: &Arc<Destination>) -> Option<Connection> {
+        let mut pool = self.pool.borrow_mut();
+        pool.take(destination, clock::now())
     }
 
     async fn connect(
