@@ -119,12 +119,12 @@ fn schemas(registry: &Registry) -> Value {
         let mut entry = Map::new();
         entry.insert("priority".to_owned(), json!(schema.priority));
         entry.insert("version".to_owned(), json!(schema.version));
-        entry.insert("schema".to_owned(), schema.schema.clone());
+        entry.insert("schema".to_owned(), schema.schema.written().clone());
         if let Some(consumer) = &schema.consumer_schema {
-            entry.insert("consumer_schema".to_owned(), consumer.clone());
+            entry.insert("consumer_schema".to_owned(), consumer.written().clone());
         }
         if let Some(metadata) = &schema.metadata_schema {
-            entry.insert("metadata_schema".to_owned(), metadata.clone());
+            entry.insert("metadata_schema".to_owned(), metadata.written().clone());
         }
         if schema.is_auth {
             entry.insert("type".to_owned(), json!("auth"));

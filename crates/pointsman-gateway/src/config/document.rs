@@ -20,7 +20,7 @@ use crate::config::{
         ssl::Ssl,
         upstream::Upstream,
     },
-    schema::{self, Issue},
+    schema::{self, Issue, Schema},
     text::{self, Coerce, Env, Lines, TextError, join},
 };
 
@@ -306,12 +306,12 @@ impl Reader<'_> {
         index: usize,
         id: &str,
         value: Value,
-        schema: &Value,
+        schema: &Schema,
         rules: fn(&T) -> Vec<Issue>,
         place: Place,
     ) -> Option<Item<T>> {
         let at = format!("{collection}[{index}]");
-        let broken = schema::validate(&value, schema, "");
+        let broken = schema.validate(&value);
         let mut issues = broken.clone();
         let mut warnings = Vec::new();
         if let Some(plugins) = value.get("plugins").and_then(Value::as_object) {
@@ -458,7 +458,7 @@ impl Reader<'_> {
             let issues = plugin
                 .metadata_schema
                 .as_ref()
-                .map(|schema| schema::validate(&bare, schema, ""))
+                .map(|schema| schema.validate(&bare))
                 .unwrap_or_default();
             if issues.is_empty() {
                 document.metadata.insert(id, bare);

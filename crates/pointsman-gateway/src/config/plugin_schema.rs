@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 pub use self::faults::{Faults, Unreadable};
 use crate::{
     config::{
-        schema::{self, Issue},
+        schema::{self, Issue, Schema},
         text::join,
     },
     router::Expr,
@@ -24,11 +24,11 @@ pub struct PluginSchema {
     /// As APISIX counts it.
     pub version: &'static str,
     /// JSON Schema of its configuration.
-    pub schema: Value,
+    pub schema: Schema,
     /// JSON Schema of its configuration in a consumer or credential.
-    pub consumer_schema: Option<Value>,
+    pub consumer_schema: Option<Schema>,
     /// JSON Schema of its metadata.
-    pub metadata_schema: Option<Value>,
+    pub metadata_schema: Option<Schema>,
     /// Authenticates consumers.
     pub is_auth: bool,
     /// Rules that the schema cannot say. Called whatever the schema says, and tells every rule that
@@ -146,7 +146,7 @@ fn check_one(plugin: &PluginSchema, conf: &Value, place: Place, path: &str) -> V
     {
         map.shift_remove("_meta");
     }
-    let broken = schema::validate(&bare, schema, "");
+    let broken = schema.validate(&bare);
     let mut issues = broken.clone();
     if !(place == Place::Consumer && plugin.is_auth) {
         issues.extend(broken_rules(plugin, &bare, &broken));

@@ -4,17 +4,22 @@
 //! types, bounds, patterns, required and unknown properties, alternatives and references within
 //! the schema. All errors are reported, not only the first. A string that refers to a value
 //! elsewhere (`$env://`, `$secret://`) passes, because its value is not known yet.
+//!
+//! Most values are sound, so paths and messages are put together only where something is wrong.
 
-use std::{cell::RefCell, collections::HashMap, fmt::Write as _};
+mod compiled;
 
-use serde_json::{Map, Value};
+use std::fmt::Write as _;
 
-use crate::{
-    config::{
-        reference,
-        text::{self, join},
-    },
-    router::pattern::{Case, Pattern},
+use serde_json::{Map, Value, json};
+
+use self::compiled::{
+    Additional, ArrayRules, LazyPattern, Node, NodeId, Nodes, NumberRules, ObjectRules, TextRules,
+    Types,
+};
+use crate::config::{
+    reference,
+    text::{self, join},
 };
 
 /// One thing that is wrong, and where.
@@ -62,497 +67,401 @@ pub fn without(value: &Value, issues: &[Issue]) -> Value {
     left
 }
 
-/// Everything in `value`, which stands at `path`, that `schema` does not allow.
-pub fn validate(value: &Value, schema: &Value, path: &str) -> Vec<Issue> {
-    let mut validator = Validator {
-        root: schema,
-        issues: Vec::new(),
-    };
-    validator.check(value, schema, path, &mut Vec::new());
-    validator.issues
+/// A JSON Schema, ready to check values.
+#[derive(Debug)]
+pub struct Schema {
+    written: Value,
+    nodes: Nodes,
+}
+
+impl Schema {
+    /// The schema that `written` is. Keywords that are not understood are ignored.
+    pub fn new(written: Value) -> Self {
+        Self {
+            nodes: Nodes::of(&written),
+            written,
+        }
+    }
+
+    /// As written, for those who ask for it.
+    pub fn written(&self) -> &Value {
+        &self.written
+    }
+
+    /// Everything in `value` that it does not allow.
+    pub fn validate(&self, value: &Value) -> Vec<Issue> {
+        let mut validator = Validator {
+            nodes: &self.nodes,
+            found: Found::Issues(Vec::new()),
+        };
+        validator.check(value, self.nodes.root(), &At::WHOLE);
+        match validator.found {
+            Found::Issues(issues) => issues,
+            Found::Whether(_) => Vec::new(),
+        }
+    }
 }
 
 struct Validator<'s> {
-    root: &'s Value,
-    issues: Vec<Issue>,
+    nodes: &'s Nodes,
+    found: Found,
 }
 
-/// How APISIX's validator leads up to a nested error: `property "a" validation failed: `.
-type Prefix = Vec<String>;
+/// What was found so far.
+enum Found {
+    /// All that is wrong.
+    Issues(Vec<Issue>),
+    /// Only whether anything is: an alternative is tried.
+    Whether(bool),
+}
+
+/// Where a value stands: a step and those before it.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    outer: Option<&'a At<'a>>,
+    step: Step<'a>,
+}
+
+/// A step from a value to a part of it. APISIX's validator leads up to the error of a part with
+/// what it took the part for: `property "a" validation failed: `.
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    /// The whole; no step.
+    Whole,
+    /// To a member as such.
+    Member(&'a str),
+    /// To a member that the schema names.
+    Property(&'a str),
+    /// To a member whose name matches a pattern.
+    Matching(&'a str, &'a str),
+    /// To an item.
+    Item(usize),
+}
+
+impl<'a> At<'a> {
+    const WHOLE: At<'static> = At {
+        outer: None,
+        step: Step::Whole,
+    };
+
+    fn then(&'a self, step: Step<'a>) -> Self {
+        Self {
+            outer: Some(self),
+            step,
+        }
+    }
+
+    fn path(&self) -> String {
+        let outer = self.outer.map(At::path).unwrap_or_default();
+        match self.step {
+            Step::Whole => outer,
+            Step::Member(key) | Step::Property(key) | Step::Matching(key, _) => join(&outer, key),
+            Step::Item(index) => format!("{outer}[{index}]"),
+        }
+    }
+
+    fn lead(&self) -> String {
+        let mut lead = self.outer.map(At::lead).unwrap_or_default();
+        let _ = match self.step {
+            Step::Whole | Step::Member(_) => Ok(()),
+            Step::Property(key) => write!(lead, "property \"{key}\" validation failed: "),
+            Step::Matching(key, pattern) => {
+                write!(lead, "failed to validate {key} (matching \"{pattern}\"): ")
+            }
+            Step::Item(index) => write!(lead, "failed to validate item {}: ", index + 1),
+        };
+        lead
+    }
+}
 
 impl Validator<'_> {
-    fn check(&mut self, value: &Value, schema: &Value, path: &str, prefix: &mut Prefix) {
-        let Some(schema) = schema.as_object() else {
-            return;
-        };
-        if let Some(target) = schema.get("$ref").and_then(Value::as_str) {
-            let pointer = target.trim_start_matches('#');
-            let root = self.root;
-            if let Some(referred) = root.pointer(pointer) {
-                self.check(value, referred, path, prefix);
-            }
+    fn check(&mut self, value: &Value, node: &Node, at: &At<'_>) {
+        if let Some(id) = node.refers {
+            self.check_at(value, id, at);
         }
         if value.as_str().is_some_and(reference::is_reference) {
             return;
         }
-        if let Some(types) = schema.get("type")
-            && !has_type(value, types)
+        if let Some(types) = &node.types
+            && !types.fit(value)
         {
-            let expected = type_names(types);
-            let mut message = format!("wrong type: expected {expected}, got {}", type_of(value));
-            let meant = value.as_str().and_then(text::old_boolean);
-            if let Some(meant) = meant.filter(|meant| has_type(&Value::Bool(*meant), types)) {
-                let _ = write!(message, " ({value} is text; write {meant})");
-            }
-            self.fail(path, prefix, message);
+            self.fail(at, || wrong_type(value, types));
             return;
         }
-        self.check_choice(value, schema, path, prefix);
+        let choices = node.choices.as_ref();
+        if choices.is_some_and(|choices| !choices.contains(value)) {
+            self.fail(at, || NO_CHOICE.to_owned());
+        }
+        if node.constant.as_ref().is_some_and(|one| one != value) {
+            self.fail(at, || NO_CHOICE.to_owned());
+        }
+        self.check_content(value, node, at);
+        self.check_alternatives(value, node, at);
+    }
+
+    fn check_content(&mut self, value: &Value, node: &Node, at: &At<'_>) {
         match value {
-            Value::Number(_) => self.check_number(value, schema, path, prefix),
-            Value::String(text) => self.check_string(text, schema, path, prefix),
-            Value::Array(items) => self.check_array(items, schema, path, prefix),
-            Value::Object(map) => self.check_object(map, schema, path, prefix),
+            Value::Number(_) => {
+                if let Some(rules) = &node.number {
+                    self.check_number(value, rules, at);
+                }
+            }
+            Value::String(text) => {
+                if let Some(rules) = &node.text {
+                    self.check_text(text, rules, at);
+                }
+            }
+            Value::Array(items) => {
+                if let Some(rules) = &node.array {
+                    self.check_array(items, rules, at);
+                }
+            }
+            Value::Object(map) => {
+                if let Some(rules) = &node.object {
+                    self.check_object(map, rules, at);
+                }
+            }
             Value::Null | Value::Bool(_) => {}
         }
-        self.check_alternatives(value, schema, path, prefix);
     }
 
-    fn check_choice(
-        &mut self,
-        value: &Value,
-        schema: &Map<String, Value>,
-        path: &str,
-        prefix: &Prefix,
-    ) {
-        if let Some(choices) = schema.get("enum").and_then(Value::as_array)
-            && !choices.contains(value)
-        {
-            self.fail(path, prefix, "matches none of the enum values".to_owned());
-        }
-        if let Some(constant) = schema.get("const")
-            && constant != value
-        {
-            self.fail(path, prefix, "matches none of the enum values".to_owned());
+    fn check_at(&mut self, value: &Value, id: NodeId, at: &At<'_>) {
+        // A trial is over with the first thing that is wrong.
+        if !matches!(self.found, Found::Whether(true)) {
+            self.check(value, self.nodes.at(id), at);
         }
     }
 
-    fn check_number(
-        &mut self,
-        value: &Value,
-        schema: &Map<String, Value>,
-        path: &str,
-        prefix: &Prefix,
-    ) {
+    fn check_number(&mut self, value: &Value, rules: &NumberRules, at: &At<'_>) {
         let number = value.as_f64().unwrap_or_default();
-        let bound = |key: &str| {
-            schema
-                .get(key)
-                .and_then(|bound| Some((bound, bound.as_f64()?)))
-        };
-        // What the parsed type cannot hold is out of bounds too, even where APISIX has no bound.
-        let (lowest, highest) = limits_of(schema);
-        let mut failures = Vec::new();
-        let least = bound("minimum").map(|(bound, least)| (plain(bound), least));
-        if let Some((bound, least)) = tighter(least, lowest, f64::max)
-            && number < least
+        if let Some((bound, least)) = &rules.least
+            && number < *least
         {
-            failures.push(format!("expected {value} to be at least {bound}"));
+            self.fail(at, || format!("expected {value} to be at least {bound}"));
         }
-        let most = bound("maximum").map(|(bound, most)| (plain(bound), most));
-        if let Some((bound, most)) = tighter(most, highest, f64::min)
-            && number > most
+        if let Some((bound, most)) = &rules.most
+            && number > *most
         {
-            failures.push(format!("expected {value} to be at most {bound}"));
+            self.fail(at, || format!("expected {value} to be at most {bound}"));
         }
-        if let Some((bound, above)) = bound("exclusiveMinimum")
-            && number <= above
+        if let Some((bound, above)) = &rules.above
+            && number <= *above
         {
-            failures.push(format!(
-                "expected {value} to be greater than {}",
-                plain(bound)
-            ));
-        }
-        for message in failures {
-            self.fail(path, prefix, message);
-        }
-    }
-
-    fn check_string(
-        &mut self,
-        text: &str,
-        schema: &Map<String, Value>,
-        path: &str,
-        prefix: &Prefix,
-    ) {
-        let length = text.chars().count() as u64;
-        let bound = |key: &str| schema.get(key).and_then(Value::as_u64);
-        if let Some(least) = bound("minLength").filter(|least| length < *least) {
-            let message = format!("string too short, expected at least {least}, got {length}");
-            self.fail(path, prefix, message);
-        }
-        if let Some(most) = bound("maxLength").filter(|most| length > *most) {
-            let message = format!("string too long, expected at most {most}, got {length}");
-            self.fail(path, prefix, message);
-        }
-        if let Some(pattern) = schema.get("pattern").and_then(Value::as_str)
-            && !matches(pattern, text)
-        {
-            let message = format!("failed to match pattern \"{pattern}\" with \"{text}\"");
-            self.fail(path, prefix, message);
-        }
-    }
-
-    fn check_array(
-        &mut self,
-        items: &[Value],
-        schema: &Map<String, Value>,
-        path: &str,
-        prefix: &mut Prefix,
-    ) {
-        let count = items.len() as u64;
-        let bound = |key: &str| schema.get(key).and_then(Value::as_u64);
-        if let Some(least) = bound("minItems").filter(|least| count < *least) {
-            self.fail(
-                path,
-                prefix,
-                format!("expect array to have at least {least} items"),
-            );
-        }
-        if let Some(most) = bound("maxItems").filter(|most| count > *most) {
-            self.fail(
-                path,
-                prefix,
-                format!("expect array to have at most {most} items"),
-            );
-        }
-        if schema.get("uniqueItems") == Some(&Value::Bool(true)) {
-            let twice = (0..items.len()).find_map(|b| {
-                items[..b]
-                    .iter()
-                    .position(|a| *a == items[b])
-                    .map(|a| (a, b))
+            self.fail(at, || {
+                format!("expected {value} to be greater than {bound}")
             });
-            if let Some((a, b)) = twice {
-                let message = format!(
+        }
+    }
+
+    fn check_text(&mut self, text: &str, rules: &TextRules, at: &At<'_>) {
+        let length = text.chars().count() as u64;
+        if let Some(least) = rules.least.filter(|least| length < *least) {
+            self.fail(at, || {
+                format!("string too short, expected at least {least}, got {length}")
+            });
+        }
+        if let Some(most) = rules.most.filter(|most| length > *most) {
+            self.fail(at, || {
+                format!("string too long, expected at most {most}, got {length}")
+            });
+        }
+        self.check_form(text, rules.pattern.as_ref(), at);
+    }
+
+    fn check_form(&mut self, text: &str, pattern: Option<&LazyPattern>, at: &At<'_>) {
+        if let Some(pattern) = pattern.filter(|pattern| !pattern.is_in(text)) {
+            let written = &pattern.written;
+            self.fail(at, || {
+                format!("failed to match pattern \"{written}\" with \"{text}\"")
+            });
+        }
+    }
+
+    fn check_array(&mut self, items: &[Value], rules: &ArrayRules, at: &At<'_>) {
+        let count = items.len() as u64;
+        if let Some(least) = rules.least.filter(|least| count < *least) {
+            self.fail(at, || {
+                format!("expect array to have at least {least} items")
+            });
+        }
+        if let Some(most) = rules.most.filter(|most| count > *most) {
+            self.fail(at, || format!("expect array to have at most {most} items"));
+        }
+        let twice = if rules.is_unique { twice(items) } else { None };
+        if let Some((a, b)) = twice {
+            self.fail(at, || {
+                format!(
                     "expected unique items but items {} and {} are equal",
                     a + 1,
                     b + 1
-                );
-                self.fail(path, prefix, message);
-            }
+                )
+            });
         }
-        if let Some(each) = schema.get("items") {
+        if let Some(each) = rules.items {
             for (index, item) in items.iter().enumerate() {
-                prefix.push(format!("failed to validate item {}: ", index + 1));
-                self.check(item, each, &format!("{path}[{index}]"), prefix);
-                prefix.pop();
+                self.check_at(item, each, &at.then(Step::Item(index)));
             }
         }
     }
 
-    fn check_object(
-        &mut self,
-        map: &Map<String, Value>,
-        schema: &Map<String, Value>,
-        path: &str,
-        prefix: &mut Prefix,
-    ) {
-        let properties = schema.get("properties").and_then(Value::as_object);
-        for required in schema
-            .get("required")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
-            let Some(name) = required.as_str() else {
-                continue;
-            };
+    fn check_object(&mut self, map: &Map<String, Value>, rules: &ObjectRules, at: &At<'_>) {
+        for name in &rules.required {
             if !map.contains_key(name) {
-                self.fail(path, prefix, format!("property \"{name}\" is required"));
+                self.fail(at, || format!("property \"{name}\" is required"));
             }
         }
         for (key, member) in map {
-            let inner = join(path, key);
-            self.check_name(key, schema, &inner, prefix);
-            if let Some(property) = properties.and_then(|properties| properties.get(key)) {
-                prefix.push(format!("property \"{key}\" validation failed: "));
-                self.check(member, property, &inner, prefix);
-                prefix.pop();
-                continue;
-            }
-            let pattern = pattern_for(schema, key);
-            if let Some((pattern, each)) = pattern {
-                prefix.push(format!(
-                    "failed to validate {key} (matching \"{pattern}\"): "
-                ));
-                self.check(member, each, &inner, prefix);
-                prefix.pop();
-                continue;
-            }
-            match schema.get("additionalProperties") {
-                Some(Value::Bool(false)) => {
-                    self.fail(
-                        &inner,
-                        prefix,
-                        format!("additional properties forbidden, found {key}"),
-                    );
-                }
-                Some(each @ Value::Object(_)) => {
-                    prefix.push(format!("failed to validate {key} (matching \".*\"): "));
-                    self.check(member, each, &inner, prefix);
-                    prefix.pop();
-                }
-                _ => {}
-            }
+            let inner = at.then(Step::Member(key));
+            self.check_form(key, rules.names.as_ref(), &inner);
+            self.check_member(key, member, rules, at);
         }
-        if let Some(least) = schema.get("minProperties").and_then(Value::as_u64)
-            && (map.len() as u64) < least
-        {
-            self.fail(
-                path,
-                prefix,
-                format!("expect object to have at least {least} properties"),
-            );
-        }
-    }
-
-    fn check_name(&mut self, key: &str, schema: &Map<String, Value>, path: &str, prefix: &Prefix) {
-        let names = schema.get("propertyNames");
-        let pattern = names.and_then(|names| names.get("pattern")?.as_str());
-        if let Some(pattern) = pattern.filter(|pattern| !matches(pattern, key)) {
-            let message = format!("failed to match pattern \"{pattern}\" with \"{key}\"");
-            self.fail(path, prefix, message);
-        }
-    }
-
-    fn check_alternatives(
-        &mut self,
-        value: &Value,
-        schema: &Map<String, Value>,
-        path: &str,
-        prefix: &mut Prefix,
-    ) {
-        for all in schema
-            .get("allOf")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
-            self.check(value, all, path, prefix);
-        }
-        if let Some(any) = schema.get("anyOf").and_then(Value::as_array) {
-            let matching = self.matching(value, any, path);
-            if matching.is_empty() {
-                let best = self.nearest(value, any, path);
-                match best {
-                    Some(issues) => self.adopt(issues, prefix),
-                    None => self.fail(
-                        path,
-                        prefix,
-                        "object matches none of the required".to_owned() + &required_sets(any),
-                    ),
-                }
-            }
-        }
-        if let Some(one) = schema.get("oneOf").and_then(Value::as_array) {
-            match self.matching(value, one, path).as_slice() {
-                [_] => {}
-                [] => match self.nearest(value, one, path) {
-                    Some(issues) => self.adopt(issues, prefix),
-                    None => self.fail(
-                        path,
-                        prefix,
-                        "value should match only one schema, but matches none".to_owned(),
-                    ),
-                },
-                [first, second, ..] => {
-                    let message = format!(
-                        "value should match only one schema, but matches both schemas {} and {}",
-                        first + 1,
-                        second + 1
-                    );
-                    self.fail(path, prefix, message);
-                }
-            }
-        }
-    }
-
-    fn matching(&self, value: &Value, schemas: &[Value], path: &str) -> Vec<usize> {
-        (0..schemas.len())
-            .filter(|index| self.trial(value, &schemas[*index], path).is_empty())
-            .collect()
-    }
-
-    /// The errors worth telling when no alternative fits: those of the one that was meant.
-    fn nearest(&self, value: &Value, schemas: &[Value], path: &str) -> Option<Vec<Issue>> {
-        let resolved: Vec<&Value> = schemas.iter().map(|schema| self.resolved(schema)).collect();
-        if resolved.iter().all(|schema| schema.get("const").is_some()) {
-            return Some(vec![Issue::new(
-                path,
-                "matches none of the enum values".to_owned(),
-            )]);
-        }
-        // An optional field is "that, or null".
-        let meant = |schema: &&&Value| schema.get("type").and_then(Value::as_str) != Some("null");
-        let others: Vec<&Value> = resolved.iter().filter(meant).copied().collect();
-        let typed = |schema: &&&Value| {
-            schema
-                .get("type")
-                .is_some_and(|types| has_type(value, types))
-        };
-        let typed: Vec<&Value> = others.iter().filter(typed).copied().collect();
-        match (others.as_slice(), typed.as_slice()) {
-            ([only], _) if others.len() < resolved.len() => Some(self.trial(value, only, path)),
-            (_, [only]) => Some(self.trial(value, only, path)),
-            _ => None,
-        }
-    }
-
-    fn resolved<'s>(&'s self, schema: &'s Value) -> &'s Value {
-        let target = schema.get("$ref").and_then(Value::as_str);
-        target
-            .and_then(|target| self.root.pointer(target.trim_start_matches('#')))
-            .unwrap_or(schema)
-    }
-
-    fn trial(&self, value: &Value, schema: &Value, path: &str) -> Vec<Issue> {
-        let mut trial = Validator {
-            root: self.root,
-            issues: Vec::new(),
-        };
-        trial.check(value, schema, path, &mut Vec::new());
-        trial.issues
-    }
-
-    fn adopt(&mut self, issues: Vec<Issue>, prefix: &Prefix) {
-        for issue in issues {
-            let message = prefix.concat() + &issue.message;
-            self.issues.push(Issue {
-                path: issue.path,
-                message,
+        if let Some(least) = rules.least.filter(|least| (map.len() as u64) < *least) {
+            self.fail(at, || {
+                format!("expect object to have at least {least} properties")
             });
         }
     }
 
-    fn fail(&mut self, path: &str, prefix: &Prefix, message: String) {
-        self.issues.push(Issue {
-            path: path.to_owned(),
-            message: prefix.concat() + &message,
-        });
-    }
-}
-
-fn pattern_for<'s>(schema: &'s Map<String, Value>, key: &str) -> Option<(&'s str, &'s Value)> {
-    let patterns = schema.get("patternProperties")?.as_object()?;
-    patterns
-        .iter()
-        .find_map(|(pattern, each)| matches(pattern, key).then_some((pattern.as_str(), each)))
-}
-
-/// Whether `text` matches `pattern`; never, if that is not a pattern.
-fn matches(pattern: &str, text: &str) -> bool {
-    thread_local! {
-        // Patterns come from the schemas, of which there are a few dozen; texts come by the ten
-        // thousand.
-        static COMPILED: RefCell<HashMap<String, Option<Pattern>>> = RefCell::default();
-    }
-    COMPILED.with_borrow_mut(|compiled| {
-        if !compiled.contains_key(pattern) {
-            let new = Pattern::new(pattern, Case::Sensitive).ok();
-            compiled.insert(pattern.to_owned(), new);
+    fn check_member(&mut self, key: &str, member: &Value, rules: &ObjectRules, at: &At<'_>) {
+        if let Some(id) = rules.properties.get(key) {
+            return self.check_at(member, *id, &at.then(Step::Property(key)));
         }
-        let pattern = compiled.get(pattern).and_then(Option::as_ref);
-        pattern.is_some_and(|pattern| pattern.is_match(text).unwrap_or(false))
-    })
-}
-
-/// The least and the greatest number of the type that a value is parsed into.
-fn limits_of(schema: &Map<String, Value>) -> (Option<f64>, Option<f64>) {
-    let (least, most) = match schema.get("format").and_then(Value::as_str) {
-        Some("uint8") => (0.0, f64::from(u8::MAX)),
-        Some("uint16") => (0.0, f64::from(u16::MAX)),
-        Some("uint32") => (0.0, f64::from(u32::MAX)),
-        Some("int32") => (f64::from(i32::MIN), f64::from(i32::MAX)),
-        Some("uint64" | "uint") => (0.0, U64_SAFE),
-        _ => return (None, None),
-    };
-    (Some(least), Some(most))
-}
-
-fn tighter(
-    written: Option<(String, f64)>,
-    limit: Option<f64>,
-    of: fn(f64, f64) -> f64,
-) -> Option<(String, f64)> {
-    match (written, limit) {
-        (None, None) => None,
-        (None, Some(limit)) => Some((format!("{limit:.0}"), limit)),
-        (Some(written), None) => Some(written),
-        (Some((text, written)), Some(limit)) => {
-            let tighter = of(written, limit);
-            let is_written = tighter.total_cmp(&written).is_eq();
-            Some(if is_written {
-                (text, written)
-            } else {
-                (format!("{limit:.0}"), limit)
-            })
+        let mut by_pattern = rules.by_pattern.iter();
+        if let Some((pattern, id)) = by_pattern.find(|(pattern, _)| pattern.is_in(key)) {
+            let step = Step::Matching(key, &pattern.written);
+            return self.check_at(member, *id, &at.then(step));
+        }
+        match rules.additional {
+            Additional::Allowed => {}
+            Additional::Forbidden => self.fail(&at.then(Step::Member(key)), || {
+                format!("additional properties forbidden, found {key}")
+            }),
+            Additional::Each(id) => {
+                self.check_at(member, id, &at.then(Step::Matching(key, ".*")));
+            }
         }
     }
-}
 
-/// The greatest float whose integer fits in 64 bits.
-const U64_SAFE: f64 = 18_446_744_073_709_549_568.0;
+    fn check_alternatives(&mut self, value: &Value, node: &Node, at: &At<'_>) {
+        for id in &node.all {
+            self.check_at(value, *id, at);
+        }
+        let nodes = self.nodes;
+        if let Some(any) = &node.any
+            && !any.iter().any(|id| self.allows(*id, value))
+            && !self.told_nearest(value, any, at)
+        {
+            self.fail(at, || {
+                "object matches none of the required".to_owned() + &required_sets(nodes, any)
+            });
+        }
+        let Some(one) = &node.one else { return };
+        let mut matching = (0..one.len()).filter(|index| self.allows(one[*index], value));
+        match (matching.next(), matching.next()) {
+            (Some(_), None) => {}
+            (Some(first), Some(second)) => self.fail(at, || {
+                format!(
+                    "value should match only one schema, but matches both schemas {} and {}",
+                    first + 1,
+                    second + 1
+                )
+            }),
+            (None, _) => {
+                if !self.told_nearest(value, one, at) {
+                    self.fail(at, || {
+                        "value should match only one schema, but matches none".to_owned()
+                    });
+                }
+            }
+        }
+    }
+
+    /// Whether `value` is what the node asks for.
+    fn allows(&self, id: NodeId, value: &Value) -> bool {
+        let mut trial = Validator {
+            nodes: self.nodes,
+            found: Found::Whether(false),
+        };
+        trial.check_at(value, id, &At::WHOLE);
+        matches!(trial.found, Found::Whether(false))
+    }
+
+    /// Tells the errors worth telling when no alternative fits: those of the one that was meant.
+    /// `false` if there is none such.
+    fn told_nearest(&mut self, value: &Value, alternatives: &[NodeId], at: &At<'_>) -> bool {
+        let nodes = self.nodes;
+        let resolved = |id: &NodeId| nodes.resolved(nodes.at(*id));
+        if alternatives
+            .iter()
+            .all(|id| resolved(id).constant.is_some())
+        {
+            self.fail(at, || NO_CHOICE.to_owned());
+            return true;
+        }
+        // An optional field is "that, or null".
+        let is_null = |id: &NodeId| resolved(id).types.as_ref().is_some_and(Types::are_null);
+        let others: Vec<NodeId> = alternatives
+            .iter()
+            .filter(|id| !is_null(id))
+            .copied()
+            .collect();
+        let typed = others
+            .iter()
+            .filter(|id| resolved(id).is_meant_for(value))
+            .copied();
+        let typed: Vec<NodeId> = typed.collect();
+        match (others.as_slice(), typed.as_slice()) {
+            ([only], _) if others.len() < alternatives.len() => self.check_at(value, *only, at),
+            (_, [only]) => self.check_at(value, *only, at),
+            _ => return false,
+        }
+        true
+    }
+
+    fn fail(&mut self, at: &At<'_>, message: impl FnOnce() -> String) {
+        match &mut self.found {
+            Found::Whether(anything) => *anything = true,
+            Found::Issues(issues) => issues.push(Issue {
+                path: at.path(),
+                message: at.lead() + &message(),
+            }),
+        }
+    }
+}
 
 /// `: ["active"] or ["active","passive"]` for alternatives that differ in what they require.
-fn required_sets(schemas: &[Value]) -> String {
+fn required_sets(nodes: &Nodes, alternatives: &[NodeId]) -> String {
     let mut text = String::new();
-    for (index, schema) in schemas.iter().enumerate() {
-        let Some(required) = schema.get("required") else {
+    for (index, id) in alternatives.iter().enumerate() {
+        let required = nodes.at(*id).required();
+        if required.is_empty() {
             return String::new();
-        };
-        let _ = write!(text, "{} {required}", if index == 0 { ":" } else { " or" });
+        }
+        let lead = if index == 0 { ":" } else { " or" };
+        let _ = write!(text, "{lead} {}", json!(required));
     }
     text
 }
 
-fn has_type(value: &Value, types: &Value) -> bool {
-    match types {
-        Value::String(name) => is_type(value, name),
-        Value::Array(names) => names
-            .iter()
-            .filter_map(Value::as_str)
-            .any(|name| is_type(value, name)),
-        _ => true,
+fn wrong_type(value: &Value, types: &Types) -> String {
+    let mut message = format!(
+        "wrong type: expected {}, got {}",
+        types.expected,
+        type_of(value)
+    );
+    let meant = value.as_str().and_then(text::old_boolean);
+    if let Some(meant) = meant.filter(|meant| types.fit(&Value::Bool(*meant))) {
+        let _ = write!(message, " ({value} is text; write {meant})");
     }
+    message
 }
 
-fn is_type(value: &Value, name: &str) -> bool {
-    match name {
-        "object" => value.is_object(),
-        "array" => value.is_array(),
-        "string" => value.is_string(),
-        "boolean" => value.is_boolean(),
-        "null" => value.is_null(),
-        "integer" => value.as_f64().is_some_and(|number| number.fract() == 0.0),
-        "number" => value.is_number(),
-        _ => true,
-    }
-}
-
-fn type_names(types: &Value) -> String {
-    match types {
-        Value::String(name) => name.clone(),
-        Value::Array(names) => {
-            let names: Vec<&str> = names
-                .iter()
-                .filter_map(Value::as_str)
-                .filter(|name| *name != "null")
-                .collect();
-            names.join(" or ")
-        }
-        _ => "something else".to_owned(),
-    }
+/// The first item that equals an earlier one, after that.
+fn twice(items: &[Value]) -> Option<(usize, usize)> {
+    (0..items.len()).find_map(|b| {
+        let earlier = items[..b].iter().position(|a| *a == items[b]);
+        earlier.map(|a| (a, b))
+    })
 }
 
 fn type_of(value: &Value) -> &'static str {
@@ -566,13 +475,7 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// `1` rather than `1.0`.
-fn plain(bound: &Value) -> String {
-    match bound.as_f64() {
-        Some(number) if number.fract() == 0.0 && number.abs() < 1e15 => format!("{number:.0}"),
-        _ => bound.to_string(),
-    }
-}
+const NO_CHOICE: &str = "matches none of the enum values";
 
 #[cfg(test)]
 mod tests;

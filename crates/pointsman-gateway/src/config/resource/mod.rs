@@ -15,24 +15,29 @@ use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
 
 pub use self::shared::{Id, Timeout};
+use super::schema::Schema;
 
 /// The JSON Schema of `T`.
-pub fn schema_of<T: JsonSchema>() -> Value {
+pub fn schema_of<T: JsonSchema>() -> Schema {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.meta_schema = None);
     let schema = SchemaGenerator::new(settings).into_root_schema_for::<T>();
-    schema.to_value()
+    Schema::new(schema.to_value())
 }
 
 /// The schemas of all resources, for the Control API.
 pub fn schemas() -> Value {
     json!({
-        "route": schema_of::<route::Route>(),
-        "service": schema_of::<service::Service>(),
-        "upstream": schema_of::<upstream::Upstream>(),
-        "consumer": schema_of::<consumer::Consumer>(),
-        "consumer_group": schema_of::<consumer::PluginSet>(),
-        "plugin_config": schema_of::<consumer::PluginSet>(),
-        "global_rule": schema_of::<consumer::PluginSet>(),
-        "ssl": schema_of::<ssl::Ssl>(),
+        "route": written::<route::Route>(),
+        "service": written::<service::Service>(),
+        "upstream": written::<upstream::Upstream>(),
+        "consumer": written::<consumer::Consumer>(),
+        "consumer_group": written::<consumer::PluginSet>(),
+        "plugin_config": written::<consumer::PluginSet>(),
+        "global_rule": written::<consumer::PluginSet>(),
+        "ssl": written::<ssl::Ssl>(),
     })
+}
+
+fn written<T: JsonSchema>() -> Value {
+    schema_of::<T>().written().clone()
 }

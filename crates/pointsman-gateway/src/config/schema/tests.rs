@@ -3,7 +3,8 @@ use serde_json::json;
 use super::*;
 
 fn check(value: Value, schema: Value, expected: &[(&str, &str)]) {
-    let issues = validate(&value, &schema, "x");
+    let issues = Schema::new(schema).validate(&value).into_iter();
+    let issues: Vec<Issue> = issues.map(|issue| issue.under("x")).collect();
     let found: Vec<(&str, &str)> = issues
         .iter()
         .map(|i| (i.path.as_str(), i.message.as_str()))
