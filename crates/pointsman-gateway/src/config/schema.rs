@@ -118,7 +118,7 @@ enum Found {
 /// Where a value stands: a step and those before it.
 #[derive(Clone, Copy)]
 struct At<'a> {
-    outer: Option<&'a At<'a>>,
+    outer: Option<&'a Self>,
     step: Step<'a>,
 }
 

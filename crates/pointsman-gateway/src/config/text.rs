@@ -6,10 +6,10 @@
 
 mod lines;
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
-use serde_json::{Map, Number, Value, map::Entry};
+use serde_json::{Map, Number, Value};
 
 pub use self::lines::Lines;
 use self::lines::PathHash;
@@ -54,6 +54,8 @@ pub fn yaml(text: &str) -> Result<Located, TextError> {
         anchors: HashMap::new(),
         lines: Lines::default(),
         nodes: 0,
+        members: Vec::new(),
+        items: Vec::new(),
     };
     let value = reader.document()?;
     Ok(Located {
@@ -81,7 +83,10 @@ pub fn has_end_marker(text: &str) -> bool {
 }
 
 /// Replaces `${{NAME}}` and `${{NAME:=default}}` in `text`.
-pub fn substitute(text: &str, env: Env<'_>) -> Result<String, TextError> {
+pub fn substitute<'t>(text: &'t str, env: Env<'_>) -> Result<Cow<'t, str>, TextError> {
+    if !text.contains("${{") {
+        return Ok(Cow::Borrowed(text));
+    }
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find("${{") {
@@ -111,7 +116,7 @@ pub fn substitute(text: &str, env: Env<'_>) -> Result<String, TextError> {
         rest = &rest[start + length + 2..];
     }
     out.push_str(rest);
-    Ok(out)
+    Ok(Cow::Owned(out))
 }
 
 /// Replaces variables in the keys and strings of `value`; a string that was one variable and
@@ -122,7 +127,7 @@ pub fn substitute_value(value: &mut Value, env: Env<'_>, coerce: Coerce) -> Resu
             let replaced = substitute(text, env).map_err(|e| TextError { line: None, ..e })?;
             *value = match coerce {
                 Coerce::Yes => scalar(&replaced),
-                Coerce::No => Value::String(replaced),
+                Coerce::No => Value::String(replaced.into_owned()),
             };
             Ok(())
         }
@@ -134,7 +139,7 @@ pub fn substitute_value(value: &mut Value, env: Env<'_>, coerce: Coerce) -> Resu
                 let old = std::mem::take(map);
                 for (key, member) in old {
                     let key = substitute(&key, env).map_err(|e| TextError { line: None, ..e })?;
-                    map.insert(key, member);
+                    map.insert(key.into_owned(), member);
                 }
             }
             map.values_mut()
@@ -158,6 +163,11 @@ struct Reader<'a> {
     anchors: HashMap<usize, Value>,
     lines: Lines,
     nodes: usize,
+    /// Members of the mappings that are being read, the innermost's last: so a mapping's size is
+    /// known when its map is made.
+    members: Vec<(String, Value)>,
+    /// The same, of sequences.
+    items: Vec<Value>,
 }
 
 impl<'a> Reader<'a> {
@@ -185,18 +195,19 @@ impl<'a> Reader<'a> {
                 | Event::Nothing => {}
                 _ if seen => return Err(at("more than one document in the file", Some(&span))),
                 event => {
-                    value = self.node(event, &span, PathHash::ROOT, 0)?;
+                    value = self.node(event, &span, (PathHash::ROOT, span.start.line()), 0)?;
                     seen = true;
                 }
             }
         }
     }
 
+    /// The value that begins with `event` and stands at the path and line of `place`.
     fn node(
         &mut self,
         event: Event<'a>,
         span: &Span,
-        path: PathHash,
+        place: (PathHash, usize),
         depth: usize,
     ) -> Result<Value, TextError> {
         self.count(1, span)?;
@@ -206,7 +217,8 @@ impl<'a> Reader<'a> {
                 Some(span),
             ));
         }
-        self.lines.note(path, span.start.line());
+        let (path, line) = place;
+        self.lines.note(path, line);
         let (value, anchor) = match event {
             Event::Alias(anchor) => {
                 let value = self.anchors.get(&anchor).cloned();
@@ -217,7 +229,7 @@ impl<'a> Reader<'a> {
             Event::Scalar(text, style, anchor, _) => {
                 let value = match style {
                     ScalarStyle::Plain => scalar(&text),
-                    _ => Value::String(text.into_owned()),
+                    _ => Value::String(exact(&text)),
                 };
                 (value, anchor)
             }
@@ -232,45 +244,44 @@ impl<'a> Reader<'a> {
     }
 
     fn sequence(&mut self, path: PathHash, depth: usize) -> Result<Value, TextError> {
-        let mut items = Vec::new();
+        let start = self.items.len();
         loop {
             let (event, span) = self.next()?;
             if event == Event::SequenceEnd {
-                return Ok(Value::Array(items));
+                return Ok(Value::Array(self.items.drain(start..).collect()));
             }
-            let item = self.node(event, &span, path.item(items.len()), depth + 1)?;
-            items.push(item);
+            let place = (path.item(self.items.len() - start), span.start.line());
+            let item = self.node(event, &span, place, depth + 1)?;
+            self.items.push(item);
         }
     }
 
     fn mapping(&mut self, path: PathHash, depth: usize) -> Result<Value, TextError> {
+        let start = self.members.len();
         let mut map = Map::new();
         let mut merged: Vec<Map<String, Value>> = Vec::new();
         loop {
             let (event, span) = self.next()?;
             let key = match event {
                 Event::MappingEnd => break,
-                Event::Scalar(text, ..) => text.into_owned(),
+                Event::Scalar(text, ..) => exact(&text),
                 _ => return Err(at("a key must be a plain text", Some(&span))),
             };
-            let inner = path.member(&key);
+            // A member stands where its key does.
+            let place = (path.member(&key), span.start.line());
             let (event, value_span) = self.next()?;
-            let value = self.node(event, &value_span, inner, depth + 1)?;
-            // A member stands where its key does: the later note counts.
-            self.lines.note(inner, span.start.line());
+            let value = self.node(event, &value_span, place, depth + 1)?;
             if key == "<<" {
                 merged.extend(merge_sources(value, &span)?);
                 continue;
             }
-            match map.entry(key) {
-                Entry::Vacant(place) => {
-                    place.insert(value);
-                }
-                Entry::Occupied(taken) => {
-                    let message = format!("the key `{}` appears twice", taken.key());
-                    return Err(at(&message, Some(&span)));
-                }
+            if let Some(key) = self.add_member(start, &mut map, key, value) {
+                let message = format!("the key `{key}` appears twice");
+                return Err(at(&message, Some(&span)));
             }
+        }
+        if map.is_empty() {
+            map = self.take_members(start);
         }
         for source in merged {
             for (key, value) in source {
@@ -278,6 +289,41 @@ impl<'a> Reader<'a> {
             }
         }
         Ok(Value::Object(map))
+    }
+
+    /// Adds a member to those from `start` on, or to `map` once they are many. Returns the key if
+    /// it is taken.
+    fn add_member(
+        &mut self,
+        start: usize,
+        map: &mut Map<String, Value>,
+        key: String,
+        value: Value,
+    ) -> Option<String> {
+        if map.is_empty() {
+            let members = &self.members[start..];
+            if members.iter().any(|(taken, _)| *taken == key) {
+                return Some(key);
+            }
+            if members.len() < MEMBERS_FEW {
+                self.members.push((key, value));
+                return None;
+            }
+            *map = self.take_members(start);
+        }
+        if map.contains_key(&key) {
+            return Some(key);
+        }
+        map.insert(key, value);
+        None
+    }
+
+    fn take_members(&mut self, start: usize) -> Map<String, Value> {
+        let mut map = Map::with_capacity(self.members.len() - start);
+        for (key, value) in self.members.drain(start..) {
+            map.insert(key, value);
+        }
+        map
     }
 
     fn count(&mut self, nodes: usize, span: &Span) -> Result<(), TextError> {
@@ -290,6 +336,11 @@ impl<'a> Reader<'a> {
         }
         Ok(())
     }
+}
+
+/// `text` without the room that the parser keeps for more of it.
+fn exact(text: &str) -> String {
+    text.to_owned()
 }
 
 fn merge_sources(value: Value, span: &Span) -> Result<Vec<Map<String, Value>>, TextError> {
@@ -388,6 +439,8 @@ fn at(message: &str, span: Option<&Span>) -> TextError {
 const TEXT_BYTES_MAX: usize = 64 << 20;
 /// Levels of nesting.
 const DEPTH_MAX: usize = 96;
+/// Members of a mapping up to which a key is looked for one by one.
+const MEMBERS_FEW: usize = 16;
 /// Values of a document, aliases expanded.
 const NODES_MAX: usize = 5_000_000;
 /// The bytes at the end of a document in which `#END` must stand.

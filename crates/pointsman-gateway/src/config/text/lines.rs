@@ -62,7 +62,7 @@ impl PathHash {
     /// The path of an item.
     pub(super) fn item(self, index: usize) -> Self {
         self.with(b"[")
-            .with(index.to_string().as_bytes())
+            .with(itoa::Buffer::new().format(index).as_bytes())
             .with(b"]")
     }
 
