@@ -5,14 +5,14 @@
 
 use std::collections::HashMap;
 
-use schemars::JsonSchema;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::config::{
     plugin_schema::{self, Named, Place, PluginCatalog},
     problem::{Problem, Report, Severity, Spot},
     resource::{
+        Resource,
         consumer::{Consumer, Credential, CredentialBody, PluginSet},
         route::Route,
         schema_of,
@@ -273,7 +273,7 @@ impl Reader<'_> {
         place: Place,
     ) -> Vec<Item<T>>
     where
-        T: DeserializeOwned + JsonSchema,
+        T: Resource,
     {
         let schema = schema_of::<T>();
         let mut items = Vec::new();
@@ -300,12 +300,12 @@ impl Reader<'_> {
     }
 
     #[expect(clippy::too_many_arguments, reason = "one call, which names them all")]
-    fn item<T: DeserializeOwned>(
+    fn item<T: Resource>(
         &mut self,
         collection: &str,
         index: usize,
         id: &str,
-        value: Value,
+        mut value: Value,
         schema: &Schema,
         rules: fn(&T) -> Vec<Issue>,
         place: Place,
@@ -319,13 +319,19 @@ impl Reader<'_> {
             issues.extend(wrong);
             warnings = odd;
         }
+        // Plugins stay as they are: reading them with the rest would build each of them anew.
+        let plugins = value.get_mut("plugins").and_then(Value::as_object_mut);
+        let plugins = plugins.map(std::mem::take);
         let parsed = if broken.is_empty() {
             T::deserialize(value)
         } else {
             T::deserialize(&value).or_else(|_| T::deserialize(schema::without(&value, &broken)))
         };
         let parsed = match parsed {
-            Ok(parsed) => {
+            Ok(mut parsed) => {
+                if let (Some(place), Some(plugins)) = (parsed.plugins_mut(), plugins) {
+                    *place = plugins;
+                }
                 // A rule must not complain of the absence of what was left out.
                 let counts = |issue: &Issue| {
                     broken.is_empty()

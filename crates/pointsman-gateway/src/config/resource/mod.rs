@@ -12,10 +12,41 @@ pub mod ssl;
 pub mod upstream;
 
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
-use serde_json::{Value, json};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
 
 pub use self::shared::{Id, Timeout};
 use super::schema::Schema;
+
+/// What the items of a collection are read into.
+pub trait Resource: DeserializeOwned + JsonSchema {
+    /// Its plugins, if it can have any.
+    fn plugins_mut(&mut self) -> Option<&mut Map<String, Value>> {
+        None
+    }
+}
+
+impl Resource for upstream::Upstream {}
+impl Resource for ssl::Ssl {}
+
+/// Implements [`Resource`] for what has a field `plugins`.
+macro_rules! carries_plugins {
+    ($($resource:ty),*) => {$(
+        impl Resource for $resource {
+            fn plugins_mut(&mut self) -> Option<&mut Map<String, Value>> {
+                Some(&mut self.plugins)
+            }
+        }
+    )*};
+}
+
+carries_plugins!(
+    route::Route,
+    service::Service,
+    consumer::Consumer,
+    consumer::CredentialBody,
+    consumer::PluginSet
+);
 
 /// The JSON Schema of `T`.
 pub fn schema_of<T: JsonSchema>() -> Schema {
