@@ -118,7 +118,7 @@ pub fn compile(input: Input<'_>) -> Compiled {
         ids = settle(input.health, &plans, input.now);
     }
     probes::remarks(&plans, &mut report);
-    snapshot.checked = probes::report(&plans, &ids);
+    snapshot.checked = probes::report(plans, &ids);
     Compiled {
         snapshot,
         problems: report.into_problems(),

@@ -40,7 +40,7 @@ pub(crate) fn single(conf: &Value, building: &mut Building<'_>) -> Result<Arc<Ai
         0,
     )
     .map_err(|error| error.to_string())?;
-    let instances = vec![run_form(&instance, &common, building.warnings)?];
+    let instances = vec![run_form(instance, &common, building.warnings)?];
     let key = format!("{}#ai-proxy", building.owner);
     Ok(Arc::new(target(
         key,
@@ -80,12 +80,13 @@ pub(crate) fn multi(conf: &Value, building: &mut Building<'_>) -> Result<Arc<AiT
     if let Some(previous) = building.previous.pool(&key) {
         pool = pool.succeeding(previous);
     }
-    let instances = conf.instances.iter().enumerate().map(|(index, instance)| {
+    let retry = retry_policy(&conf);
+    let written = conf.instances.into_iter().enumerate();
+    let instances = written.map(|(index, instance)| {
         run_form(instance, &conf.common, building.warnings)
             .map_err(|faults| faults.under(&format!("instances[{index}]")))
     });
     let instances = Faults::collect(instances)?;
-    let retry = retry_policy(&conf);
     Ok(Arc::new(target(
         key,
         pool,
@@ -98,18 +99,19 @@ pub(crate) fn multi(conf: &Value, building: &mut Building<'_>) -> Result<Arc<AiT
 
 /// What the `checks` of the instances of an `ai-proxy-multi` ask for: one checker an instance.
 pub(crate) fn checkers(conf: &Value, owner: &str) -> Vec<Checker> {
-    // A configuration that does not parse is reported where it is built.
-    let Ok(conf) = parse::<written::AiProxyMulti>(conf) else {
-        return Vec::new();
-    };
     let key = format!("{owner}#ai-proxy-multi");
-    conf.instances
-        .iter()
+    let instances = conf.get("instances").and_then(Value::as_array);
+    instances
+        .into_iter()
+        .flatten()
         .enumerate()
+        .filter(|(_, instance)| instance.get("checks").is_some())
         .filter_map(|(index, instance)| {
+            // One that does not parse is reported where it is built, and its pool is not.
+            let instance: written::Instance = parse(instance).ok()?;
             let checks = instance.checks.as_ref()?;
             let active = checks.active.as_ref()?;
-            let mut probe = probe_of(&key, instance, active)?;
+            let mut probe = probe_of(&key, &instance, active)?;
             probe.wanted.checker = format!("{key}/{}", instance.name);
             let remarks = checks.remarks(Traffic::Ai).into_iter();
             Some(Checker {
@@ -202,13 +204,13 @@ fn hash_key(balancer: &written::Balancer) -> HashKey {
 
 /// An instance in its run form.
 fn run_form(
-    instance: &written::Instance,
+    instance: written::Instance,
     common: &written::Common,
     warnings: &mut Vec<String>,
 ) -> Result<AiInstance, Faults> {
     let name = &instance.name;
-    let provider = provider_of(instance).map_err(|error| Faults::at("provider", error))?;
-    let endpoint = endpoint_of(instance).map_err(|error| Faults::at(ENDPOINT, error))?;
+    let provider = provider_of(&instance).map_err(|error| Faults::at("provider", error))?;
+    let endpoint = endpoint_of(&instance).map_err(|error| Faults::at(ENDPOINT, error))?;
     if let Some(endpoint) = &endpoint
         && endpoint.lone_slash()
     {
@@ -224,12 +226,12 @@ fn run_form(
     }
     let destination = destination_of(provider, endpoint.as_ref(), common.ssl_verify)
         .map_err(|error| Faults::at(ENDPOINT, error))?;
-    let auth_headers = auth_headers(instance)?;
+    let auth_headers = auth_headers(&instance)?;
     let shaping = Shaping {
-        options: instance.options.clone().unwrap_or_default(),
         llm_max_tokens: instance.llm_max_tokens(),
-        request_body: request_bodies(instance),
+        request_body: request_bodies(&instance),
         force: instance.request_body_force_override(),
+        options: instance.options.unwrap_or_default(),
     };
     let model = shaping
         .options
@@ -257,7 +259,6 @@ fn run_form(
         auth_query: instance
             .auth
             .query
-            .clone()
             .unwrap_or_default()
             .into_iter()
             .collect(),
