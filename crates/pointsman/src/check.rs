@@ -106,8 +106,11 @@ fn document(options: &CheckOptions, settings: Settings, real: bool) -> Result<us
             }
             let routes = prepared.snapshot.routes.len();
             println!("{path}: {routes} route(s) can be served");
+            // The process is about to end, which frees all of it at once.
+            std::mem::forget(prepared);
         }
     }
+    std::mem::forget(publisher);
     Ok(errors)
 }
 
