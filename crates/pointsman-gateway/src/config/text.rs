@@ -477,6 +477,25 @@ mod tests {
         );
     }
 
+    /// A mapping of few members is read another way than one of many.
+    #[test]
+    fn a_key_is_told_twice_however_many_there_are() {
+        for count in [1, MEMBERS_FEW, MEMBERS_FEW + 1, 100] {
+            let line = |number: usize| format!("k{number}: {{a: {number}}}\n");
+            let text: String = (0..count).map(line).collect();
+            let value = yaml(&text).expect("valid").value;
+            let keys: Vec<&String> = value.as_object().into_iter().flat_map(Map::keys).collect();
+            let expected: Vec<String> = (0..count).map(|number| format!("k{number}")).collect();
+            assert_eq!(keys, expected.iter().collect::<Vec<_>>());
+            assert_eq!(value["k0"], json!({"a": 0}));
+            for taken in [0, count - 1] {
+                let error = yaml(&format!("{text}k{taken}: 1\nx: [")).expect_err("a key twice");
+                let message = format!("the key `k{taken}` appears twice");
+                assert_eq!((error.message, error.line), (message, Some(count + 1)));
+            }
+        }
+    }
+
     #[test]
     fn places_are_known() {
         let located = yaml("routes:\n  - uri: /a\n    plugins:\n      x: {y: 1}\n").expect("valid");
