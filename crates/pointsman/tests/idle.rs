@@ -95,13 +95,14 @@ fn waiting_is_not_part_of_a_heads_time() {
     let upstream = Upstream::start(|_| Answer::text(200, "hello"));
     let gateway = Gateway::start_with(Start {
         document: &plain(upstream.address),
-        sections: "nginx_config: {http: {client_header_timeout: 3s}}",
+        sections: "nginx_config: {http: {client_header_timeout: 6s}}",
         ..Start::default()
     });
     let mut client = Connection::open(gateway.proxy);
-    thread::sleep(Duration::from_millis(2500));
+    // Together longer than the limit, and each shorter by two seconds or more, for slow machines.
+    thread::sleep(Duration::from_secs(4));
     client.send(b"GET /x HTTP/1.1\r\n");
-    thread::sleep(Duration::from_millis(1000));
+    thread::sleep(Duration::from_secs(3));
     client.send(b"Host: a\r\n\r\n");
     assert_eq!(client.response(false).status, 200);
 }

@@ -225,6 +225,7 @@ where
 
     async fn respond(&mut self, response: Response<Body>, asked: &Asked) -> After {
         let (mut parts, body) = response.into_parts();
+        self.finish_interim();
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             let Some(switched) = parts.extensions.remove::<Switched>() else {
                 return After::Abort;
@@ -241,12 +242,13 @@ where
         }
         let has_body = !asked.head_only && may_have_body(parts.status);
         let encoding = encoding(parts.status, &body, asked);
-        self.finish_interim();
         let keep = asked.keep_alive
             && !self.is_draining()
             && encoding != Encoding::UntilClose
             && !says_close(&parts.headers)
             && self.is_read_to_the_end();
+        // One that has not begun would come into the middle of the answer.
+        self.inbound.borrow_mut().interim = &[];
         let connection = match (keep, asked.version) {
             (false, _) => Some("close"),
             (true, Version::HTTP_10) => Some("keep-alive"),
@@ -544,6 +546,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Arriving for ClientBody<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// What is read ahead of further requests while one is served.
