@@ -55,8 +55,8 @@ mod health;
 mod target;
 
 pub use health::{
-    Availability, Change, Counters, Monitor, Policy, Probe, ProbeOutcome, Report, Status, Ticket,
-    Wanted,
+    Availability, Breaker, Change, CircuitState, Counters, GuardReport, GuardSpec, Limits, Monitor,
+    Passive, Policy, Probe, ProbeOutcome, Report, Status, Tally, Ticket, Trial, Wanted,
 };
 pub use picker::RING_POINTS_MAX;
 pub use pool::{Algorithm, Ask, Exhausted, MEMBERS_MAX, MemberSpec, Picked, Pool, PoolError};

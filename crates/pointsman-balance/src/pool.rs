@@ -7,8 +7,9 @@
 
 use std::fmt;
 
+use crate::health::HalfOpen;
 use crate::picker::{self, Census, Stage};
-use crate::{Availability, TargetId, Tried};
+use crate::{Availability, TargetId, Trial, Tried};
 
 /// The most members a pool takes.
 pub const MEMBERS_MAX: usize = 65_536;
@@ -53,6 +54,7 @@ pub struct Picked {
     member: usize,
     epoch: u64,
     failed_open: bool,
+    trial: Option<Trial>,
 }
 
 /// Why a pool had nobody to offer.
@@ -98,6 +100,8 @@ pub struct Pool {
     by_name: Box<[usize]>,
     /// In the order in which they are offered.
     stages: Box<[Stage]>,
+    /// By member, the guards that must all be usable; `None` if nobody has any.
+    guards: Option<Box<[Box<[TargetId]>]>>,
 }
 
 #[derive(Debug)]
@@ -150,7 +154,22 @@ impl Pool {
             census,
             by_name,
             stages,
+            guards: None,
         })
+    }
+
+    /// Gives members guards: a member is usable only if all of its guards are, whatever its targets say.
+    ///
+    /// # Panics
+    ///
+    /// If `guards` has not as many elements as there are members.
+    #[must_use]
+    pub fn guarded(mut self, guards: Vec<Vec<TargetId>>) -> Self {
+        assert_eq!(guards.len(), self.len(), "each member has its own guards");
+        if guards.iter().any(|guards| !guards.is_empty()) {
+            self.guards = Some(guards.into_iter().map(Vec::into_boxed_slice).collect());
+        }
+        self
     }
 
     /// Takes over where `previous` stands: in each priority that keeps a member, the first to be
@@ -220,31 +239,107 @@ impl Pool {
     pub fn pick(&self, ask: &Ask<'_>, availability: &Availability) -> Result<Picked, Exhausted> {
         let key = ask.key.unwrap_or_default();
         let untried = |member: usize| !ask.tried.contains(member);
+        let passes = |member: usize| self.passes(member, availability);
         let usable = |member: usize| self.members[member].gate.usable(availability);
-        let picked = |member: usize, failed_open: bool| Picked {
+        let picked = |member: usize, failed_open: bool, trial: Option<Trial>| Picked {
             member,
             epoch: availability.epoch(),
             failed_open,
+            trial,
         };
 
-        let offer = self
-            .stages
-            .iter()
-            .find_map(|stage| stage.pick_usable(key, availability, usable, untried));
-        if let Some(member) = offer {
-            return Ok(picked(member, false));
+        let offer = self.stages.iter().enumerate().find_map(|(at, stage)| {
+            let member = stage.pick_usable(key, availability, usable, |member| {
+                untried(member) && passes(member)
+            })?;
+            Some((at, member))
+        });
+        if let Some((at, member)) = offer {
+            return Ok(match self.trial(at, ask, availability) {
+                Some((tried, trial)) => picked(tried, false, Some(trial)),
+                None => picked(member, false, None),
+            });
         }
-        if self.census.any(availability) {
-            return Err(self.exhausted(usable));
+        if self.any_usable(availability) {
+            return Err(self.exhausted(|member| usable(member) && passes(member)));
         }
         match self
             .stages
             .iter()
             .find_map(|stage| stage.pick(key, untried))
         {
-            Some(member) => Ok(picked(member, true)),
+            Some(member) => Ok(picked(member, true, None)),
             None => Err(self.exhausted(|_| true)),
         }
+    }
+
+    /// Whether all guards of a member are usable.
+    #[inline]
+    fn passes(&self, member: usize, availability: &Availability) -> bool {
+        let Some(guards) = &self.guards else {
+            return true;
+        };
+        guards[member]
+            .iter()
+            .all(|&guard| availability.usable(guard))
+    }
+
+    /// Whether a member may be picked by these verdicts.
+    ///
+    /// # Panics
+    ///
+    /// If `member` is not below [`len`](Self::len).
+    #[must_use]
+    pub fn usable(&self, member: usize, availability: &Availability) -> bool {
+        self.members[member].gate.usable(availability) && self.passes(member, availability)
+    }
+
+    /// Whether any member may be picked by these verdicts.
+    #[must_use]
+    pub fn any_usable(&self, availability: &Availability) -> bool {
+        if self.guards.is_none() {
+            return self.census.any(availability);
+        }
+        (0..self.len()).any(|member| self.usable(member, availability))
+    }
+
+    /// A member to be tried in place of the one that stage `at` offers: one whose circuit asks for it,
+    /// that nothing else keeps out, and whose turn comes no later. Since another was on offer, there
+    /// is somebody to fall back to; only a request's first attempt may be a trial, so that it has not
+    /// used up its retries.
+    #[inline]
+    fn trial(
+        &self,
+        at: usize,
+        ask: &Ask<'_>,
+        availability: &Availability,
+    ) -> Option<(usize, Trial)> {
+        if availability.half_open().is_empty() || !ask.tried.is_empty() {
+            return None;
+        }
+        self.claim_trial(at, availability)
+    }
+
+    #[cold]
+    fn claim_trial(&self, at: usize, availability: &Availability) -> Option<(usize, Trial)> {
+        let guards = self.guards.as_ref()?;
+        for asking in availability.half_open() {
+            let fits = |&member: &usize| {
+                let others = |guard: &&TargetId| **guard != asking.guard;
+                guards[member].contains(&asking.guard)
+                    && self.members[member].gate.usable(availability)
+                    && (guards[member].iter().filter(others))
+                        .all(|&guard| availability.usable(guard))
+            };
+            let mut members = self.stages[..=at].iter().flat_map(Stage::members);
+            if !asking.is_claimed()
+                && let Some(member) = members.find(fits)
+                && let Some(trial) = HalfOpen::claim(asking)
+            {
+                return Some((member, trial));
+            }
+        }
+        None
     }
 
     /// Nobody was eligible: because those on offer were tried, or because none is on offer?
@@ -273,6 +368,12 @@ impl Picked {
     #[must_use]
     pub const fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// The right to try a member whose circuit is half open, if that is what this pick is: to be reported
+    /// with the outcome. Dropped, it is given back.
+    pub fn take_trial(&mut self) -> Option<Trial> {
+        self.trial.take()
     }
 
     /// Whether health was ignored, because no member of the pool was usable.

@@ -5,6 +5,7 @@
 //! not see a dead target come to life because it was removed. (A million replaced targets cost
 //! 128 KiB.)
 
+use super::guard::HalfOpen;
 use crate::TargetId;
 
 /// Which targets may be picked: an immutable snapshot, shared behind an `Arc`.
@@ -15,6 +16,10 @@ pub struct Availability {
     issued: usize,
     /// A set bit is a target that may *not* be picked, so that what is not stored is usable.
     unusable: Vec<u64>,
+    /// A set bit is a target to which a further success means something. No verdict: it saves
+    /// traffic from reporting what would change nothing.
+    unsettled: Vec<u64>,
+    half_open: Vec<HalfOpen>,
 }
 
 impl Availability {
@@ -25,6 +30,8 @@ impl Availability {
             epoch: 0,
             issued: 0,
             unusable: Vec::new(),
+            unsettled: Vec::new(),
+            half_open: Vec::new(),
         }
     }
 
@@ -35,6 +42,8 @@ impl Availability {
             epoch: 0,
             issued: usize::MAX,
             unusable: Vec::new(),
+            unsettled: Vec::new(),
+            half_open: Vec::new(),
         }
     }
 
@@ -89,17 +98,43 @@ impl Availability {
         self.epoch += 1;
         self.issued = issued;
         for (target, usable) in verdicts {
-            let (word, bit) = Self::place(target);
-            match (self.unusable.get_mut(word), usable) {
-                (Some(bits), true) => *bits &= !bit,
-                (Some(bits), false) => *bits |= bit,
-                (None, true) => {}
-                (None, false) => {
-                    self.unusable.resize(word + 1, 0);
-                    self.unusable[word] = bit;
-                }
-            }
+            set(&mut self.unusable, target, !usable);
         }
+    }
+
+    /// Whether successes of traffic to this target need not be reported: it is healthy, and nothing
+    /// counts against it.
+    #[must_use]
+    pub fn settled(&self, target: TargetId) -> bool {
+        let (word, bit) = Self::place(target);
+        self.unsettled.get(word).is_none_or(|bits| bits & bit == 0)
+    }
+
+    pub(super) fn settle(&mut self, target: TargetId, settled: bool) {
+        set(&mut self.unsettled, target, !settled);
+    }
+
+    /// The circuits that ask for trials.
+    #[inline]
+    pub(crate) fn half_open(&self) -> &[HalfOpen] {
+        &self.half_open
+    }
+
+    pub(super) fn ask_for_trials(&mut self, half_open: Vec<HalfOpen>) {
+        self.half_open = half_open;
+    }
+}
+
+fn set(bits: &mut Vec<u64>, target: TargetId, value: bool) {
+    let (word, bit) = Availability::place(target);
+    match (bits.get_mut(word), value) {
+        (Some(bits), true) => *bits |= bit,
+        (Some(bits), false) => *bits &= !bit,
+        (None, true) => {
+            bits.resize(word + 1, 0);
+            bits[word] = bit;
+        }
+        (None, false) => {}
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is known about the health of targets, and what to find out next.
 //!
 //! [`Monitor`] is the one owner: outcomes of probes go in, the next probe and the current
-//! [`Availability`] come out. Verdicts follow APISIX's four states and separate counters per kind of
+//! [`Availability`] come out. Beside probes, what traffic meets may be handed in. Verdicts follow APISIX's four states and separate counters per kind of
 //! failure.
 
 mod monitor;
@@ -13,7 +13,12 @@ mod schedule;
 
 mod availability;
 
+mod guard;
+mod traffic;
+
 pub use availability::Availability;
+pub(crate) use guard::HalfOpen;
+pub use guard::{Breaker, CircuitState, GuardReport, GuardSpec, Tally, Trial};
 pub use monitor::{Change, Monitor, Probe, Report, Ticket, Wanted};
-pub use policy::{Policy, ProbeOutcome};
+pub use policy::{Limits, Passive, Policy, ProbeOutcome};
 pub use state::{Counters, Status};

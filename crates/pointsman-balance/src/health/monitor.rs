@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Availability;
-use super::policy::{Policy, ProbeOutcome};
+use super::guard::Guards;
+use super::policy::{Limits, Policy, ProbeOutcome, Signal};
 use super::schedule::{Schedule, Seat};
 use super::state::{Counters, State, Status};
 use crate::TargetId;
@@ -25,11 +26,12 @@ use crate::TargetId;
 /// `P` says what to probe (address, host, path, credentials...) and means nothing here but identity.
 #[derive(Debug)]
 pub struct Monitor<P> {
-    targets: HashMap<TargetId, Target<P>>,
+    pub(super) targets: HashMap<TargetId, Target<P>>,
     by_definition: HashMap<Arc<Definition<P>>, TargetId>,
     by_lineage: HashMap<String, TargetId>,
     schedule: Schedule,
-    availability: Arc<Availability>,
+    pub(super) guards: Guards,
+    pub(super) availability: Arc<Availability>,
     issued: u32,
 }
 
@@ -107,10 +109,12 @@ struct Definition<P> {
 }
 
 #[derive(Debug)]
-struct Target<P> {
+pub(super) struct Target<P> {
     definition: Arc<Definition<P>>,
-    state: State,
-    last: Option<(ProbeOutcome, Instant)>,
+    pub(super) state: State,
+    pub(super) last: Option<(ProbeOutcome, Instant)>,
+    /// When something last spoke against it. A success that began before that is old news.
+    pub(super) failed_at: Option<Instant>,
 }
 
 impl<P: Clone + Eq + Hash> Monitor<P> {
@@ -122,6 +126,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             by_definition: HashMap::new(),
             by_lineage: HashMap::new(),
             schedule: Schedule::default(),
+            guards: Guards::default(),
             availability: Arc::new(Availability::empty()),
             issued: 0,
         }
@@ -174,6 +179,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         if !same_members || verdicts.iter().any(flipped) {
             self.publish(verdicts);
         }
+        self.settle_all();
         wishes.of.into_iter().map(|wish| ids[wish]).collect()
     }
 
@@ -204,20 +210,27 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         if !self.schedule.is_in_flight(id, serial) {
             return None;
         }
+        let began = self.schedule.started(id)?;
         let target = self.targets.get_mut(&id)?;
-        let from = target.state.status;
-        target.last = Some((outcome, now));
-        if let Some(signal) = target.definition.policy.signal(outcome) {
-            target.state.on_signal(signal, &target.definition.policy);
-        }
-        let to = target.state.status;
+        let policy = &target.definition.policy;
+        let (signal, limits) = (policy.signal(outcome), policy.limits());
+        let from = target.apply(signal, &limits, outcome, began, now);
         self.schedule.finish(id, target.interval());
+        self.settle(id, from)
+    }
 
+    /// Publishes what a target has become since it was `from`.
+    pub(super) fn settle(&mut self, id: TargetId, from: Status) -> Option<Change> {
+        let to = self.targets.get(&id)?.state.status;
+        if from == to {
+            return None;
+        }
         let usable_changed = from.usable() != to.usable();
         if usable_changed {
             self.publish([(id, to.usable())]);
         }
-        (from != to).then_some(Change {
+        Arc::make_mut(&mut self.availability).settle(id, to == Status::Healthy);
+        Some(Change {
             target: id,
             from,
             to,
@@ -225,11 +238,12 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         })
     }
 
-    /// When to call [`poll_probe`](Self::poll_probe) next; a point in the past means now. `None`: there
-    /// is nothing to watch. Ask again after every other call.
+    /// When to call [`poll_probe`](Self::poll_probe) and [`tick`](Self::tick) next; a point in the past
+    /// means now. `None`: there is nothing to wait for. Ask again after every other call.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.schedule.next_deadline()
+        let deadlines = [self.schedule.next_deadline(), self.guards.next_deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// The verdicts as they are now.
@@ -245,6 +259,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             definition,
             state,
             last,
+            failed_at: _,
         } = self.targets.get(&target)?;
         Some(Report {
             status: state.status,
@@ -253,6 +268,21 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             probe: &definition.probe,
             policy: &definition.policy,
         })
+    }
+
+    /// Publishes which targets successes of traffic mean something to.
+    fn settle_all(&mut self) {
+        let settled = |target: &Target<P>| target.state.status == Status::Healthy;
+        let changed: Vec<(TargetId, bool)> = (self.targets.iter())
+            .map(|(&id, target)| (id, settled(target)))
+            .filter(|&(id, settled)| self.availability.settled(id) != settled)
+            .collect();
+        if !changed.is_empty() {
+            let availability = Arc::make_mut(&mut self.availability);
+            for (id, settled) in changed {
+                availability.settle(id, settled);
+            }
+        }
     }
 
     /// Gives each distinct wish its target. No verdict depends on the order of wishes: where one
@@ -284,6 +314,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
                 definition,
                 state: State::with_verdict(usable),
                 last: None,
+                failed_at: None,
             };
             self.targets.insert(id, target);
             ids.push(id);
@@ -291,7 +322,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         ids
     }
 
-    fn issue(&mut self) -> TargetId {
+    pub(super) fn issue(&mut self) -> TargetId {
         let id = TargetId::new(self.issued);
         self.issued = self
             .issued
@@ -300,7 +331,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         id
     }
 
-    fn publish(&mut self, verdicts: impl IntoIterator<Item = (TargetId, bool)>) {
+    pub(super) fn publish(&mut self, verdicts: impl IntoIterator<Item = (TargetId, bool)>) {
         // Copies the bits only if somebody still reads the snapshot before.
         Arc::make_mut(&mut self.availability).advance(self.issued as usize, verdicts);
     }
@@ -321,6 +352,31 @@ impl Ticket {
 }
 
 impl<P> Target<P> {
+    /// Takes an outcome of something that began at `began`; returns the status before.
+    pub(super) fn apply(
+        &mut self,
+        signal: Option<Signal>,
+        limits: &Limits,
+        outcome: ProbeOutcome,
+        began: Instant,
+        now: Instant,
+    ) -> Status {
+        let from = self.state.status;
+        let is_old = signal == Some(Signal::Success)
+            && self.failed_at.is_some_and(|failed_at| began < failed_at);
+        if is_old {
+            return from;
+        }
+        self.last = Some((outcome, now));
+        if let Some(signal) = signal {
+            self.state.on_signal(signal, limits);
+        }
+        if matches!(signal, Some(Signal::Failure(_))) {
+            self.failed_at = Some(now);
+        }
+        from
+    }
+
     fn interval(&self) -> Duration {
         if self.state.status.usable() {
             self.definition.policy.healthy_interval

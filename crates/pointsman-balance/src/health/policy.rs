@@ -33,7 +33,32 @@ pub struct Policy {
     pub concurrency: u32,
 }
 
-/// What came of a probe.
+/// How many outcomes of a kind, without one of the opposite in between, decide. 0 switches its kind
+/// off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Limits {
+    /// Successes that make a target healthy again.
+    pub successes: u8,
+    /// HTTP failures that make it unhealthy.
+    pub http_failures: u8,
+    /// The same for connections refused, reset or failed in TLS.
+    pub tcp_failures: u8,
+    /// The same for timeouts.
+    pub timeouts: u8,
+}
+
+/// What traffic to a target says about it: APISIX's `checks.passive`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passive {
+    /// Statuses that are a success; wins where both lists have one. Default 200 to 208, 226, 300 to 308.
+    pub healthy_statuses: Vec<u16>,
+    /// Statuses that are an HTTP failure. Default 429, 500, 503.
+    pub unhealthy_statuses: Vec<u16>,
+    /// Default 5 successes, 5 HTTP failures, 2 TCP failures, 7 timeouts.
+    pub limits: Limits,
+}
+
+/// What came of a probe, or of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ProbeOutcome {
     /// An HTTP status line arrived.
@@ -66,27 +91,74 @@ pub(crate) enum Kind {
 impl Policy {
     /// The meaning of an outcome, or `None` if it has none: a status in neither list.
     pub(crate) fn signal(&self, outcome: ProbeOutcome) -> Option<Signal> {
-        match outcome {
-            ProbeOutcome::Status(status) if self.healthy_statuses.contains(&status) => {
-                Some(Signal::Success)
-            }
-            ProbeOutcome::Status(status) if self.unhealthy_statuses.contains(&status) => {
-                Some(Signal::Failure(Kind::Http))
-            }
-            ProbeOutcome::Status(_) => None,
-            ProbeOutcome::TcpOk => Some(Signal::Success),
-            ProbeOutcome::TcpFailure => Some(Signal::Failure(Kind::Tcp)),
-            ProbeOutcome::Timeout => Some(Signal::Failure(Kind::Timeout)),
-            ProbeOutcome::NotHttp => Some(Signal::Failure(Kind::Http)),
-        }
+        signal(outcome, &self.healthy_statuses, &self.unhealthy_statuses)
     }
 
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            successes: self.successes,
+            http_failures: self.http_failures,
+            tcp_failures: self.tcp_failures,
+            timeouts: self.timeouts,
+        }
+    }
+}
+
+impl Passive {
+    /// The meaning of an outcome, or `None` if it has none: a status in neither list.
+    pub(crate) fn signal(&self, outcome: ProbeOutcome) -> Option<Signal> {
+        signal(outcome, &self.healthy_statuses, &self.unhealthy_statuses)
+    }
+
+    /// Whether an outcome says anything about the health of a target.
+    #[must_use]
+    pub fn matters(&self, outcome: ProbeOutcome) -> bool {
+        self.signal(outcome).is_some()
+    }
+
+    /// Whether an outcome speaks for a target.
+    #[must_use]
+    pub fn is_success(&self, outcome: ProbeOutcome) -> bool {
+        self.signal(outcome) == Some(Signal::Success)
+    }
+}
+
+fn signal(outcome: ProbeOutcome, healthy: &[u16], unhealthy: &[u16]) -> Option<Signal> {
+    match outcome {
+        ProbeOutcome::Status(status) if healthy.contains(&status) => Some(Signal::Success),
+        ProbeOutcome::Status(status) if unhealthy.contains(&status) => {
+            Some(Signal::Failure(Kind::Http))
+        }
+        ProbeOutcome::Status(_) => None,
+        ProbeOutcome::TcpOk => Some(Signal::Success),
+        ProbeOutcome::TcpFailure => Some(Signal::Failure(Kind::Tcp)),
+        ProbeOutcome::Timeout => Some(Signal::Failure(Kind::Timeout)),
+        ProbeOutcome::NotHttp => Some(Signal::Failure(Kind::Http)),
+    }
+}
+
+impl Limits {
     /// How many failures of a kind make a target unhealthy; 0 is off.
-    pub(crate) fn limit(&self, kind: Kind) -> u8 {
+    pub(crate) fn of(&self, kind: Kind) -> u8 {
         match kind {
             Kind::Http => self.http_failures,
             Kind::Tcp => self.tcp_failures,
             Kind::Timeout => self.timeouts,
+        }
+    }
+}
+
+impl Default for Passive {
+    fn default() -> Self {
+        Self {
+            healthy_statuses: (200..=208).chain([226]).chain(300..=308).collect(),
+            unhealthy_statuses: vec![429, 500, 503],
+            limits: Limits {
+                successes: 5,
+                http_failures: 5,
+                tcp_failures: 2,
+                timeouts: 7,
+            },
         }
     }
 }

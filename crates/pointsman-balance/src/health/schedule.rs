@@ -144,6 +144,14 @@ impl Schedule {
         )
     }
 
+    /// When the probe in flight for the target began.
+    pub(super) fn started(&self, target: TargetId) -> Option<Instant> {
+        match self.entries.get(&target)?.phase {
+            Phase::InFlight { started, .. } => Some(started),
+            Phase::Due(_) | Phase::Queued(_) => None,
+        }
+    }
+
     /// Ends the probe in flight; the next is due one interval after this one started, or at once if
     /// that is past.
     pub(super) fn finish(&mut self, target: TargetId, interval: Duration) {
@@ -202,7 +210,7 @@ impl Phase {
 }
 
 /// A point in time that exists, however long the wait: adding an absurd duration would panic.
-fn later(at: Instant, wait: Duration) -> Instant {
+pub(super) fn later(at: Instant, wait: Duration) -> Instant {
     at + wait.min(WAIT_MAX)
 }
 

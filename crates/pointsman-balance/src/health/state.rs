@@ -4,8 +4,7 @@
 //! failure while unhealthy change nothing at all, not even counters; and counters are not cleared by a
 //! change of state, only by the opposite event.
 
-use super::Policy;
-use super::policy::{Kind, Signal};
+use super::policy::{Kind, Limits, Signal};
 
 /// What is believed about a target. The first two may be picked, the last two may not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -73,10 +72,10 @@ impl State {
         }
     }
 
-    pub(crate) fn on_signal(&mut self, signal: Signal, policy: &Policy) {
+    pub(crate) fn on_signal(&mut self, signal: Signal, limits: &Limits) {
         match signal {
-            Signal::Success => self.on_success(policy.successes),
-            Signal::Failure(kind) => self.on_failure(kind, policy.limit(kind)),
+            Signal::Success => self.on_success(limits.successes),
+            Signal::Failure(kind) => self.on_failure(kind, limits.of(kind)),
         }
     }
 

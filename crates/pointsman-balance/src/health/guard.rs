@@ -1,0 +1,465 @@
+//! What keeps a member out for a time because of what its own traffic met.
+//!
+//! Probes say whether an address works. They say nothing about a quota that is used up, a key that was
+//! withdrawn, or a model that fails while its server is fine; traffic does. A guard turns that into a
+//! verdict of its own, beside the verdicts of probes: *cooling down* until a point in time, or a
+//! *circuit* that opens after failures, lets single trials through after a while, and closes when they
+//! succeed. A member is usable only if all its guards are.
+//!
+//! Guards share the ids, and so the published bits, of targets. Like those they are identified by what
+//! they stand for: two routes that use one credential at one address have one guard.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::schedule::later;
+use crate::TargetId;
+
+/// What a guard stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct GuardSpec {
+    /// Its identity: where, with which credential, which model. Opaque here; may hold secrets.
+    pub key: String,
+    /// When its circuit opens; without, it can only cool down.
+    pub breaker: Option<Breaker>,
+}
+
+/// When a circuit opens and how it closes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Breaker {
+    /// Failures in a row that open it; 0: they never do.
+    pub failures: u32,
+    /// Share of failures in one window, in percent, that opens it; 0: it never does.
+    pub error_percent: u32,
+    /// Attempts in a window before their share says anything.
+    pub min_attempts: u32,
+    /// How long attempts are added up, at least a millisecond.
+    pub window: Duration,
+    /// How long it stays open at first; doubles with each failed trial.
+    pub open: Duration,
+    /// The longest it stays open.
+    pub open_max: Duration,
+    /// Trials in a row that must succeed; at least 1.
+    pub trials: u32,
+}
+
+/// Counts attempts for one circuit, on whatever thread they end. Lock-free.
+#[derive(Debug)]
+pub struct Tally {
+    breaker: Breaker,
+    origin: Instant,
+    in_a_row: AtomicU32,
+    /// When the last failure was noted, in nanoseconds since `origin`; 0: never.
+    failed_at: AtomicU64,
+    /// Number of the window, attempts in it and failures among them, in [`WINDOW_BITS`], [`COUNT_BITS`]
+    /// and [`COUNT_BITS`] bits: one value, so that no reader sees the counts of two windows.
+    window: AtomicU64,
+}
+
+/// The right to make one attempt at a member whose circuit is half open. While it lives, nobody else
+/// gets one; dropping it without a report gives it back.
+#[derive(Debug)]
+#[must_use = "the next trial waits until this one is reported or dropped"]
+pub struct Trial {
+    guard: TargetId,
+    claim: Arc<AtomicBool>,
+}
+
+/// A circuit that asks for trials, as published.
+#[derive(Debug, Clone)]
+pub(crate) struct HalfOpen {
+    pub(crate) guard: TargetId,
+    claim: Arc<AtomicBool>,
+}
+
+/// All guards of a process.
+#[derive(Debug, Default)]
+pub(super) struct Guards {
+    by_id: HashMap<TargetId, Guard>,
+    by_spec: HashMap<Arc<GuardSpec>, TargetId>,
+    /// When something ends by itself.
+    agenda: BTreeSet<(Instant, TargetId)>,
+}
+
+#[derive(Debug)]
+struct Guard {
+    spec: Arc<GuardSpec>,
+    tally: Option<Arc<Tally>>,
+    cools_until: Option<Instant>,
+    circuit: Circuit,
+    /// Whether the configuration being compiled has asked for it.
+    wanted: bool,
+}
+
+#[derive(Debug)]
+enum Circuit {
+    Closed,
+    /// No attempts until then; `failed` trials came before.
+    Open {
+        until: Instant,
+        failed: u32,
+    },
+    /// One attempt at a time.
+    HalfOpen {
+        failed: u32,
+        succeeded: u32,
+        claim: Arc<AtomicBool>,
+    },
+}
+
+/// What a guard says, for reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GuardReport {
+    /// Whether members behind it may be picked.
+    pub usable: bool,
+    /// Until when it cools down.
+    pub cools_until: Option<Instant>,
+    /// Where its circuit stands.
+    pub circuit: CircuitState,
+}
+
+/// Where a circuit stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CircuitState {
+    /// Attempts are made.
+    Closed,
+    /// None are made until then.
+    Open(Instant),
+    /// One at a time is made, to find out.
+    HalfOpen,
+}
+
+impl Guards {
+    /// The guard of `spec` if there is one, and marks it as wanted.
+    pub(super) fn find(&mut self, spec: &GuardSpec) -> Option<TargetId> {
+        let id = *self.by_spec.get(spec)?;
+        self.by_id.get_mut(&id)?.wanted = true;
+        Some(id)
+    }
+
+    /// Adds one, which is wanted, usable and closed.
+    pub(super) fn add(&mut self, id: TargetId, spec: GuardSpec, now: Instant) {
+        let spec = Arc::new(spec);
+        let tally = spec
+            .breaker
+            .map(|breaker| Arc::new(Tally::new(breaker, now)));
+        self.by_spec.insert(Arc::clone(&spec), id);
+        let guard = Guard {
+            spec,
+            tally,
+            cools_until: None,
+            circuit: Circuit::Closed,
+            wanted: true,
+        };
+        self.by_id.insert(id, guard);
+    }
+
+    /// Forgets the guards that nobody has asked for since the last call.
+    pub(super) fn sweep(&mut self) {
+        self.by_id
+            .retain(|_, guard| std::mem::take(&mut guard.wanted));
+        let (by_id, by_spec) = (&self.by_id, &mut self.by_spec);
+        by_spec.retain(|_, id| by_id.contains_key(id));
+        self.agenda.retain(|(_, id)| by_id.contains_key(id));
+    }
+
+    pub(super) fn tally(&self, id: TargetId) -> Option<Arc<Tally>> {
+        self.by_id.get(&id)?.tally.clone()
+    }
+
+    /// Keeps the members behind a guard out until then. A deadline only ever moves further away.
+    pub(super) fn cool_down(&mut self, id: TargetId, until: Instant, now: Instant) {
+        let Some(guard) = self.by_id.get_mut(&id) else {
+            return;
+        };
+        if until <= now || guard.cools_until.is_some_and(|earlier| earlier >= until) {
+            return;
+        }
+        if let Some(earlier) = guard.cools_until.replace(until) {
+            self.agenda.remove(&(earlier, id));
+        }
+        self.agenda.insert((until, id));
+    }
+
+    /// Opens a circuit, if it is closed.
+    pub(super) fn trip(&mut self, id: TargetId, now: Instant) {
+        let Some(guard) = self.by_id.get_mut(&id) else {
+            return;
+        };
+        if matches!(guard.circuit, Circuit::Closed) {
+            guard.open(id, 0, now, &mut self.agenda);
+        }
+    }
+
+    /// Takes the outcome of an attempt at a member whose circuit was half open. `trial` is what
+    /// allowed it; an attempt without one counts, too (nobody else was there to be asked), but one of
+    /// an earlier period does not.
+    pub(super) fn on_trial(
+        &mut self,
+        id: TargetId,
+        succeeded: bool,
+        trial: Option<&Trial>,
+        now: Instant,
+    ) {
+        let Some(guard) = self.by_id.get_mut(&id) else {
+            return;
+        };
+        let Circuit::HalfOpen {
+            failed,
+            succeeded: before,
+            claim,
+        } = &mut guard.circuit
+        else {
+            return;
+        };
+        if trial.is_some_and(|trial| !Arc::ptr_eq(&trial.claim, claim)) {
+            return;
+        }
+        if !succeeded {
+            let failed = *failed;
+            guard.open(id, failed.saturating_add(1), now, &mut self.agenda);
+            return;
+        }
+        *before += 1;
+        let needed = guard.spec.breaker.map_or(1, |breaker| breaker.trials);
+        if *before >= needed {
+            guard.circuit = Circuit::Closed;
+            if let Some(tally) = &guard.tally {
+                tally.reset();
+            }
+        }
+    }
+
+    /// Ends what is over by now.
+    pub(super) fn tick(&mut self, now: Instant) -> Vec<TargetId> {
+        let mut ended = Vec::new();
+        while let Some(&(at, id)) = self.agenda.first()
+            && at <= now
+        {
+            self.agenda.pop_first();
+            let Some(guard) = self.by_id.get_mut(&id) else {
+                continue;
+            };
+            if guard.cools_until == Some(at) {
+                guard.cools_until = None;
+            }
+            if let Circuit::Open { until, failed } = guard.circuit
+                && until == at
+            {
+                guard.circuit = Circuit::HalfOpen {
+                    failed,
+                    succeeded: 0,
+                    claim: Arc::default(),
+                };
+            }
+            ended.push(id);
+        }
+        ended
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.agenda.first().map(|&(at, _)| at)
+    }
+
+    /// Whether members behind the guard may be picked; what is not known may.
+    pub(super) fn usable(&self, id: TargetId) -> bool {
+        self.by_id.get(&id).is_none_or(Guard::usable)
+    }
+
+    /// The circuits that ask for trials now.
+    pub(super) fn half_open(&self) -> Vec<HalfOpen> {
+        let asking = self.by_id.iter().filter_map(|(&guard, state)| {
+            let Circuit::HalfOpen { claim, .. } = &state.circuit else {
+                return None;
+            };
+            state.cools_until.is_none().then(|| HalfOpen {
+                guard,
+                claim: Arc::clone(claim),
+            })
+        });
+        let mut asking: Vec<_> = asking.collect();
+        asking.sort_unstable_by_key(|asking| asking.guard);
+        asking
+    }
+
+    pub(super) fn report(&self, id: TargetId) -> Option<GuardReport> {
+        let guard = self.by_id.get(&id)?;
+        Some(GuardReport {
+            usable: guard.usable(),
+            cools_until: guard.cools_until,
+            circuit: match guard.circuit {
+                Circuit::Closed => CircuitState::Closed,
+                Circuit::Open { until, .. } => CircuitState::Open(until),
+                Circuit::HalfOpen { .. } => CircuitState::HalfOpen,
+            },
+        })
+    }
+}
+
+impl Guard {
+    fn usable(&self) -> bool {
+        self.cools_until.is_none() && matches!(self.circuit, Circuit::Closed)
+    }
+
+    fn open(
+        &mut self,
+        id: TargetId,
+        failed: u32,
+        now: Instant,
+        agenda: &mut BTreeSet<(Instant, TargetId)>,
+    ) {
+        let Some(breaker) = self.spec.breaker else {
+            return;
+        };
+        let doubled = breaker.open.saturating_mul(1 << failed.min(20));
+        // Without any time in between, trials would follow one another without end.
+        let wait = doubled.min(breaker.open_max).max(OPEN_MIN);
+        let until = later(now, wait);
+        self.circuit = Circuit::Open { until, failed };
+        agenda.insert((until, id));
+    }
+}
+
+impl Tally {
+    fn new(breaker: Breaker, origin: Instant) -> Self {
+        Self {
+            breaker,
+            origin,
+            in_a_row: AtomicU32::new(0),
+            failed_at: AtomicU64::new(0),
+            window: AtomicU64::new(0),
+        }
+    }
+
+    /// Notes how an attempt ended that began at `began`. Whether the circuit should open now; says so
+    /// for every further failure, too, until it is told to the guard's owner.
+    ///
+    /// A success ends a row of failures only if its attempt began after the latest of them: an answer
+    /// that was long under way proves nothing about what happened meanwhile.
+    #[must_use]
+    pub fn record(&self, succeeded: bool, began: Instant, now: Instant) -> bool {
+        let (attempts, failures) = self.add_to_window(succeeded, now);
+        if succeeded {
+            if self.in_a_row.load(Ordering::Relaxed) != 0
+                && self.nanos(began) > self.failed_at.load(Ordering::Relaxed)
+            {
+                self.in_a_row.store(0, Ordering::Relaxed);
+            }
+            return false;
+        }
+        self.failed_at
+            .fetch_max(self.nanos(now).max(1), Ordering::Relaxed);
+        let in_a_row = self
+            .in_a_row
+            .fetch_add(1, Ordering::Relaxed)
+            .saturating_add(1);
+        let Breaker {
+            failures: limit,
+            error_percent,
+            min_attempts,
+            ..
+        } = self.breaker;
+        let too_many = limit != 0 && in_a_row >= limit;
+        let too_large_a_share = error_percent != 0
+            && attempts >= u64::from(min_attempts)
+            && failures * 100 >= attempts * u64::from(error_percent);
+        too_many || too_large_a_share
+    }
+
+    /// Adds an attempt to the window of `now`; returns its attempts and failures.
+    fn add_to_window(&self, succeeded: bool, now: Instant) -> (u64, u64) {
+        if self.breaker.error_percent == 0 {
+            return (0, 0);
+        }
+        let length = self.breaker.window.as_nanos().max(1_000_000);
+        let window = u128::from(self.nanos(now)) / length;
+        let window = window as u64 & ((1 << WINDOW_BITS) - 1);
+        let add = |packed: u64| {
+            let (mut attempts, mut failures) = (0, 0);
+            if packed >> (2 * COUNT_BITS) == window {
+                attempts = packed >> COUNT_BITS & COUNT_MAX;
+                failures = packed & COUNT_MAX;
+            }
+            if attempts < COUNT_MAX {
+                attempts += 1;
+                failures += u64::from(!succeeded);
+            }
+            window << (2 * COUNT_BITS) | attempts << COUNT_BITS | failures
+        };
+        let mut packed = self.window.load(Ordering::Relaxed);
+        loop {
+            let added = add(packed);
+            match self.window.compare_exchange_weak(
+                packed,
+                added,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return (added >> COUNT_BITS & COUNT_MAX, added & COUNT_MAX),
+                Err(changed) => packed = changed,
+            }
+        }
+    }
+
+    fn nanos(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.origin).as_nanos();
+        u64::try_from(since).unwrap_or(u64::MAX)
+    }
+
+    fn reset(&self) {
+        self.in_a_row.store(0, Ordering::Relaxed);
+        self.window.store(0, Ordering::Relaxed);
+    }
+}
+
+impl HalfOpen {
+    /// The trial, if nobody has it.
+    pub(crate) fn claim(&self) -> Option<Trial> {
+        let free = !self.claim.swap(true, Ordering::AcqRel);
+        free.then(|| Trial {
+            guard: self.guard,
+            claim: Arc::clone(&self.claim),
+        })
+    }
+
+    /// Whether both ask for the same trials.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.claim, &other.claim)
+    }
+
+    /// Whether somebody has it.
+    pub(crate) fn is_claimed(&self) -> bool {
+        self.claim.load(Ordering::Relaxed)
+    }
+}
+
+impl Trial {
+    /// Whose circuit is tried.
+    #[must_use]
+    pub const fn guard(&self) -> TargetId {
+        self.guard
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        self.claim.store(false, Ordering::Release);
+    }
+}
+
+impl PartialEq for Trial {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.claim, &other.claim)
+    }
+}
+
+impl Eq for Trial {}
+
+const WINDOW_BITS: u32 = 20;
+const COUNT_BITS: u32 = 22;
+const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
+
+/// The shortest time a circuit is open.
+const OPEN_MIN: Duration = Duration::from_millis(10);

@@ -1,0 +1,142 @@
+//! What traffic tells the monitor: outcomes of requests, waits that were asked for, failing circuits.
+
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::guard::{GuardReport, GuardSpec, Tally, Trial};
+use super::monitor::{Change, Monitor};
+use super::policy::{Passive, ProbeOutcome};
+use super::state::Status;
+use crate::TargetId;
+
+impl<P: Clone + Eq + Hash> Monitor<P> {
+    /// Takes the outcome of a request that went to a target and began at `began`, under the passive
+    /// checks of whoever sent it. Returns the change if the target's status is another now.
+    ///
+    /// A success that began before the latest failure has no effect, nor has anything about a target
+    /// that is not watched any more.
+    pub fn on_traffic(
+        &mut self,
+        target: TargetId,
+        outcome: ProbeOutcome,
+        passive: &Passive,
+        began: Instant,
+        now: Instant,
+    ) -> Option<Change> {
+        let signal = passive.signal(outcome)?;
+        let watched = self.targets.get_mut(&target)?;
+        let from = watched.apply(Some(signal), &passive.limits, outcome, began, now);
+        self.settle(target, from)
+    }
+
+    /// The guard for `spec`, made if there is none: usable and closed, then. Equal specifications share
+    /// one. The availability that knows it must be published before a pool that uses it.
+    ///
+    /// Keeps it until the second [`sweep_guards`](Self::sweep_guards) from now, so that a configuration is
+    /// compiled between two of those.
+    pub fn guard(&mut self, spec: GuardSpec, now: Instant) -> (TargetId, Option<Arc<Tally>>) {
+        let id = match self.guards.find(&spec) {
+            Some(id) => id,
+            None => {
+                let id = self.issue();
+                self.guards.add(id, spec, now);
+                // Membership has changed, and the ids that may be asked for.
+                self.publish([(id, true)]);
+                id
+            }
+        };
+        (id, self.guards.tally(id))
+    }
+
+    /// Forgets the guards that nobody asked for since the last call. Their last verdict stays visible.
+    pub fn sweep_guards(&mut self) {
+        self.guards.sweep();
+        self.ask_for_trials();
+    }
+
+    /// Keeps members behind `guard` out until then; a deadline only ever moves further away. Returns the
+    /// change if they could be picked before.
+    pub fn cool_down(&mut self, guard: TargetId, until: Instant, now: Instant) -> Option<Change> {
+        self.with_guard(guard, |guards| guards.cool_down(guard, until, now))
+    }
+
+    /// Opens the circuit of `guard`, if it is closed. Returns the change if members behind it could be
+    /// picked before.
+    pub fn trip(&mut self, guard: TargetId, now: Instant) -> Option<Change> {
+        self.with_guard(guard, |guards| guards.trip(guard, now))
+    }
+
+    /// Takes the outcome of an attempt at a member whose circuit is half open: as many successes as it
+    /// needs close it, a failure opens it again for longer. Without `trial`, the attempt was made
+    /// because nobody better was there. A trial of an earlier period has no effect.
+    pub fn on_trial(
+        &mut self,
+        guard: TargetId,
+        succeeded: bool,
+        trial: Option<&Trial>,
+        now: Instant,
+    ) -> Option<Change> {
+        self.with_guard(guard, |guards| {
+            guards.on_trial(guard, succeeded, trial, now);
+        })
+    }
+
+    /// Ends the cool-downs and opens the circuits to trials whose time has come. Returns the guards
+    /// whose members may be picked again.
+    pub fn tick(&mut self, now: Instant) -> Vec<Change> {
+        let ended = self.guards.tick(now);
+        let changes: Vec<Change> = ended
+            .into_iter()
+            .filter_map(|guard| self.settle_guard(guard))
+            .collect();
+        self.ask_for_trials();
+        changes
+    }
+
+    /// Where a guard stands; `None` if there is no such guard any more.
+    #[must_use]
+    pub fn guard_report(&self, guard: TargetId) -> Option<GuardReport> {
+        self.guards.report(guard)
+    }
+
+    fn with_guard(
+        &mut self,
+        guard: TargetId,
+        change: impl FnOnce(&mut super::guard::Guards),
+    ) -> Option<Change> {
+        change(&mut self.guards);
+        let change = self.settle_guard(guard);
+        self.ask_for_trials();
+        change
+    }
+
+    /// Publishes the verdict of a guard, if it is another than was published.
+    fn settle_guard(&mut self, guard: TargetId) -> Option<Change> {
+        let usable = self.guards.usable(guard);
+        if self.guards.report(guard).is_none() || self.availability.usable(guard) == usable {
+            return None;
+        }
+        self.publish([(guard, usable)]);
+        let status = |usable| match usable {
+            true => Status::Healthy,
+            false => Status::Unhealthy,
+        };
+        Some(Change {
+            target: guard,
+            from: status(!usable),
+            to: status(usable),
+            usable_changed: true,
+        })
+    }
+
+    fn ask_for_trials(&mut self) {
+        let asking = self.guards.half_open();
+        let asked = self.availability.half_open();
+        let same = asking.len() == asked.len()
+            && (asking.iter().zip(asked)).all(|(asking, asked)| asking.is(asked));
+        if !same {
+            Arc::make_mut(&mut self.availability).ask_for_trials(asking);
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! Guards and evidence from traffic: cool-downs, circuits, trials, and what `checks.passive` counts.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use pointsman_balance::{
+    Algorithm, Ask, Breaker, CircuitState, GuardSpec, Limits, MemberSpec, Monitor, Passive, Policy,
+    Pool, ProbeOutcome, Status, TargetId, Tried, Wanted,
+};
+use support::start;
+
+const BREAKER: Breaker = Breaker {
+    failures: 3,
+    error_percent: 0,
+    min_attempts: 10,
+    window: Duration::from_secs(10),
+    open: Duration::from_secs(5),
+    open_max: Duration::from_secs(15),
+    trials: 2,
+};
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn spec(key: &str, breaker: Option<Breaker>) -> GuardSpec {
+    GuardSpec {
+        key: key.to_owned(),
+        breaker,
+    }
+}
+
+fn pool(priorities: &[i32], guards: &[&[TargetId]]) -> Pool {
+    let members = priorities
+        .iter()
+        .enumerate()
+        .map(|(index, &priority)| MemberSpec {
+            name: format!("m{index}"),
+            weight: 1,
+            priority,
+            targets: vec![],
+        });
+    Pool::new(members.collect(), Algorithm::RoundRobin, 0)
+        .expect("sound")
+        .guarded(guards.iter().map(|guards| guards.to_vec()).collect())
+}
+
+/// Who is picked, and whether as a trial, which is given back.
+fn pick(pool: &Pool, monitor: &Monitor<u8>, tried: &[usize]) -> Option<(usize, bool)> {
+    let mut marks = Tried::new();
+    tried.iter().for_each(|&member| marks.mark(member));
+    let ask = Ask {
+        key: None,
+        tried: &marks,
+    };
+    let mut picked = pool.pick(&ask, &monitor.availability()).ok()?;
+    Some((picked.member(), picked.take_trial().is_some()))
+}
+
+#[test]
+fn a_cool_down_keeps_out_until_its_end_and_only_ever_extends() {
+    let now = start();
+    let mut monitor = Monitor::<u8>::new();
+    let (a, tally) = monitor.guard(spec("a", None), now);
+    let (b, _) = monitor.guard(spec("b", None), now);
+    assert!(tally.is_none(), "no circuit, nothing to count");
+    let pool = pool(&[0, 0], &[&[a], &[b]]);
+
+    let change = monitor.cool_down(a, now + seconds(10), now).expect("out");
+    assert_eq!((change.target, change.to), (a, Status::Unhealthy));
+    let epoch = monitor.availability().epoch();
+    assert_eq!(monitor.cool_down(a, now + seconds(5), now), None);
+    assert_eq!(monitor.cool_down(a, now + seconds(20), now), None);
+    assert_eq!(monitor.cool_down(a, now + seconds(20), now), None);
+    assert_eq!(monitor.availability().epoch(), epoch);
+    assert_eq!(monitor.next_deadline(), Some(now + seconds(20)));
+    for _ in 0..4 {
+        assert_eq!(pick(&pool, &monitor, &[]), Some((1, false)));
+    }
+    // The usable one was tried: a retry ends rather than reach the other.
+    assert_eq!(pick(&pool, &monitor, &[1]), None);
+
+    assert_eq!(monitor.tick(now + seconds(10)), []);
+    assert!(!monitor.availability().usable(a));
+    let ended = monitor.tick(now + seconds(20));
+    assert_eq!(ended.len(), 1);
+    assert!(monitor.availability().usable(a));
+    assert_eq!(monitor.next_deadline(), None);
+    // One that is over when it arrives is none.
+    assert_eq!(monitor.cool_down(a, now, now + seconds(21)), None);
+}
+
+#[test]
+fn when_all_are_out_all_are_offered() {
+    let now = start();
+    let mut monitor = Monitor::<u8>::new();
+    let guards: Vec<TargetId> = (0..3)
+        .map(|key| monitor.guard(spec(&key.to_string(), None), now).0)
+        .collect();
+    let pool = pool(&[1, 1, 0], &[&guards[..1], &guards[1..2], &guards[2..]]);
+    for &guard in &guards {
+        let _ = monitor.cool_down(guard, now + seconds(1), now);
+    }
+    assert!(!pool.any_usable(&monitor.availability()));
+    let ask = Ask {
+        key: None,
+        tried: &Tried::new(),
+    };
+    let first = pool
+        .pick(&ask, &monitor.availability())
+        .expect("fails open");
+    assert!(first.failed_open());
+    assert_ne!(first.member(), 2, "priorities hold also then");
+}
+
+#[test]
+fn a_credential_that_is_out_takes_all_its_members_along() {
+    let now = start();
+    let mut monitor = Monitor::<u8>::new();
+    let (key, _) = monitor.guard(spec("key", None), now);
+    let (one, _) = monitor.guard(spec("one", None), now);
+    let pool = pool(&[0, 0, 0], &[&[one, key], &[key], &[]]);
+    let _ = monitor.cool_down(key, now + seconds(1), now);
+    assert_eq!(pick(&pool, &monitor, &[]), Some((2, false)));
+    assert_eq!(pick(&pool, &monitor, &[2]), None);
+    let _ = monitor.tick(now + seconds(1));
+    let _ = monitor.cool_down(one, now + seconds(2), now + seconds(1));
+    assert_eq!(pick(&pool, &monitor, &[2]), Some((1, false)));
+}
+
+#[test]
+fn an_open_circuit_asks_for_one_trial_at_a_time() {
+    let mut now = start();
+    let mut monitor = Monitor::<u8>::new();
+    let (guard, tally) = monitor.guard(spec("a", Some(BREAKER)), now);
+    let tally = tally.expect("it has a circuit");
+    let pool = pool(&[0, 0], &[&[guard], &[]]);
+
+    assert!(!tally.record(false, now, now));
+    assert!(!tally.record(false, now, now));
+    assert!(tally.record(false, now, now), "the third in a row");
+    assert!(monitor.trip(guard, now).is_some());
+    assert!(monitor.trip(guard, now).is_none(), "open already");
+    assert_eq!(pick(&pool, &monitor, &[]), Some((1, false)));
+
+    now += seconds(5);
+    assert_eq!(monitor.tick(now), [], "half open is not usable");
+    let availability = monitor.availability();
+    assert!(!availability.usable(guard));
+    let ask = Ask {
+        key: None,
+        tried: &Tried::new(),
+    };
+    let mut first = pool.pick(&ask, &availability).expect("two are there");
+    let trial = first.take_trial().expect("the circuit asks for one");
+    assert_eq!((first.member(), trial.guard()), (0, guard));
+    // As long as it is under way, the others go elsewhere.
+    assert_eq!(pick(&pool, &monitor, &[]), Some((1, false)));
+    // A request that has been somewhere already is no trial; neither is there one without a way back.
+    drop(trial);
+    assert_eq!(pick(&pool, &monitor, &[1]), None);
+    assert_eq!(pick(&pool, &monitor, &[]), Some((0, true)), "given back");
+
+    // It fails: open again, for twice as long.
+    let trial = claim(&pool, &monitor);
+    let _ = monitor.on_trial(guard, false, Some(&trial), now);
+    assert_eq!(
+        monitor.guard_report(guard).expect("known").circuit,
+        CircuitState::Open(now + seconds(10))
+    );
+    now += seconds(10);
+    let _ = monitor.tick(now);
+    // The old trial is from an earlier period.
+    let _ = monitor.on_trial(guard, false, Some(&trial), now);
+    drop(trial);
+    assert_eq!(
+        monitor.guard_report(guard).expect("known").circuit,
+        CircuitState::HalfOpen
+    );
+    // Two successes close it.
+    let trial = claim(&pool, &monitor);
+    assert_eq!(monitor.on_trial(guard, true, Some(&trial), now), None);
+    drop(trial);
+    let trial = claim(&pool, &monitor);
+    assert!(monitor.on_trial(guard, true, Some(&trial), now).is_some());
+    drop(trial);
+    assert!(monitor.availability().usable(guard));
+    // And the count begins anew.
+    assert!(!tally.record(false, now, now));
+    assert!(!tally.record(false, now, now));
+    assert!(tally.record(false, now, now));
+}
+
+fn claim(pool: &Pool, monitor: &Monitor<u8>) -> pointsman_balance::Trial {
+    let ask = Ask {
+        key: None,
+        tried: &Tried::new(),
+    };
+    let mut picked = pool.pick(&ask, &monitor.availability()).expect("somebody");
+    picked.take_trial().expect("a trial is asked for")
+}
+
+#[test]
+fn the_wait_doubles_up_to_its_limit() {
+    let mut now = start();
+    let mut monitor = Monitor::<u8>::new();
+    let (guard, _) = monitor.guard(spec("a", Some(BREAKER)), now);
+    let _ = monitor.trip(guard, now);
+    for wait in [5, 10, 15, 15] {
+        let Some(CircuitState::Open(until)) =
+            monitor.guard_report(guard).map(|report| report.circuit)
+        else {
+            panic!("not open");
+        };
+        assert_eq!(until, now + seconds(wait));
+        now = until;
+        let _ = monitor.tick(now);
+        // Nobody else was there, so the attempt needed no trial.
+        let _ = monitor.on_trial(guard, false, None, now);
+    }
+}
+
+#[test]
+fn no_trial_of_a_lower_priority_than_what_is_offered() {
+    let now = start();
+    let mut monitor = Monitor::<u8>::new();
+    let (guard, _) = monitor.guard(spec("a", Some(BREAKER)), now);
+    let _ = monitor.trip(guard, now);
+    let _ = monitor.tick(now + seconds(5));
+    let below = pool(&[1, 0], &[&[], &[guard]]);
+    assert_eq!(pick(&below, &monitor, &[]), Some((0, false)));
+    let above = pool(&[0, 1], &[&[], &[guard]]);
+    assert_eq!(pick(&above, &monitor, &[]), Some((1, true)));
+    // Cooling down as well: not even a trial.
+    let _ = monitor.cool_down(guard, now + seconds(60), now + seconds(5));
+    assert_eq!(pick(&above, &monitor, &[]), Some((0, false)));
+}
+
+#[test]
+fn an_old_success_does_not_end_a_row_of_failures() {
+    let now = start();
+    let mut monitor = Monitor::<u8>::new();
+    let (_, tally) = monitor.guard(spec("a", Some(BREAKER)), now);
+    let tally = tally.expect("it has a circuit");
+    let at = |seconds| now + Duration::from_secs(seconds);
+    assert!(!tally.record(false, at(1), at(2)));
+    assert!(!tally.record(false, at(2), at(3)));
+    // Began before the failure at 3.
+    assert!(!tally.record(true, at(2), at(4)));
+    assert!(tally.record(false, at(4), at(5)));
+    // Began after the one at 5.
+    assert!(!tally.record(true, at(6), at(7)));
+    assert!(!tally.record(false, at(7), at(8)));
+    assert!(!tally.record(false, at(8), at(9)));
+}
+
+#[test]
+fn a_share_of_failures_counts_inside_one_window() {
+    let now = start();
+    let mut monitor = Monitor::<u8>::new();
+    let breaker = Breaker {
+        failures: 0,
+        error_percent: 50,
+        min_attempts: 4,
+        ..BREAKER
+    };
+    let (_, tally) = monitor.guard(spec("a", Some(breaker)), now);
+    let tally = tally.expect("it has a circuit");
+    let record = |ok: bool, at: u64| tally.record(ok, now + seconds(at), now + seconds(at));
+    for at in 0..3 {
+        assert!(!record(false, at), "fewer than 4 attempts");
+    }
+    // The next window begins without them.
+    assert!(!record(false, 10));
+    assert!(!record(true, 11));
+    assert!(!record(true, 12));
+    assert!(record(false, 13), "two of four");
+    assert!(!record(true, 14));
+    assert!(!record(true, 15));
+    assert!(!record(false, 16), "three of seven");
+    assert!(record(false, 17), "four of eight");
+}
+
+#[test]
+fn guards_are_shared_kept_while_asked_for_and_never_come_back_to_life() {
+    let now = start();
+    let mut monitor = Monitor::<u8>::new();
+    let (a, _) = monitor.guard(spec("a", None), now);
+    let (same, _) = monitor.guard(spec("a", None), now);
+    let (other, _) = monitor.guard(spec("a", Some(BREAKER)), now);
+    assert_eq!(a, same);
+    assert_ne!(a, other);
+    monitor.sweep_guards();
+
+    // The next configuration asks for `a` only; it keeps its cool-down.
+    let _ = monitor.cool_down(a, now + seconds(9), now);
+    assert_eq!(monitor.guard(spec("a", None), now).0, a);
+    monitor.sweep_guards();
+    assert!(monitor.guard_report(a).is_some());
+    assert!(monitor.guard_report(other).is_none());
+    assert!(!monitor.availability().usable(a));
+
+    // Then nobody does. Requests that began before go on seeing it out.
+    monitor.sweep_guards();
+    let _ = monitor.tick(now + seconds(9));
+    assert!(!monitor.availability().usable(a));
+    assert_eq!(monitor.cool_down(a, now + seconds(20), now), None);
+    assert!(monitor.trip(other, now).is_none());
+    let (again, _) = monitor.guard(spec("a", None), now);
+    assert_ne!(again, a);
+    assert!(monitor.availability().usable(again));
+}
+
+fn watched(monitor: &mut Monitor<u8>, now: Instant) -> TargetId {
+    let wanted = Wanted {
+        probe: 1,
+        policy: Policy::default(),
+        lineage: "l".to_owned(),
+        checker: "c".to_owned(),
+    };
+    monitor.reconcile(vec![wanted], now)[0]
+}
+
+/// B-155 in small: limits of passive checks, and the table of §4.2.
+#[test]
+fn traffic_moves_a_target_through_the_same_states() {
+    let now = start();
+    let mut monitor = Monitor::new();
+    let target = watched(&mut monitor, now);
+    let passive = Passive {
+        limits: Limits {
+            successes: 2,
+            http_failures: 3,
+            tcp_failures: 0,
+            timeouts: 1,
+        },
+        ..Passive::default()
+    };
+    let mut clock = now;
+    let mut tell = |monitor: &mut Monitor<u8>, outcome| {
+        clock += seconds(1);
+        monitor.on_traffic(target, outcome, &passive, clock, clock)
+    };
+    assert!(monitor.availability().settled(target));
+    assert_eq!(
+        tell(&mut monitor, ProbeOutcome::Status(404)),
+        None,
+        "in no list"
+    );
+    assert_eq!(
+        tell(&mut monitor, ProbeOutcome::TcpFailure),
+        None,
+        "a limit of 0 is off"
+    );
+    let change = tell(&mut monitor, ProbeOutcome::Status(500)).expect("mostly healthy");
+    assert_eq!(
+        (change.to, change.usable_changed),
+        (Status::MostlyHealthy, false)
+    );
+    assert!(
+        !monitor.availability().settled(target),
+        "successes mean something now"
+    );
+    let epoch = monitor.availability().epoch();
+    assert_eq!(tell(&mut monitor, ProbeOutcome::Status(503)), None);
+    let change = tell(&mut monitor, ProbeOutcome::Status(429)).expect("three");
+    assert_eq!(
+        (change.to, change.usable_changed),
+        (Status::Unhealthy, true)
+    );
+    assert_eq!(monitor.availability().epoch(), epoch + 1);
+    assert!(tell(&mut monitor, ProbeOutcome::Status(200)).is_some());
+    let change = tell(&mut monitor, ProbeOutcome::Status(302)).expect("two");
+    assert_eq!(change.to, Status::Healthy);
+    assert!(monitor.availability().settled(target));
+    let change = tell(&mut monitor, ProbeOutcome::Timeout).expect("one timeout is enough");
+    assert_eq!(change.to, Status::Unhealthy);
+}
+
+/// Ordered evidence: what began before the latest failure does not speak for a target, whether it was a
+/// request or a probe.
+#[test]
+fn a_success_counts_only_if_it_began_after_the_latest_failure() {
+    let now = start();
+    let mut monitor = Monitor::new();
+    let target = watched(&mut monitor, now);
+    let passive = Passive {
+        limits: Limits {
+            successes: 1,
+            http_failures: 1,
+            tcp_failures: 1,
+            timeouts: 1,
+        },
+        ..Passive::default()
+    };
+    let at = |tenths: u64| now + Duration::from_millis(100 * tenths);
+    let probe = monitor.poll_probe(at(0)).expect("due");
+    let down = monitor.on_traffic(target, ProbeOutcome::TcpFailure, &passive, at(1), at(2));
+    assert!(down.is_some());
+    let old = monitor.on_traffic(target, ProbeOutcome::Status(200), &passive, at(1), at(3));
+    assert_eq!(old, None);
+    assert_eq!(
+        monitor.on_probe(probe.ticket, ProbeOutcome::Status(200), at(4)),
+        None
+    );
+    let report = monitor.report(target).expect("watched");
+    assert_eq!(report.status, Status::Unhealthy);
+    assert_eq!(report.last, Some((ProbeOutcome::TcpFailure, at(2))));
+    // The target that was probed in vain is due again.
+    let next = monitor.next_deadline().expect("due");
+    let probe = monitor.poll_probe(next).expect("due again");
+    let change = monitor.on_probe(probe.ticket, ProbeOutcome::Status(200), next);
+    assert_eq!(
+        change.map(|change| change.to),
+        Some(Status::MostlyUnhealthy)
+    );
+    let new = monitor.on_traffic(target, ProbeOutcome::Status(200), &passive, next, next);
+    assert_eq!(new.map(|change| change.to), Some(Status::Healthy));
+}
