@@ -18,6 +18,7 @@
 //! ```
 
 mod body;
+mod complaint;
 mod endpoint;
 mod error;
 mod json;
@@ -30,6 +31,7 @@ mod stream;
 mod usage;
 
 pub use body::{BodyError, MEMBERS_MAX, RequestBody};
+pub use complaint::{Complaint, complaint};
 pub use endpoint::{Endpoint, EndpointError, query_pairs};
 pub use error::error_body;
 pub use json::{readable, value_at};

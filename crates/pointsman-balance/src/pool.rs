@@ -6,6 +6,7 @@
 //! never an unusable member while any member of the pool is usable.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use crate::health::HalfOpen;
 use crate::picker::{self, Census, Stage};
@@ -47,7 +48,7 @@ pub struct Ask<'a> {
     pub tried: &'a Tried,
 }
 
-/// Proof that a pool picked this member; only [`Pool::pick`] makes one.
+/// Proof that a pool picked this member; only [`Pool::pick`] and [`Pool::again`] make one.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a pick moves the round-robin position: dropping it skips the member's turn"]
 pub struct Picked {
@@ -273,6 +274,21 @@ impl Pool {
         }
     }
 
+    /// The same member for one attempt more, by the verdicts as they are now; `None` if a pick would not
+    /// offer it any more.
+    pub fn again(&self, member: usize, availability: &Availability) -> Option<Picked> {
+        let failed_open = !self.usable(member, availability);
+        if failed_open && self.any_usable(availability) {
+            return None;
+        }
+        Some(Picked {
+            member,
+            epoch: availability.epoch(),
+            failed_open,
+            trial: None,
+        })
+    }
+
     /// Whether all guards of a member are usable.
     #[inline]
     fn passes(&self, member: usize, availability: &Availability) -> bool {
@@ -301,6 +317,30 @@ impl Pool {
             return self.census.any(availability);
         }
         (0..self.len()).any(|member| self.usable(member, availability))
+    }
+
+    /// How long it takes at least until some member may be usable; `None` if that is not known of any.
+    #[must_use]
+    pub fn soonest_recovery(&self, availability: &Availability, now: Instant) -> Option<Duration> {
+        let of_member = |member: usize| {
+            let targets = self.targets(member).iter();
+            let wait = if self.targets(member).is_empty() {
+                Duration::ZERO
+            } else {
+                targets
+                    .filter_map(|&target| availability.comeback(target, now))
+                    .min()?
+            };
+            let guards = self
+                .guards
+                .as_ref()
+                .map_or(&[][..], |guards| &guards[member]);
+            guards.iter().try_fold(wait, |wait, &guard| {
+                // A half-open circuit waits for nothing but an attempt.
+                Some(wait.max(availability.comeback(guard, now).unwrap_or_default()))
+            })
+        };
+        (0..self.len()).filter_map(of_member).min()
     }
 
     /// A member to be tried in place of the one that stage `at` offers: one whose circuit asks for it,

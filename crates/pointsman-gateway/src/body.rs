@@ -68,6 +68,14 @@ impl Body {
         Self::Whole(Pieces { queue, remaining })
     }
 
+    /// The first bytes of a body that is here, which are all of it unless it was spliced.
+    pub fn first_piece(&self) -> Option<&Bytes> {
+        match self {
+            Self::Whole(pieces) => pieces.queue.front(),
+            Self::Empty | Self::Stream(_) | Self::Relay(_) => None,
+        }
+    }
+
     /// Ends a response whose body is not sent, because of its status or its request's method.
     pub fn leave_out(self) {
         if let Self::Relay(mut relay) = self {

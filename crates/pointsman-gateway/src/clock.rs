@@ -14,6 +14,11 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// The wall clock, to read dates by that others have written.
+pub fn wall() -> SystemTime {
+    SystemTime::now()
+}
+
 /// Milliseconds of wall time since the Unix epoch, for log entries; 0 before 1970.
 pub fn unix_millis() -> u64 {
     SystemTime::now()

@@ -81,6 +81,9 @@ pub enum Failure {
     NothingToPick,
     /// No AI instance could be picked at all.
     AllServersTried,
+    /// No AI instance is usable, and the configuration wants none used then; whole seconds until one
+    /// may be again.
+    AllUnhealthy(u64),
     /// The path cannot be normalised.
     BadPath,
     /// Two framings in one request (`Content-Length` and `Transfer-Encoding`).
@@ -142,6 +145,7 @@ impl Failure {
             | Self::NothingToPick
             | Self::Internal(_) => Blame::Gateway,
             Self::AllServersTried
+            | Self::AllUnhealthy(_)
             | Self::Transport(_)
             | Self::PlainTransport(_)
             | Self::ResponseTooLarge
@@ -156,6 +160,7 @@ impl Failure {
             Self::PluginConfigMissing
             | Self::ConsumerGroupMissing
             | Self::NoUpstream
+            | Self::AllUnhealthy(_)
             | Self::AllServersTried => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamMissing | Self::NothingToPick | Self::ResponseTooLarge => {
                 StatusCode::BAD_GATEWAY
@@ -191,6 +196,7 @@ impl Failure {
             Self::NoUpstream => "no upstream is configured for this route",
             Self::NothingToPick => "no valid upstream node",
             Self::AllServersTried => "all servers tried",
+            Self::AllUnhealthy(_) => "no instance is healthy",
             Self::BadPath => "the request path is not valid",
             Self::AmbiguousLength => {
                 "the request has both Content-Length and Transfer-Encoding; send one of them"
@@ -229,6 +235,11 @@ impl Failure {
         response
             .headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        if let Self::AllUnhealthy(seconds) = self {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(*seconds));
+        }
         if matches!(
             self,
             Self::AmbiguousLength

@@ -23,12 +23,14 @@ use crate::{
     },
     ports::{Sink, Upstreams},
     router::{self, Query},
+    upstream::evidence::{Evidence, EvidenceQueue},
 };
 
 /// What all workers read and the control thread publishes.
 pub struct State {
     snapshot: ArcSwap<Snapshot>,
     availability: ArcSwap<Availability>,
+    evidence: EvidenceQueue,
 }
 
 impl State {
@@ -37,7 +39,13 @@ impl State {
         Self {
             snapshot: ArcSwap::new(snapshot),
             availability: ArcSwap::new(availability),
+            evidence: EvidenceQueue::default(),
         }
+    }
+
+    /// What workers saw, for the owner of all health.
+    pub fn evidence(&self) -> &EvidenceQueue {
+        &self.evidence
     }
 
     /// The configuration in force.
@@ -95,6 +103,11 @@ impl Gateway {
     /// The newest verdicts; read at every pick, never kept.
     pub fn availability(&self) -> arc_swap::Guard<Arc<Availability>> {
         self.state.availability.load()
+    }
+
+    /// Hands what was seen of a target to the owner of all health.
+    pub fn report(&self, evidence: Evidence) {
+        self.state.evidence.push(evidence);
     }
 
     /// This worker's shard of the metrics.

@@ -422,7 +422,7 @@ async fn second_signal() {
     tracing::warn!("second signal: ending at once");
 }
 
-/// Performs probes as they fall due.
+/// Performs probes as they fall due, and takes in what traffic tells.
 async fn keep_probing(
     health: Rc<RefCell<Health>>,
     dialer: Arc<Dialer>,
@@ -430,6 +430,7 @@ async fn keep_probing(
     changed: Rc<tokio::sync::Notify>,
 ) {
     loop {
+        health.borrow_mut().tick(clock::now(), &state);
         loop {
             let due = health.borrow_mut().poll_probe(clock::now());
             let Some(due) = due else { break };
@@ -452,7 +453,17 @@ async fn keep_probing(
         let deadline = health.borrow().next_deadline();
         let idle = clock::now() + PROBE_IDLE;
         let until = deadline.map_or(idle, |deadline| deadline.min(idle));
-        let _ = tokio::time::timeout_at(until.into(), changed.notified()).await;
+        let reported = std::future::poll_fn(|cx| state.evidence().poll_take(cx));
+        tokio::select! {
+            () = changed.notified() => {}
+            () = tokio::time::sleep_until(until.into()) => {}
+            reports = reported => {
+                let mut health = health.borrow_mut();
+                for report in reports {
+                    health.on_evidence(report, clock::now(), &state);
+                }
+            }
+        }
     }
 }
 

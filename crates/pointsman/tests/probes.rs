@@ -374,7 +374,6 @@ fn what_is_not_built_is_not_probed() {
     );
     assert_eq!(support::get(gateway.proxy, "/z", &[]).status, 200);
     for part in [
-        "routes[2] (id 3) upstream.checks.passive: passive checks are not supported yet",
         "routes[2] (id 3) upstream.checks.active.unhealthy: `unhealthy` is missing",
         "routes[0] (id 1)",
         "routes[1] (id 2)",

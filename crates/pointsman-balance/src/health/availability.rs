@@ -5,6 +5,9 @@
 //! not see a dead target come to life because it was removed. (A million replaced targets cost
 //! 128 KiB.)
 
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
 use super::guard::HalfOpen;
 use crate::TargetId;
 
@@ -20,6 +23,22 @@ pub struct Availability {
     /// traffic from reporting what would change nothing.
     unsettled: Vec<u64>,
     half_open: Vec<HalfOpen>,
+    /// When those that may not be picked may be again at the soonest, as far as that is known.
+    comebacks: BTreeMap<TargetId, Comeback>,
+}
+
+/// When a target may be usable again at the soonest.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Comeback {
+    /// Then, by itself.
+    At(Instant),
+    /// When enough probes in a row have succeeded, of which one is made after each `interval`, and the
+    /// first was due at `first`.
+    Probes {
+        first: Instant,
+        interval: Duration,
+        needed: u32,
+    },
 }
 
 impl Availability {
@@ -32,6 +51,7 @@ impl Availability {
             unusable: Vec::new(),
             unsettled: Vec::new(),
             half_open: Vec::new(),
+            comebacks: BTreeMap::new(),
         }
     }
 
@@ -44,6 +64,7 @@ impl Availability {
             unusable: Vec::new(),
             unsettled: Vec::new(),
             half_open: Vec::new(),
+            comebacks: BTreeMap::new(),
         }
     }
 
@@ -118,6 +139,36 @@ impl Availability {
     #[inline]
     pub(crate) fn half_open(&self) -> &[HalfOpen] {
         &self.half_open
+    }
+
+    /// How long it takes until the target may be usable again; `None` if that is not known. Zero if it is
+    /// usable.
+    pub(crate) fn comeback(&self, target: TargetId, now: Instant) -> Option<Duration> {
+        if self.usable(target) {
+            return Some(Duration::ZERO);
+        }
+        match *self.comebacks.get(&target)? {
+            Comeback::At(at) => Some(at.saturating_duration_since(now)),
+            Comeback::Probes {
+                first,
+                interval,
+                needed,
+            } => {
+                let late = now.saturating_duration_since(first);
+                let passed = late.as_nanos().div_ceil(interval.as_nanos().max(1));
+                let passed = u32::try_from(passed).unwrap_or(u32::MAX);
+                let next = first.checked_add(interval.checked_mul(passed)?)?;
+                let more = interval.checked_mul(needed.saturating_sub(1))?;
+                Some(next.saturating_duration_since(now) + more)
+            }
+        }
+    }
+
+    pub(super) fn expect(&mut self, target: TargetId, comeback: Option<Comeback>) {
+        match comeback {
+            Some(comeback) => self.comebacks.insert(target, comeback),
+            None => self.comebacks.remove(&target),
+        };
     }
 
     pub(super) fn ask_for_trials(&mut self, half_open: Vec<HalfOpen>) {

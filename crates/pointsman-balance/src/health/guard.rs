@@ -89,6 +89,8 @@ struct Guard {
     tally: Option<Arc<Tally>>,
     cools_until: Option<Instant>,
     circuit: Circuit,
+    /// When it may be usable again, as it was published last.
+    expected: Option<Instant>,
     /// Whether the configuration being compiled has asked for it.
     wanted: bool,
 }
@@ -151,6 +153,7 @@ impl Guards {
             tally,
             cools_until: None,
             circuit: Circuit::Closed,
+            expected: None,
             wanted: true,
         };
         self.by_id.insert(id, guard);
@@ -261,6 +264,16 @@ impl Guards {
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.agenda.first().map(|&(at, _)| at)
+    }
+
+    pub(super) fn expected(&self, id: TargetId) -> Option<Instant> {
+        self.by_id.get(&id)?.expected
+    }
+
+    pub(super) fn expect(&mut self, id: TargetId, at: Option<Instant>) {
+        if let Some(guard) = self.by_id.get_mut(&id) {
+            guard.expected = at;
+        }
     }
 
     /// Whether members behind the guard may be picked; what is not known may.

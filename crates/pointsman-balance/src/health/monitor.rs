@@ -15,9 +15,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Availability;
+use super::availability::Comeback;
 use super::guard::Guards;
 use super::policy::{Limits, Policy, ProbeOutcome, Signal};
-use super::schedule::{Schedule, Seat};
+use super::schedule::{Schedule, Seat, later};
 use super::state::{Counters, State, Status};
 use crate::TargetId;
 
@@ -221,15 +222,19 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
 
     /// Publishes what a target has become since it was `from`.
     pub(super) fn settle(&mut self, id: TargetId, from: Status) -> Option<Change> {
-        let to = self.targets.get(&id)?.state.status;
+        let target = self.targets.get(&id)?;
+        let to = target.state.status;
         if from == to {
             return None;
         }
+        let comeback = target.comeback();
         let usable_changed = from.usable() != to.usable();
         if usable_changed {
             self.publish([(id, to.usable())]);
         }
-        Arc::make_mut(&mut self.availability).settle(id, to == Status::Healthy);
+        let availability = Arc::make_mut(&mut self.availability);
+        availability.settle(id, to == Status::Healthy);
+        availability.expect(id, comeback);
         Some(Change {
             target: id,
             from,
@@ -383,6 +388,16 @@ impl<P> Target<P> {
         } else {
             self.definition.policy.unhealthy_interval
         }
+    }
+
+    /// When it may be usable again at the soonest, if it is not.
+    fn comeback(&self) -> Option<Comeback> {
+        let interval = self.interval();
+        (!self.state.status.usable()).then_some(Comeback::Probes {
+            first: later(self.failed_at?, interval),
+            interval,
+            needed: u32::from(self.definition.policy.successes.max(1)),
+        })
     }
 
     /// A probe may connect, shake hands, send and receive, each with its own timeout.

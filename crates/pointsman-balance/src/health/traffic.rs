@@ -4,7 +4,8 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::guard::{GuardReport, GuardSpec, Tally, Trial};
+use super::availability::Comeback;
+use super::guard::{CircuitState, GuardReport, GuardSpec, Tally, Trial};
 use super::monitor::{Change, Monitor};
 use super::policy::{Passive, ProbeOutcome};
 use super::state::Status;
@@ -86,10 +87,11 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
     /// whose members may be picked again.
     pub fn tick(&mut self, now: Instant) -> Vec<Change> {
         let ended = self.guards.tick(now);
-        let changes: Vec<Change> = ended
-            .into_iter()
-            .filter_map(|guard| self.settle_guard(guard))
-            .collect();
+        let mut changes = Vec::new();
+        for guard in ended {
+            changes.extend(self.settle_guard(guard));
+            self.expect_guard(guard);
+        }
         self.ask_for_trials();
         changes
     }
@@ -107,6 +109,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
     ) -> Option<Change> {
         change(&mut self.guards);
         let change = self.settle_guard(guard);
+        self.expect_guard(guard);
         self.ask_for_trials();
         change
     }
@@ -128,6 +131,23 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             to: status(usable),
             usable_changed: true,
         })
+    }
+
+    /// Publishes when members behind a guard may be picked again.
+    fn expect_guard(&mut self, guard: TargetId) {
+        let Some(report) = self.guards.report(guard) else {
+            return;
+        };
+        let opens = match report.circuit {
+            CircuitState::Open(until) => Some(until),
+            CircuitState::Closed | CircuitState::HalfOpen => None,
+        };
+        let at = report.cools_until.max(opens);
+        if at != self.guards.expected(guard) {
+            self.guards.expect(guard, at);
+            let comeback = at.map(Comeback::At);
+            Arc::make_mut(&mut self.availability).expect(guard, comeback);
+        }
     }
 
     fn ask_for_trials(&mut self) {

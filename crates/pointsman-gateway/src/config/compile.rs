@@ -12,6 +12,7 @@ mod probes;
 mod references;
 
 use std::{
+    cell::RefCell,
     collections::{HashMap, HashSet},
     sync::Arc,
     time::Instant,
@@ -22,7 +23,7 @@ use self::{
     references::References,
 };
 
-use pointsman_balance::TargetId;
+use pointsman_balance::{GuardSpec, Tally, TargetId};
 
 use crate::{
     config::{
@@ -38,7 +39,7 @@ use crate::{
     ports::Sinks,
     router::{Entry, Router, RouterKind},
     upstream::{
-        Predecessors, Upstream,
+        Guarding, Predecessors, Upstream,
         build::{self, Built},
         driver::Health,
         health::{Assigned, Checker},
@@ -96,7 +97,12 @@ pub fn compile(input: Input<'_>) -> Compiled {
     };
     let mut report = Report::new(input.lines);
     references.tell_dangling(&document, &mut report);
+    let guards = Guards {
+        health: RefCell::new(&mut *input.health),
+        now: input.now,
+    };
     let mut compiler = Compiler {
+        guards: &guards,
         document: &document,
         carriers: &carriers,
         references: &references,
@@ -113,9 +119,13 @@ pub fn compile(input: Input<'_>) -> Compiled {
         upstreams: HashMap::new(),
     };
     let mut snapshot = compiler.snapshot(input.generation);
-    let mut report = compiler.report;
-    if probes::drop_unbuilt(&mut plans, &compiler.built) {
-        ids = settle(input.health, &plans, input.now);
+    let Compiler {
+        mut report, built, ..
+    } = compiler;
+    let mut health = guards.health.borrow_mut();
+    health.sweep_guards();
+    if probes::drop_unbuilt(&mut plans, &built) {
+        ids = settle(&mut health, &plans, input.now);
     }
     probes::remarks(&plans, &mut report);
     snapshot.checked = probes::report(plans, &ids);
@@ -131,8 +141,21 @@ fn settle(health: &mut Health, plans: &[probes::Plan<'_>], now: Instant) -> Vec<
     health.reconcile(&checkers, now)
 }
 
+/// Where plugins get their guards, while the rest of a compilation only reads.
+struct Guards<'a> {
+    health: RefCell<&'a mut Health>,
+    now: Instant,
+}
+
+impl Guarding for Guards<'_> {
+    fn guard(&self, spec: GuardSpec, name: &str) -> (TargetId, Option<Arc<Tally>>) {
+        self.health.borrow_mut().guard(spec, name, self.now)
+    }
+}
+
 /// The state of one compilation.
 struct Compiler<'a> {
+    guards: &'a Guards<'a>,
     document: &'a Arc<Document>,
     carriers: &'a Carriers<'a>,
     references: &'a References<'a>,

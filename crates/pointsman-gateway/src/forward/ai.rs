@@ -5,15 +5,15 @@
 //! if it breaks off, the client gets an error, or another instance gets a chance, instead of half
 //! an answer that says 200.
 
-use std::{pin::Pin, sync::Arc, task::Poll};
+use std::{pin::Pin, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
 };
 use http_body::Body as _;
-use pointsman_ai::{Capture, PathChoice, Protocol, StreamMeter};
-use pointsman_balance::Picked;
+use pointsman_ai::{Capture, Complaint, PathChoice, Protocol, StreamMeter};
+use pointsman_balance::{Picked, Tried};
 
 use crate::{
     body::{self, Body, CollectError},
@@ -21,7 +21,7 @@ use crate::{
     exchange::{AttemptRecord, Exchange},
     failure::{Failure, TransportFault},
     forward::{
-        Outcome,
+        Outcome, evidence,
         http::end_to_end,
         judge::{Accepted, Held, RetryPolicy},
     },
@@ -38,6 +38,8 @@ pub struct AiPlan {
     /// What a hash ring hashes.
     pub hash_key: Option<String>,
     protocol: Protocol,
+    /// What the last attempt's error was about.
+    complaint: Option<Complaint>,
 }
 
 impl AiPlan {
@@ -55,7 +57,64 @@ impl AiPlan {
             target,
             hash_key,
             protocol,
+            complaint: None,
         })
+    }
+
+    /// What the last attempt's error was about, if that is known.
+    pub fn complaint(&self) -> Option<Complaint> {
+        self.complaint
+    }
+
+    /// How long to wait before the same instance is asked once more, after `repeats` times; `None`: it
+    /// is not. Only what may be over in a moment is worth it: a connection that broke before its
+    /// answer, a server's error, and a quota that comes back before the client minds.
+    pub fn wait_for_same(&self, outcome: &Outcome, repeats: u32) -> Option<Duration> {
+        let rules = self.target.repeat;
+        if repeats >= rules.attempts {
+            return None;
+        }
+        let doubled = rules.backoff_ms.saturating_mul(1 << repeats.min(16));
+        let varied = doubled / 2 + rand::random_range(0..=doubled / 2);
+        let backoff = Duration::from_millis(varied.min(BACKOFF_MS_MAX));
+        let answer = match outcome {
+            Outcome::Failed(Failure::Transport(
+                TransportFault::Connect | TransportFault::Closed | TransportFault::Tls,
+            )) => return Some(backoff),
+            Outcome::ErrorStatus(answer) => answer,
+            Outcome::Failed(_) | Outcome::Answer(_) => return None,
+        };
+        let asked = evidence::wait_asked(answer.response.headers());
+        match (answer.response.status().as_u16(), asked) {
+            // It is waited out in full, and a little more: so that not all come back at once, and
+            // after a cool-down of the same length.
+            (429 | 500..=599, Some(wait)) => (wait <= Duration::from_millis(rules.max_wait_ms))
+                .then(|| wait + MARGIN + Duration::from_millis(rand::random_range(0..=50))),
+            (500..=599, None) => Some(backoff),
+            _ => None,
+        }
+    }
+
+    /// After an instance has found the prompt too long: those that are known to take more, if there are
+    /// any that `tried` leaves, are all that is left.
+    pub fn keep_larger(&self, member: usize, tried: &mut Tried) -> bool {
+        if self.complaint != Some(Complaint::ContextLength) {
+            return false;
+        }
+        let Some(taken) = self.target.instances[member].context_length else {
+            return false;
+        };
+        let is_larger = |instance: &AiInstance| instance.context_length.is_some_and(|l| l > taken);
+        let instances = || self.target.instances.iter().enumerate();
+        if !instances().any(|(other, instance)| is_larger(instance) && !tried.contains(other)) {
+            return false;
+        }
+        for (other, instance) in instances() {
+            if !is_larger(instance) {
+                tried.mark(other);
+            }
+        }
+        true
     }
 
     /// When an attempt may be followed by another.
@@ -135,6 +194,7 @@ impl AiPlan {
         exchange: &mut Exchange,
         sent: Result<Answer, SendError>,
     ) -> Outcome {
+        self.complaint = None;
         match sent {
             Err(error) => {
                 let failure = Failure::Transport(error.fault);
@@ -146,18 +206,35 @@ impl AiPlan {
                 if self
                     .target
                     .retry
-                    .is_error(answer.response.status().as_u16()) =>
+                    .is_error(answer.response.status().as_u16())
+                    && !may_complain(answer.response.status()) =>
             {
                 Outcome::ErrorStatus(answer)
             }
             Ok(answer) => match self.read(exchange, answer).await {
-                Ok(answer) => Outcome::Answer(answer),
+                Ok(answer) => self.look_into(answer),
                 Err(failure) => {
                     exchange.note_attempt_failed(&failure, "while reading the response");
                     exchange.llm.response_ms = Some(millis(exchange));
                     Outcome::Failed(failure)
                 }
             },
+        }
+    }
+
+    /// Finds out what an error is about. A refusal by policy is an answer, whatever its status.
+    fn look_into(&mut self, answer: Answer) -> Outcome {
+        let status = answer.response.status();
+        if may_complain(status) {
+            let body = answer.response.body().first_piece();
+            self.complaint = body.and_then(|body| pointsman_ai::complaint(status.as_u16(), body));
+        }
+        let is_answer = self.complaint == Some(Complaint::ContentPolicy)
+            || !self.target.retry.is_error(status.as_u16());
+        if is_answer {
+            Outcome::Answer(answer)
+        } else {
+            Outcome::ErrorStatus(answer)
         }
     }
 
@@ -350,6 +427,12 @@ pub(crate) fn in_own_words(exchange: &Exchange, response: Response<Body>) -> Res
 /// Passes an accepted response on.
 pub fn deliver(accepted: Accepted) -> Response<Body> {
     passed_on(accepted.into_answer())
+}
+
+/// Whether the body of an error says more than its status: a 429 is what it is, and what is above is
+/// not the request's fault.
+fn may_complain(status: StatusCode) -> bool {
+    status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS
 }
 
 /// Status, content type and the few headers that mean something to the client; the rest of a
@@ -554,6 +637,11 @@ fn millis(exchange: &Exchange) -> u64 {
         u64::try_from((clock::now() - attempt.started).as_millis()).unwrap_or(u64::MAX)
     })
 }
+
+/// The longest wait between two attempts at one instance that nobody asked for.
+const BACKOFF_MS_MAX: u64 = 60_000;
+/// Over what an instance asked for.
+const MARGIN: Duration = Duration::from_millis(10);
 
 /// Types of bodies that are passed on while they arrive.
 const MEDIA: &[&str] = &["audio/", "video/", "image/", "application/octet-stream"];

@@ -7,8 +7,6 @@
 
 use std::time::Duration;
 
-use pointsman_balance::Tried;
-
 use crate::{
     failure::{Blame, Failure},
     forward::{Outcome, http::PlainPlan},
@@ -85,22 +83,29 @@ impl RetryPolicy {
     }
 }
 
-/// The ruling for an LLM attempt that took `took`; `tried` includes it.
-pub fn ai(policy: &RetryPolicy, outcome: Outcome, tried: &Tried, took: Duration) -> Ruling {
+/// The ruling for an LLM attempt that took `took`, of which `attempts` have been made. A failed `trial`
+/// was our own idea: it uses up none of the request's retries and passes every gate.
+pub fn ai(
+    policy: &RetryPolicy,
+    outcome: Outcome,
+    attempts: usize,
+    took: Duration,
+    trial: bool,
+) -> Ruling {
     let (status, held) = match outcome {
         Outcome::Answer(answer) => return Ruling::Accept(Accepted(answer)),
         Outcome::ErrorStatus(answer) => (answer.response.status().as_u16(), Held::Answer(answer)),
         Outcome::Failed(failure) => (failure.status().as_u16(), Held::Failure(failure)),
     };
-    if policy.allows(status, took, tried.len()) {
+    if trial || policy.allows(status, took, attempts) {
         Ruling::Retry(held)
     } else {
         Ruling::Stop(held)
     }
 }
 
-/// The ruling for an attempt on a plain upstream; `tried` includes it.
-pub fn plain(plan: &PlainPlan, outcome: Outcome, tried: &Tried, elapsed: Duration) -> Ruling {
+/// The ruling for an attempt on a plain upstream, of which `attempts` have been made.
+pub fn plain(plan: &PlainPlan, outcome: Outcome, attempts: usize, elapsed: Duration) -> Ruling {
     match outcome {
         Outcome::Answer(answer) | Outcome::ErrorStatus(answer) => Ruling::Accept(Accepted(answer)),
         Outcome::Failed(failure) => {
@@ -110,7 +115,7 @@ pub fn plain(plan: &PlainPlan, outcome: Outcome, tried: &Tried, elapsed: Duratio
                 .is_none_or(|limit| elapsed < limit);
             // What is wrong with the request is wrong everywhere.
             let allowed = failure.blame() == Blame::Upstream
-                && tried.len() <= plan.upstream.retries
+                && attempts <= plan.upstream.retries
                 && in_time
                 && plan.may_repeat();
             let held = Held::Failure(failure);

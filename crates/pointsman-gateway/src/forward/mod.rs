@@ -6,10 +6,12 @@
 //! a target that has fallen since the request began.
 
 pub mod ai;
+pub mod evidence;
 pub mod forwarded;
 pub mod http;
 pub mod judge;
 pub mod relay;
+pub mod wait;
 
 use std::{sync::Arc, time::Instant};
 
@@ -24,6 +26,7 @@ use crate::{
     failure::Failure,
     forward::{
         ai::AiPlan,
+        evidence::Bid,
         http::PlainPlan,
         judge::{Held, Ruling},
     },
@@ -41,16 +44,62 @@ pub async fn run(exchange: &mut Exchange) -> Result<Response<Body>, Failure> {
     let mut tried = Tried::new();
     let mut held: Option<Held> = None;
     let began = clock::now();
+    // Failed trials: attempts that the request did not ask for.
+    let mut trials = 0;
+    // The answer that is held is one, and no failure: it is passed on as it is.
+    let mut as_it_is = false;
     loop {
-        let picked = match plan.pick(exchange, &tried) {
+        let mut picked = match plan.pick(exchange, &tried) {
             Ok(picked) => picked,
+            Err(_) if as_it_is && let Some(held) = held => return plan.stop(exchange, held).await,
             Err(exhausted) => return plan.give_up(exchange, held, exhausted).await,
         };
-        let member = picked.member();
+        if picked.failed_open() && plan.rejects() {
+            return plan.reject(exchange, held).await;
+        }
+        let mut bid = Bid {
+            member: picked.member(),
+            trial: picked.take_trial(),
+            failed_open: picked.failed_open(),
+        };
+        let is_trial = bid.trial.is_some();
+        let outcome = attempt(exchange, &mut plan, &mut held, picked, &mut bid).await;
+        tried.mark(bid.member);
+        if plan.keep_larger(bid.member, &mut tried)
+            && let Outcome::Answer(answer) | Outcome::ErrorStatus(answer) = outcome
+        {
+            (held, as_it_is) = (Some(Held::Answer(answer)), true);
+            continue;
+        }
+        as_it_is = false;
+        trials += usize::from(is_trial);
+        let ruling = plan.judge(exchange, outcome, tried.len() - trials, is_trial, began);
+        match ruling {
+            Ruling::Accept(accepted) => return Ok(plan.deliver(exchange, accepted)),
+            Ruling::Retry(failed) => {
+                plan.tell_retry(exchange, bid.member, &failed);
+                held = held.or(Some(failed));
+            }
+            Ruling::Stop(failed) => return plan.stop(exchange, failed).await,
+        }
+    }
+}
+
+/// One attempt, and those that follow it at the same target: each by the newest verdicts, and told to
+/// whom it concerns.
+async fn attempt(
+    exchange: &mut Exchange,
+    plan: &mut Plan,
+    held: &mut Option<Held>,
+    mut picked: Picked,
+    bid: &mut Bid,
+) -> Outcome {
+    let mut repeats = 0;
+    loop {
         let outcome = match plan.prepare(exchange, picked) {
             Ok(attempt) => {
                 // What an earlier attempt sent back is not needed once another is under way.
-                if held.take().is_some() {
+                if held.take().is_some() || repeats > 0 {
                     exchange.note_answer_dropped();
                 }
                 plan.send(exchange, attempt).await
@@ -58,15 +107,26 @@ pub async fn run(exchange: &mut Exchange) -> Result<Response<Body>, Failure> {
             // A target that cannot be asked must not take the others' chance.
             Err(failure) => {
                 exchange.note_failure(&failure);
-                Outcome::Failed(failure)
+                return Outcome::Failed(failure);
             }
         };
-        tried.mark(member);
-        match plan.judge(exchange, outcome, &tried, began) {
-            Ruling::Accept(accepted) => return Ok(plan.deliver(exchange, accepted)),
-            Ruling::Retry(failed) => held = held.or(Some(failed)),
-            Ruling::Stop(failed) => return plan.stop(exchange, failed).await,
-        }
+        let Plan::Ai(ai) = plan else {
+            return outcome;
+        };
+        evidence::of_attempt(exchange, ai, bid, &outcome);
+        let Some(wait) = ai.wait_for_same(&outcome, repeats) else {
+            return outcome;
+        };
+        let due = clock::now() + wait;
+        let gateway = std::rc::Rc::clone(exchange.gateway());
+        gateway.upstreams().sleep_until(due).await;
+        let pool = &ai.target.pool;
+        let Some(again) = pool.again(bid.member, &gateway.availability()) else {
+            return outcome;
+        };
+        bid.failed_open = again.failed_open();
+        picked = again;
+        repeats += 1;
     }
 }
 
@@ -138,6 +198,50 @@ impl Plan {
         )
     }
 
+    /// Whether nobody is asked when nobody is usable.
+    fn rejects(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Ai(plan) => plan.target.rejects,
+        }
+    }
+
+    /// Nobody is usable, and nobody is to be asked then: what an earlier attempt answered, or 503.
+    async fn reject(
+        self,
+        exchange: &mut Exchange,
+        held: Option<Held>,
+    ) -> Result<Response<Body>, Failure> {
+        match (self, held) {
+            (Self::Ai(mut plan), Some(held)) => plan.give_up(exchange, held).await,
+            (Self::Ai(plan), None) => {
+                let availability = exchange.gateway().availability();
+                let recovery = plan
+                    .target
+                    .pool
+                    .soonest_recovery(&availability, clock::now());
+                let seconds = recovery.map_or(1, |wait| wait.as_secs_f64().ceil().max(1.0) as u64);
+                Err(Failure::AllUnhealthy(seconds))
+            }
+            (Self::Plain(_), _) => Err(Failure::NoUpstream),
+        }
+    }
+
+    /// See [`AiPlan::keep_larger`].
+    fn keep_larger(&self, member: usize, tried: &mut Tried) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Ai(plan) => plan.keep_larger(member, tried),
+        }
+    }
+
+    /// Tells what a failed try showed, if that is only told when another follows.
+    fn tell_retry(&self, exchange: &Exchange, member: usize, held: &Held) {
+        if let (Self::Plain(plan), Held::Failure(failure)) = (self, held) {
+            evidence::of_failed_try(exchange, plan, member, failure);
+        }
+    }
+
     fn prepare(&mut self, exchange: &mut Exchange, picked: Picked) -> Result<Attempt, Failure> {
         match self {
             Self::Plain(plan) => plan.prepare(exchange, picked),
@@ -159,16 +263,18 @@ impl Plan {
         &mut self,
         exchange: &Exchange,
         outcome: Outcome,
-        tried: &Tried,
+        attempts: usize,
+        trial: bool,
         began: Instant,
     ) -> Ruling {
         match self {
-            Self::Plain(plan) => judge::plain(plan, outcome, tried, clock::now() - began),
+            Self::Plain(plan) => judge::plain(plan, outcome, attempts, clock::now() - began),
             Self::Ai(plan) => judge::ai(
                 plan.retry_policy(),
                 outcome,
-                tried,
+                attempts,
                 exchange.last_attempt_took(),
+                trial,
             ),
         }
     }

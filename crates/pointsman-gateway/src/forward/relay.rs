@@ -112,6 +112,7 @@ impl Relay {
                     bytes = self.upstream_bytes,
                     "the upstream's response broke off: {error}"
                 );
+                super::evidence::of_broken_stream(&self.exchange);
                 self.end(Ended::UpstreamBroken);
                 self.fail_next(error, cx)
             }

@@ -8,6 +8,7 @@ pub(crate) mod secrets;
 
 use crate::{
     exchange::Exchange,
+    forward::evidence,
     plugin::chain::{self, Which},
 };
 
@@ -15,6 +16,7 @@ use crate::{
 pub fn finished(exchange: &mut Exchange) {
     let gateway = std::rc::Rc::clone(exchange.gateway());
     gateway.metrics().request_ended();
+    evidence::of_end(exchange);
     chain::log(exchange, Which::Global);
     chain::log(exchange, Which::Route);
     if let Some(sink) = gateway.access_log() {

@@ -10,7 +10,7 @@ use crate::{
     plugins,
     ports::Sinks,
     upstream::{
-        Predecessors,
+        Guarding, Predecessors,
         health::{Assigned, Checker},
     },
 };
@@ -57,6 +57,8 @@ pub struct Building<'a> {
     pub sinks: &'a dyn Sinks,
     /// The targets by which AI instances are judged.
     pub assigned: &'a Assigned,
+    /// Where instances get their guards.
+    pub guards: &'a dyn Guarding,
     /// The pools of the snapshot in force, whose balancing positions carry over.
     pub previous: &'a dyn Predecessors,
     /// Things worth telling the operator that are no errors.

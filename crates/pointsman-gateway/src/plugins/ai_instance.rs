@@ -1,5 +1,7 @@
 //! From the configuration of an AI plugin to instances that run, and to the probes they want.
 
+mod watch;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, uri::PathAndQuery};
@@ -14,7 +16,7 @@ use crate::{
     config::text::join,
     forward::judge::RetryPolicy,
     plugin::registry::Building,
-    plugins::ai_proxy::{AiInstance, AiLimits, AiTarget, Logging, encode_query},
+    plugins::ai_proxy::{AiInstance, AiLimits, AiTarget, Logging, Watch, encode_query},
     plugins::parse,
     template::Template,
     upstream::{
@@ -80,21 +82,28 @@ pub(crate) fn multi(conf: &Value, building: &mut Building<'_>) -> Result<Arc<AiT
     if let Some(previous) = building.previous.pool(&key) {
         pool = pool.succeeding(previous);
     }
+    let watches: Vec<Option<Box<Watch>>> = (conf.instances.iter())
+        .map(|instance| watch::of(instance, &conf, &key, building.guards).map(Box::new))
+        .collect();
+    let guards = |watch: &Option<Box<Watch>>| watch.as_ref().map_or(vec![], |watch| watch.guards());
+    let pool = pool.guarded(watches.iter().map(guards).collect());
     let retry = retry_policy(&conf);
-    let written = conf.instances.into_iter().enumerate();
-    let instances = written.map(|(index, instance)| {
-        run_form(instance, &conf.common, building.warnings)
-            .map_err(|faults| faults.under(&format!("instances[{index}]")))
+    let rejects = conf.on_all_unhealthy == written::OnAllUnhealthy::Reject;
+    let written = conf.instances.into_iter().zip(watches).enumerate();
+    let instances = written.map(|(index, (instance, watch))| {
+        let context_length = instance.context_length;
+        let run = run_form(instance, &conf.common, building.warnings)
+            .map_err(|faults| faults.under(&format!("instances[{index}]")))?;
+        Ok(AiInstance {
+            watch,
+            context_length,
+            ..run
+        })
     });
     let instances = Faults::collect(instances)?;
-    Ok(Arc::new(target(
-        key,
-        pool,
-        instances,
-        &conf.common,
-        hash_key,
-        retry,
-    )))
+    let mut target = target(key, pool, instances, &conf.common, hash_key, retry);
+    target.rejects = rejects;
+    Ok(Arc::new(target))
 }
 
 /// What the `checks` of the instances of an `ai-proxy-multi` ask for: one checker an instance.
@@ -157,6 +166,8 @@ fn target(
         instances,
         hash_key,
         retry,
+        repeat: common.retry.unwrap_or_default(),
+        rejects: false,
         timeouts: Timeouts::all(Duration::from_millis(common.timeout)),
         keepalive: Keepalive {
             pool_size: if common.keepalive {
@@ -268,6 +279,8 @@ fn run_form(
         model,
         shaper,
         fixed_targets: Vec::new(),
+        watch: None,
+        context_length: None,
     };
     run.fixed_targets = run.work_out_targets();
     Ok(run)

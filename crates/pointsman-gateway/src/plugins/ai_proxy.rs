@@ -15,12 +15,15 @@ use http::{HeaderName, HeaderValue, StatusCode, Uri};
 use pointsman_ai::{
     BodyError, PathChoice, Protocol, Provider, Replaced, RequestBody, Sent, Shaper, StreamMeter,
 };
-use pointsman_balance::Pool;
+use pointsman_balance::{Passive, Pool, Tally, TargetId};
 use serde_json::{Value, json};
 
 use crate::{
     body::CollectError,
-    config::plugin_schema::Faults,
+    config::{
+        plugin::ai_proxy::{Cooldown, Retry},
+        plugin_schema::Faults,
+    },
     exchange::Exchange,
     forward::judge::RetryPolicy,
     plugin::{
@@ -46,6 +49,10 @@ pub struct AiTarget {
     pub hash_key: Option<HashKey>,
     /// When an attempt may be followed by another.
     pub retry: RetryPolicy,
+    /// When it may be followed by another at the same instance.
+    pub repeat: Retry,
+    /// When no instance is usable, none is used (`on_all_unhealthy: reject`).
+    pub rejects: bool,
     /// Limits of each operation on a connection.
     pub timeouts: Timeouts,
     /// Re-use of connections.
@@ -102,6 +109,31 @@ pub struct AiInstance {
     pub shaper: Shaper,
     /// The request targets that do not depend on the request.
     pub fixed_targets: Vec<FixedTarget>,
+    /// What its traffic means for its health; `None` if nothing of the kind is configured.
+    pub watch: Option<Box<Watch>>,
+    /// Tokens that its model takes, if that is declared.
+    pub context_length: Option<u64>,
+}
+
+/// What the traffic of an instance means for its health.
+pub struct Watch {
+    /// `checks.passive`, for the instance's targets.
+    pub passive: Option<Arc<Passive>>,
+    /// `cooldown`.
+    pub cooldown: Option<Cooldown>,
+    /// Stands for the instance: its address, credential and model. Cools down, and has the circuit.
+    pub guard: Option<TargetId>,
+    /// Counts attempts, for `circuit_breaker`.
+    pub tally: Option<Arc<Tally>>,
+    /// Stands for the credential at the address, whichever the model.
+    pub credential: Option<TargetId>,
+}
+
+impl Watch {
+    /// All that must be usable besides the targets.
+    pub fn guards(&self) -> Vec<TargetId> {
+        self.guard.into_iter().chain(self.credential).collect()
+    }
 }
 
 /// A request target that does not depend on the request.

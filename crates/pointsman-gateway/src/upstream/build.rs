@@ -12,7 +12,7 @@ use crate::{
     },
     template::Template,
     upstream::{
-        HashKey, PassHost, Predecessors, Upstream,
+        HashKey, PassHost, PassiveChecks, Predecessors, Upstream,
         destination::{ClientCertificate, Destination, Keepalive, Timeouts, Tls, authority},
         health::{self, Assigned, Checker, Node, ReportName},
     },
@@ -87,7 +87,21 @@ pub fn upstream(
             .map(seconds),
         timeouts: upstream.timeout.as_ref().map_or(DEFAULT_TIMEOUTS, timeouts),
         keepalive: keepalive(upstream),
+        passive: passive(upstream),
     })))
+}
+
+fn passive(upstream: &written::Upstream) -> PassiveChecks {
+    if upstream.active_checks().is_none() {
+        return PassiveChecks::default();
+    }
+    let checks = upstream.checks.as_ref();
+    let configured = checks.and_then(|checks| checks.passive.as_ref());
+    let at_end = configured.map(|passive| Arc::new(passive.rules()));
+    PassiveChecks {
+        at_retry: Some(at_end.clone().unwrap_or_default()),
+        at_end,
+    }
 }
 
 fn in_nodes(error: String) -> (&'static str, String) {

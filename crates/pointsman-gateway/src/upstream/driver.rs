@@ -6,11 +6,16 @@
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
-use pointsman_balance::{Change, Monitor, Probe, ProbeOutcome, TargetId, Ticket};
+use pointsman_balance::{
+    Availability, Change, GuardSpec, Monitor, Probe, ProbeOutcome, Tally, TargetId, Ticket,
+};
 
 use crate::{
     gateway::State,
-    upstream::health::{Checker, ProbeSpec, ReportName},
+    upstream::{
+        evidence::Evidence,
+        health::{Checker, ProbeSpec, ReportName},
+    },
 };
 
 /// All targets that are checked, wherever they are configured.
@@ -19,6 +24,8 @@ pub struct Health {
     monitor: Monitor<ProbeSpec>,
     /// Whose traffic each target decides about, for the log.
     users: HashMap<TargetId, Vec<ReportName>>,
+    /// What each guard stands for, for the log.
+    guards: HashMap<TargetId, String>,
 }
 
 impl Health {
@@ -49,7 +56,7 @@ impl Health {
     }
 
     /// The verdicts as they are now.
-    pub fn availability(&self) -> Arc<pointsman_balance::Availability> {
+    pub fn availability(&self) -> Arc<Availability> {
         self.monitor.availability()
     }
 
@@ -68,10 +75,95 @@ impl Health {
         let Some(change) = self.monitor.on_probe(ticket, outcome, now) else {
             return;
         };
-        if change.usable_changed {
-            state.publish_availability(self.monitor.availability());
-        }
+        state.publish_availability(self.monitor.availability());
         self.tell(&change, outcome);
+    }
+
+    /// The guard of `spec`, which the log calls `name` if it is new.
+    pub fn guard(
+        &mut self,
+        spec: GuardSpec,
+        name: &str,
+        now: Instant,
+    ) -> (TargetId, Option<Arc<Tally>>) {
+        let (guard, tally) = self.monitor.guard(spec, now);
+        self.guards.entry(guard).or_insert_with(|| name.to_owned());
+        (guard, tally)
+    }
+
+    /// Forgets the guards that the configuration just compiled did not ask for.
+    pub fn sweep_guards(&mut self) {
+        self.monitor.sweep_guards();
+        let monitor = &self.monitor;
+        self.guards
+            .retain(|&guard, _| monitor.guard_report(guard).is_some());
+    }
+
+    /// Takes what a worker saw; publishes what it changes.
+    pub fn on_evidence(&mut self, evidence: Evidence, now: Instant, state: &State) {
+        let before = self.monitor.availability();
+        match evidence {
+            Evidence::Request {
+                target,
+                outcome,
+                passive,
+                began,
+            } => {
+                let monitor = &mut self.monitor;
+                if let Some(change) = monitor.on_traffic(target, outcome, &passive, began, now) {
+                    self.tell(&change, outcome);
+                }
+            }
+            Evidence::CoolDown {
+                guard,
+                until,
+                cause,
+            } => {
+                if let Some(change) = self.monitor.cool_down(guard, until, now) {
+                    let seconds = until.saturating_duration_since(now).as_secs_f64();
+                    let cause = format!("{cause}, {seconds:.1} s");
+                    self.tell_guard(&change, &cause);
+                }
+            }
+            Evidence::Trip { guard } => {
+                if let Some(change) = self.monitor.trip(guard, now) {
+                    self.tell_guard(&change, "too many failures");
+                }
+            }
+            Evidence::Trial {
+                guard,
+                succeeded,
+                trial,
+            } => {
+                let trial = trial.as_ref();
+                if let Some(change) = self.monitor.on_trial(guard, succeeded, trial, now) {
+                    self.tell_guard(&change, "trials succeeded");
+                }
+            }
+        }
+        self.publish_if_newer(&before, state);
+    }
+
+    /// Ends the cool-downs that are over and lets circuits ask for trials.
+    pub fn tick(&mut self, now: Instant, state: &State) {
+        let before = self.monitor.availability();
+        for change in self.monitor.tick(now) {
+            self.tell_guard(&change, "its time is over");
+        }
+        self.publish_if_newer(&before, state);
+    }
+
+    fn publish_if_newer(&self, before: &Arc<Availability>, state: &State) {
+        let now = self.monitor.availability();
+        if !Arc::ptr_eq(before, &now) {
+            state.publish_availability(now);
+        }
+    }
+
+    fn tell_guard(&self, change: &Change, cause: &str) {
+        let target = self.guards.get(&change.target).map_or("", String::as_str);
+        let usable = change.to.usable();
+        tracing::warn!(target, usable, cause, "health verdict changed");
     }
 
     /// The monitor, to look at.

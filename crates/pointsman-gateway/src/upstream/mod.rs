@@ -3,12 +3,13 @@
 pub mod build;
 pub mod destination;
 pub mod driver;
+pub mod evidence;
 pub mod health;
 
 use std::{sync::Arc, time::Duration};
 
 use http::HeaderValue;
-use pointsman_balance::Pool;
+use pointsman_balance::{GuardSpec, Passive, Pool, Tally, TargetId};
 
 use crate::{
     exchange::Exchange,
@@ -37,6 +38,18 @@ pub struct Upstream {
     pub timeouts: Timeouts,
     /// Re-use of connections.
     pub keepalive: Keepalive,
+    /// What its traffic says about its nodes.
+    pub passive: PassiveChecks,
+}
+
+/// `checks.passive` of a plain upstream that has active checks (APISIX 3.18).
+#[derive(Clone, Debug, Default)]
+pub struct PassiveChecks {
+    /// What the final status of a request means; `None` unless configured.
+    pub at_end: Option<Arc<Passive>>,
+    /// What a failed try means that another one follows: with the library's defaults also when
+    /// passive checks are not configured. `None` without active checks.
+    pub at_retry: Option<Arc<Passive>>,
 }
 
 /// Which `Host` a plain upstream receives (APISIX `pass_host`).
@@ -98,6 +111,13 @@ impl HashKey {
             _ => exchange.peer.client.ip().to_string(),
         }
     }
+}
+
+/// Gives out guards while configuration is compiled.
+pub trait Guarding {
+    /// The guard of `spec`, and what counts its attempts if it has a circuit. `name` says in the log
+    /// what it stands for.
+    fn guard(&self, spec: GuardSpec, name: &str) -> (TargetId, Option<Arc<Tally>>);
 }
 
 /// The pools of an earlier configuration, by the resource that they belong to.

@@ -140,6 +140,7 @@ impl Compiler<'_> {
             metadata: self.document.metadata(name),
             sinks: self.sinks,
             assigned: self.assigned,
+            guards: self.guards,
             previous: self,
             warnings,
         };

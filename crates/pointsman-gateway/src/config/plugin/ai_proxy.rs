@@ -1,12 +1,15 @@
 //! `ai-proxy` and `ai-proxy-multi` as written.
 
 mod check;
+mod resilience;
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+pub use resilience::{CircuitBreaker, Cooldown, OnAllUnhealthy, Retry};
 
 use crate::config::{
     plugin_schema::PluginSchema,
@@ -44,6 +47,8 @@ pub struct Common {
     pub ssl_verify: bool,
     /// What reaches log entries.
     pub logging: Logging,
+    /// The same instance once more before anything else. Our addition.
+    pub retry: Option<Retry>,
 }
 
 /// `logging`.
@@ -98,6 +103,13 @@ pub struct AiProxyMulti {
     /// Only after a failure that took no longer, milliseconds.
     #[schemars(range(min = 1))]
     pub retry_on_failure_within_ms: Option<u64>,
+    /// Heed the waits that instances ask for. Our addition.
+    pub cooldown: Option<Cooldown>,
+    /// Leave instances alone that fail too often. Our addition.
+    pub circuit_breaker: Option<CircuitBreaker>,
+    /// What to do when no instance is usable. Our addition.
+    #[serde(default)]
+    pub on_all_unhealthy: OnAllUnhealthy,
     /// What both plugins have.
     #[serde(flatten)]
     pub common: Common,
@@ -134,6 +146,10 @@ pub struct Instance {
     /// Similarity, for `semantic`.
     #[schemars(range(min = -1, max = 1))]
     pub threshold: Option<f64>,
+    /// Tokens that the model takes: whoever finds a prompt too long is followed by one that takes
+    /// more. Our addition.
+    #[schemars(range(min = 1))]
+    pub context_length: Option<u64>,
 }
 
 /// `auth`. `Debug` shows no value.
@@ -392,6 +408,7 @@ impl Default for Common {
             streaming_flush_interval_ms: 10,
             ssl_verify: true,
             logging: Logging::default(),
+            retry: None,
         }
     }
 }
@@ -411,6 +428,7 @@ impl Instance {
             checks: None,
             examples: None,
             threshold: None,
+            context_length: None,
         }
     }
 

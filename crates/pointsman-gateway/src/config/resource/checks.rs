@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pointsman_balance::Policy;
+use pointsman_balance::{Limits, Policy};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +14,9 @@ use crate::config::snapshot::seconds;
 pub struct Checks {
     /// Probes.
     pub active: Option<Active>,
-    /// Evidence from traffic; accepted, without effect on AI instances.
-    pub passive: Option<serde_json::Map<String, serde_json::Value>>,
+    /// Evidence from traffic. On AI instances it is our addition: APISIX accepts it there without
+    /// effect.
+    pub passive: Option<Passive>,
 }
 
 /// `checks.active`.
@@ -55,6 +56,49 @@ pub struct Active {
     pub healthy: Option<Healthy>,
     /// When it counts as unhealthy.
     pub unhealthy: Option<Unhealthy>,
+}
+
+/// `checks.passive`.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(default)]
+pub struct Passive {
+    /// Accepted; what is counted is what happens.
+    #[serde(rename = "type")]
+    pub kind: Kind,
+    /// What speaks for a target.
+    pub healthy: Option<PassiveHealthy>,
+    /// What speaks against it.
+    pub unhealthy: Option<PassiveUnhealthy>,
+}
+
+/// `checks.passive.healthy`.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(default)]
+pub struct PassiveHealthy {
+    /// Statuses that are successes.
+    #[schemars(length(min = 1), extend("uniqueItems" = true, "items" = {"type": "integer", "minimum": 200, "maximum": 599}))]
+    pub http_statuses: Vec<u16>,
+    /// Successes in a row until it is healthy; 0: they do not count.
+    #[schemars(range(max = 254))]
+    pub successes: u8,
+}
+
+/// `checks.passive.unhealthy`. A limit of 0 switches its kind of failure off.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(default)]
+pub struct PassiveUnhealthy {
+    /// Statuses that are failures.
+    #[schemars(length(min = 1), extend("uniqueItems" = true, "items" = {"type": "integer", "minimum": 200, "maximum": 599}))]
+    pub http_statuses: Vec<u16>,
+    /// TCP failures in a row until it is unhealthy.
+    #[schemars(range(max = 254))]
+    pub tcp_failures: u8,
+    /// Timeouts in a row until it is unhealthy.
+    #[schemars(range(max = 254))]
+    pub timeouts: u8,
+    /// HTTP failures in a row until it is unhealthy.
+    #[schemars(range(max = 254))]
+    pub http_failures: u8,
 }
 
 /// Kind of probe.
@@ -169,6 +213,56 @@ impl Active {
     }
 }
 
+impl Default for Passive {
+    fn default() -> Self {
+        Self {
+            kind: Kind::Http,
+            healthy: None,
+            unhealthy: None,
+        }
+    }
+}
+
+impl Default for PassiveHealthy {
+    fn default() -> Self {
+        let passive = pointsman_balance::Passive::default();
+        Self {
+            http_statuses: passive.healthy_statuses,
+            successes: passive.limits.successes,
+        }
+    }
+}
+
+impl Default for PassiveUnhealthy {
+    fn default() -> Self {
+        let passive = pointsman_balance::Passive::default();
+        Self {
+            http_statuses: passive.unhealthy_statuses,
+            tcp_failures: passive.limits.tcp_failures,
+            timeouts: passive.limits.timeouts,
+            http_failures: passive.limits.http_failures,
+        }
+    }
+}
+
+impl Passive {
+    /// The lists and limits, defaults filled in.
+    pub fn rules(&self) -> pointsman_balance::Passive {
+        let healthy = self.healthy.clone().unwrap_or_default();
+        let unhealthy = self.unhealthy.clone().unwrap_or_default();
+        pointsman_balance::Passive {
+            healthy_statuses: healthy.http_statuses,
+            unhealthy_statuses: unhealthy.http_statuses,
+            limits: Limits {
+                successes: healthy.successes,
+                http_failures: unhealthy.http_failures,
+                tcp_failures: unhealthy.tcp_failures,
+                timeouts: unhealthy.timeouts,
+            },
+        }
+    }
+}
+
 impl Kind {
     /// As written.
     pub const fn as_str(self) -> &'static str {
@@ -206,13 +300,9 @@ impl Checks {
             );
             remarks.push((format!("checks.active.{name}"), text));
         }
-        if self.passive.is_some() {
-            let text = match traffic {
-                Traffic::Plain => {
-                    "passive checks are not supported yet and have no effect; the active ones apply"
-                }
-                Traffic::Ai => "passive checks have no effect on AI instances, as in APISIX",
-            };
+        if self.passive.is_some() && traffic == Traffic::Ai {
+            let text =
+                "passive checks count the traffic of AI instances (APISIX ignores them there)";
             remarks.push(("checks.passive".to_owned(), text.to_owned()));
         }
         remarks

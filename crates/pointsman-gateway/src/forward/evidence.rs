@@ -1,0 +1,293 @@
+//! What an attempt's end says about the health of its target, and to whom that is told.
+//!
+//! Fault attribution is here and nowhere else: a request that is wrong is nobody's fault but its
+//! client's; a refused credential takes out the credential; a missing model takes out the model; a 429
+//! is a quota, which waits but is no illness; everything of 500 and above, and a connection that fails,
+//! is the target's.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::HeaderMap;
+use pointsman_ai::Complaint;
+use pointsman_balance::{Passive, ProbeOutcome, TargetId, Trial};
+
+use crate::{
+    clock,
+    config::plugin::ai_proxy::Cooldown,
+    exchange::Exchange,
+    failure::{Failure, TransportFault},
+    forward::{Outcome, ai::AiPlan, http::PlainPlan, wait},
+    plugins::ai_proxy::{AiInstance, Watch},
+    upstream::evidence::Evidence,
+};
+
+/// How an attempt came to be, as far as that decides what its end means.
+pub struct Bid {
+    /// Its member in the pool.
+    pub member: usize,
+    /// The right to try a half-open circuit.
+    pub trial: Option<Trial>,
+    /// Nobody was usable.
+    pub failed_open: bool,
+}
+
+/// Whose fault the end of an attempt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// There is none.
+    Nobody,
+    /// The request is wrong, or the client has gone.
+    Client,
+    /// It was a limit of ours, or our configuration.
+    Gateway,
+    /// A quota is used up.
+    Quota,
+    /// The credential was refused.
+    Credential,
+    /// There is no such model.
+    Model,
+    /// The target failed.
+    Target,
+}
+
+/// Tells what an attempt at an AI instance has shown.
+pub fn of_attempt(exchange: &Exchange, plan: &AiPlan, bid: &mut Bid, outcome: &Outcome) {
+    let instance = &plan.target.instances[bid.member];
+    let Some(watch) = instance.watch.as_deref() else {
+        return;
+    };
+    let fault = fault_of(instance, watch, outcome, plan.complaint());
+    let attempt = exchange.attempts.last();
+    let began = attempt.map_or(exchange.started, |attempt| attempt.started);
+    let now = clock::now();
+    tell_circuit(exchange, watch, bid, fault, began, now);
+    if let Some(cooldown) = &watch.cooldown {
+        cool_down(exchange, watch, cooldown, fault, outcome, now);
+    }
+    if let Some(passive) = &watch.passive
+        && let Some(seen) = seen(outcome, fault)
+    {
+        let targets = plan.target.pool.targets(bid.member);
+        report(exchange, targets, passive, seen, began);
+    }
+}
+
+/// Tells that a response broke off after its head had been passed on.
+pub fn of_broken_stream(exchange: &Exchange) {
+    let (Some(call), Some(attempt)) = (&exchange.ai, exchange.attempts.last()) else {
+        return;
+    };
+    let Some(member) = call.target.pool.member_by_name(&attempt.member) else {
+        return;
+    };
+    let Some(watch) = call.target.instances[member].watch.as_deref() else {
+        return;
+    };
+    if let (Some(tally), Some(guard)) = (&watch.tally, watch.guard)
+        && tally.record(false, attempt.started, clock::now())
+    {
+        exchange.gateway().report(Evidence::Trip { guard });
+    }
+    if let Some(passive) = &watch.passive {
+        let targets = call.target.pool.targets(member);
+        report(
+            exchange,
+            targets,
+            passive,
+            ProbeOutcome::TcpFailure,
+            attempt.started,
+        );
+    }
+}
+
+/// Tells that a try at a node of a plain upstream failed and another follows (APISIX 3.18).
+pub fn of_failed_try(exchange: &Exchange, plan: &PlainPlan, member: usize, failure: &Failure) {
+    let (Some(passive), Some(attempt)) =
+        (&plan.upstream.passive.at_retry, exchange.attempts.last())
+    else {
+        return;
+    };
+    let Failure::PlainTransport(fault) = failure else {
+        return;
+    };
+    let targets = plan.upstream.pool.targets(member);
+    report(
+        exchange,
+        targets,
+        passive,
+        outcome_of(*fault),
+        attempt.started,
+    );
+}
+
+/// Tells the final status of a request to a plain upstream (APISIX 3.18, log phase).
+pub fn of_end(exchange: &Exchange) {
+    let upstream = match exchange.route().map(|route| &route.backend) {
+        Some(crate::config::snapshot::Backend::Upstream(upstream)) => upstream,
+        _ => return,
+    };
+    let (Some(passive), None) = (&upstream.passive.at_end, &exchange.ai) else {
+        return;
+    };
+    if let (Some(attempt), Some(status)) = (exchange.attempts.last(), exchange.response.status)
+        && let Some(member) = upstream.pool.member_by_name(&attempt.member)
+    {
+        let seen = ProbeOutcome::Status(status.as_u16());
+        let targets = upstream.pool.targets(member);
+        report(exchange, targets, passive, seen, attempt.started);
+    }
+}
+
+fn fault_of(
+    instance: &AiInstance,
+    watch: &Watch,
+    outcome: &Outcome,
+    complaint: Option<Complaint>,
+) -> Fault {
+    let status = match outcome {
+        Outcome::Answer(answer) | Outcome::ErrorStatus(answer) => answer.response.status().as_u16(),
+        Outcome::Failed(Failure::Transport(_)) => return Fault::Target,
+        Outcome::Failed(failure) => {
+            return match failure.blame() {
+                crate::failure::Blame::Client => Fault::Client,
+                _ => Fault::Gateway,
+            };
+        }
+    };
+    match status {
+        429 => Fault::Quota,
+        401 | 403 if watch.credential.is_some() && complaint.is_none() => Fault::Credential,
+        // A model that the client has chosen is the client's affair.
+        _ if complaint == Some(Complaint::ModelMissing) && instance.model.is_some() => Fault::Model,
+        400..=499 => Fault::Client,
+        500.. => Fault::Target,
+        _ => Fault::Nobody,
+    }
+}
+
+/// Counts the attempt for the instance's circuit.
+fn tell_circuit(
+    exchange: &Exchange,
+    watch: &Watch,
+    bid: &mut Bid,
+    fault: Fault,
+    began: Instant,
+    now: Instant,
+) {
+    let (Some(tally), Some(guard)) = (&watch.tally, watch.guard) else {
+        return;
+    };
+    let succeeded = match fault {
+        Fault::Nobody | Fault::Client => true,
+        Fault::Target => false,
+        // Says nothing about whether it works: a trial is given back.
+        Fault::Gateway | Fault::Quota | Fault::Credential | Fault::Model => return,
+    };
+    let trial = bid.trial.take();
+    if trial.is_some() || bid.failed_open {
+        exchange.gateway().report(Evidence::Trial {
+            guard,
+            succeeded,
+            trial,
+        });
+    }
+    if tally.record(succeeded, began, now) {
+        exchange.gateway().report(Evidence::Trip { guard });
+    }
+}
+
+/// Takes out for a while what asked for it, or is known not to work for a while.
+fn cool_down(
+    exchange: &Exchange,
+    watch: &Watch,
+    rules: &Cooldown,
+    fault: Fault,
+    outcome: &Outcome,
+    now: Instant,
+) {
+    let headers = match outcome {
+        Outcome::Answer(answer) | Outcome::ErrorStatus(answer) => Some(answer.response.headers()),
+        Outcome::Failed(_) => None,
+    };
+    let asked = headers.and_then(wait_asked);
+    let millis = |millis: u64| (millis > 0).then(|| Duration::from_millis(millis));
+    let (guard, wait, cause) = match fault {
+        Fault::Quota => {
+            let wait = asked.or_else(|| millis(rules.default_ms));
+            (watch.guard, wait, "its quota is used up")
+        }
+        Fault::Target => (watch.guard, asked, "it asked for time"),
+        Fault::Credential => {
+            let wait = millis(rules.auth_failure_ms);
+            (watch.credential, wait, "the credential was refused")
+        }
+        Fault::Model => {
+            let wait = millis(rules.model_missing_ms);
+            (watch.guard, wait, "it does not have the model")
+        }
+        Fault::Nobody | Fault::Client | Fault::Gateway => return,
+    };
+    if let (Some(guard), Some(wait)) = (guard, wait) {
+        let until = now + wait.min(Duration::from_millis(rules.max_ms));
+        exchange.gateway().report(Evidence::CoolDown {
+            guard,
+            until,
+            cause,
+        });
+    }
+}
+
+/// The wait that a response asks for.
+pub fn wait_asked(headers: &HeaderMap) -> Option<Duration> {
+    wait::asked(headers, clock::wall())
+}
+
+/// What passive checks see in the end of an attempt at an AI instance: never a status of the client's
+/// making, nor a used-up quota.
+fn seen(outcome: &Outcome, fault: Fault) -> Option<ProbeOutcome> {
+    match (outcome, fault) {
+        (Outcome::Failed(Failure::Transport(fault)), _) => Some(outcome_of(*fault)),
+        (Outcome::Answer(answer) | Outcome::ErrorStatus(answer), Fault::Nobody | Fault::Target) => {
+            Some(ProbeOutcome::Status(answer.response.status().as_u16()))
+        }
+        _ => None,
+    }
+}
+
+fn outcome_of(fault: TransportFault) -> ProbeOutcome {
+    if fault.is_timeout() {
+        ProbeOutcome::Timeout
+    } else {
+        ProbeOutcome::TcpFailure
+    }
+}
+
+/// Hands in what was seen of a member's targets, if it can change anything.
+fn report(
+    exchange: &Exchange,
+    targets: &[TargetId],
+    passive: &Arc<Passive>,
+    outcome: ProbeOutcome,
+    began: Instant,
+) {
+    if !passive.matters(outcome) {
+        return;
+    }
+    let gateway = exchange.gateway();
+    let says_something = {
+        let availability = gateway.availability();
+        let is_success = passive.is_success(outcome);
+        move |target: &TargetId| !(is_success && availability.settled(*target))
+    };
+    for &target in targets.iter().filter(|target| says_something(target)) {
+        gateway.report(Evidence::Request {
+            target,
+            outcome,
+            passive: Arc::clone(passive),
+            began,
+        });
+    }
+}

@@ -1,0 +1,123 @@
+//! What the traffic of an instance means, and which guards stand before it.
+
+use std::sync::Arc;
+
+use pointsman_balance::GuardSpec;
+
+use super::{address_of, written};
+use crate::{plugins::ai_proxy::Watch, upstream::Guarding};
+
+/// What is to be watched of `instance` of the plugin `key`; `None` if nothing is.
+///
+/// A guard's identity is what it stands for: the same credential at the same address is one, whichever
+/// routes use it, and so is the same model behind it.
+pub(super) fn of(
+    instance: &written::Instance,
+    conf: &written::AiProxyMulti,
+    key: &str,
+    guards: &dyn Guarding,
+) -> Option<Watch> {
+    let passive = (instance.checks.as_ref())
+        .filter(|checks| checks.active.is_some())
+        .and_then(|checks| checks.passive.as_ref())
+        .map(|passive| Arc::new(passive.rules()));
+    let cooldown = conf.cooldown;
+    let breaker = conf.circuit_breaker.map(|breaker| breaker.rules());
+    let is_guarded = cooldown.is_some() || breaker.is_some();
+    if passive.is_none() && !is_guarded {
+        return None;
+    }
+    let mut watch = Watch {
+        passive,
+        cooldown,
+        guard: None,
+        tally: None,
+        credential: None,
+    };
+    if !is_guarded {
+        return Some(watch);
+    }
+    // What cannot be reached cannot be told apart by where it is.
+    let place = address_of(instance).unwrap_or_else(|| (key.to_owned(), 0));
+    let endpoint = instance.endpoint().unwrap_or_default();
+    let auth = &instance.auth;
+    let credential = (&auth.header, &auth.query);
+    let options = instance.options.as_ref();
+    let model = options.and_then(|options| options.get("model")?.as_str());
+    let name = format!("{key} ({})", instance.name);
+
+    let spec = GuardSpec {
+        key: format!("{:?}", ("instance", &place, endpoint, credential, model)),
+        breaker,
+    };
+    let (guard, tally) = guards.guard(spec, &name);
+    watch.guard = Some(guard);
+    watch.tally = tally;
+    if cooldown.is_some() && has_credential(auth) {
+        let spec = GuardSpec {
+            key: format!("{:?}", ("credential", &place, credential)),
+            breaker: None,
+        };
+        let (guard, _) = guards.guard(spec, &format!("the credential of {name}"));
+        watch.credential = Some(guard);
+    }
+    Some(watch)
+}
+
+/// Whether the instance brings a credential of its own: without, a refusal is the client's affair.
+fn has_credential(auth: &written::Auth) -> bool {
+    let has = |map: &Option<std::collections::BTreeMap<String, String>>| {
+        map.as_ref().is_some_and(|map| !map.is_empty())
+    };
+    has(&auth.header) || has(&auth.query)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use pointsman_balance::{Monitor, Tally, TargetId};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    struct Given(RefCell<Monitor<u8>>);
+
+    impl Guarding for Given {
+        fn guard(&self, spec: GuardSpec, _name: &str) -> (TargetId, Option<Arc<Tally>>) {
+            self.0.borrow_mut().guard(spec, crate::clock::now())
+        }
+    }
+
+    /// One verdict everywhere: what is the same thing has the same guard, in whatever plugin.
+    #[test]
+    fn guards_stand_for_credentials_and_models() {
+        let given = Given(RefCell::new(Monitor::new()));
+        let watch = |key: &str, token: &str, model: &str, plugin: Value| {
+            let mut conf = json!({"instances": [{
+                "name": "a", "provider": "openai", "weight": 1,
+                "auth": {"header": {"authorization": token}}, "options": {"model": model},
+            }]});
+            for (name, value) in plugin.as_object().expect("an object") {
+                conf[name] = value.clone();
+            }
+            let conf: written::AiProxyMulti = serde_json::from_value(conf).expect("sound");
+            of(&conf.instances[0], &conf, key, &given)
+        };
+        assert!(watch("r1", "t", "m", json!({})).is_none());
+        let cooled = || json!({"cooldown": {}});
+        let one = watch("r1", "t", "m", cooled()).expect("watched");
+        let same = watch("r2", "t", "m", cooled()).expect("watched");
+        assert_eq!(one.guards(), same.guards());
+        assert!(one.tally.is_none());
+        let other_model = watch("r1", "t", "n", cooled()).expect("watched");
+        assert_ne!(one.guard, other_model.guard);
+        assert_eq!(one.credential, other_model.credential);
+        let other_key = watch("r1", "u", "m", cooled()).expect("watched");
+        assert_ne!(one.guard, other_key.guard);
+        assert_ne!(one.credential, other_key.credential);
+        let broken = watch("r1", "t", "m", json!({"circuit_breaker": {}})).expect("watched");
+        assert!(broken.tally.is_some());
+        assert!(broken.credential.is_none());
+    }
+}
