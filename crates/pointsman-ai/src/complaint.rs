@@ -130,104 +130,102 @@ const TOO_LONG: &[&str] = &[
 mod tests {
     use super::*;
 
-    #[test]
-    fn errors_of_providers() {
-        use Complaint::{ContentPolicy, ContextLength, ModelMissing};
-        let check = |status: u16, body: &str, expected| {
-            assert_eq!(
-                complaint(status, body.as_bytes()),
-                expected,
-                "{status} {body}"
-            );
-        };
-        check(
+    /// Status, body, and what it is about.
+    const ERRORS: &[(u16, &str, Option<Complaint>)] = &[
+        (
             400,
             r#"{"error":{"message":"This model's maximum context length is 8192 tokens","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}"#,
-            Some(ContextLength),
-        );
-        check(
+            LONG,
+        ),
+        (
             400,
             r#"{"object":"error","message":"This model's maximum context length is 4096 tokens. However, you requested 5000","type":"BadRequestError","param":null,"code":400}"#,
-            Some(ContextLength),
-        );
-        check(
+            LONG,
+        ),
+        (
             400,
             r#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 210000 tokens > 200000 maximum"}}"#,
-            Some(ContextLength),
-        );
-        check(
+            LONG,
+        ),
+        (
             400,
             r#"[{"error":{"code":400,"message":"The input token count (1100000) exceeds the maximum number of tokens allowed (1048576).","status":"INVALID_ARGUMENT"}}]"#,
-            Some(ContextLength),
-        );
-        check(
+            LONG,
+        ),
+        (
             400,
             r#"{"message":"Input is too long for requested model."}"#,
-            Some(ContextLength),
-        );
-
-        check(
+            LONG,
+        ),
+        (
             400,
             r#"{"error":{"code":"content_policy_violation","message":"x","type":"invalid_request_error"}}"#,
-            Some(ContentPolicy),
-        );
-        check(
+            POLICY,
+        ),
+        (
             400,
             r#"{"error":{"code":"content_filter","status":400,"innererror":{"code":"ResponsibleAIPolicyViolation"},"message":"x"}}"#,
-            Some(ContentPolicy),
-        );
-
-        check(
+            POLICY,
+        ),
+        (
             404,
             r#"{"error":{"message":"The model `x` does not exist or you do not have access to it.","type":"invalid_request_error","code":"model_not_found"}}"#,
-            Some(ModelMissing),
-        );
-        check(
+            MISSING,
+        ),
+        (
             404,
             r#"{"type":"error","error":{"type":"not_found_error","message":"model: claude-x"}}"#,
-            Some(ModelMissing),
-        );
-        check(
+            MISSING,
+        ),
+        (
             404,
             r#"{"error":{"code":"DeploymentNotFound","message":"x"}}"#,
-            Some(ModelMissing),
-        );
-        check(
+            MISSING,
+        ),
+        (
             404,
             r#"{"error":{"code":404,"message":"models/x is not found for API version","status":"NOT_FOUND"}}"#,
-            Some(ModelMissing),
-        );
+            MISSING,
+        ),
+        (
+            400,
+            r#"{"error":{"message":"messages: field required","type":"invalid_request_error","code":null}}"#,
+            None,
+        ),
+        (
+            401,
+            r#"{"error":{"message":"Incorrect API key","code":"invalid_api_key"}}"#,
+            None,
+        ),
+        (
+            404,
+            r#"{"type":"error","error":{"type":"not_found_error","message":"no such batch"}}"#,
+            None,
+        ),
+        (404, "<html>model not found</html>", None),
+        (400, "", None),
+        (400, "[]", None),
+        (400, "null", None),
+        (400, r#"{"error":null}"#, None),
+        (
+            429,
+            r#"{"error":{"message":"slow down","code":"rate_limit_exceeded"}}"#,
+            None,
+        ),
+        (500, r#"{"error":{"code":"context_length_exceeded"}}"#, None),
+    ];
+    const LONG: Option<Complaint> = Some(Complaint::ContextLength);
+    const POLICY: Option<Complaint> = Some(Complaint::ContentPolicy);
+    const MISSING: Option<Complaint> = Some(Complaint::ModelMissing);
 
-        for (status, body) in [
-            (
-                400,
-                r#"{"error":{"message":"messages: field required","type":"invalid_request_error","code":null}}"#,
-            ),
-            (
-                401,
-                r#"{"error":{"message":"Incorrect API key","code":"invalid_api_key"}}"#,
-            ),
-            (
-                404,
-                r#"{"type":"error","error":{"type":"not_found_error","message":"no such batch"}}"#,
-            ),
-            (404, "<html>model not found</html>"),
-            (400, ""),
-            (400, "[]"),
-            (400, "null"),
-            (400, r#"{"error":null}"#),
-            (
-                429,
-                r#"{"error":{"message":"slow down","code":"rate_limit_exceeded"}}"#,
-            ),
-            (500, r#"{"error":{"code":"context_length_exceeded"}}"#),
-        ] {
-            check(status, body, None);
+    #[test]
+    fn errors_of_providers() {
+        for (status, body, expected) in ERRORS {
+            let found = complaint(*status, body.as_bytes());
+            assert_eq!(found, *expected, "{status} {body}");
         }
-        let long = format!(
-            r#"{{"error":{{"code":"model_not_found","message":"{}"}}}}"#,
-            "x".repeat(70_000)
-        );
-        check(404, &long, None);
+        let long = "x".repeat(70_000);
+        let long = format!(r#"{{"error":{{"code":"model_not_found","message":"{long}"}}}}"#);
+        assert_eq!(complaint(404, long.as_bytes()), None);
     }
 }

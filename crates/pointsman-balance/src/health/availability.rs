@@ -5,7 +5,6 @@
 //! not see a dead target come to life because it was removed. (A million replaced targets cost
 //! 128 KiB.)
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::guard::HalfOpen;
@@ -23,8 +22,8 @@ pub struct Availability {
     /// traffic from reporting what would change nothing.
     unsettled: Vec<u64>,
     half_open: Vec<HalfOpen>,
-    /// When those that may not be picked may be again at the soonest, as far as that is known.
-    comebacks: BTreeMap<TargetId, Comeback>,
+    /// When those that may not be picked may be again at the soonest, as far as that is known; by id.
+    comebacks: Vec<(TargetId, Comeback)>,
 }
 
 /// When a target may be usable again at the soonest.
@@ -51,7 +50,7 @@ impl Availability {
             unusable: Vec::new(),
             unsettled: Vec::new(),
             half_open: Vec::new(),
-            comebacks: BTreeMap::new(),
+            comebacks: Vec::new(),
         }
     }
 
@@ -64,7 +63,7 @@ impl Availability {
             unusable: Vec::new(),
             unsettled: Vec::new(),
             half_open: Vec::new(),
-            comebacks: BTreeMap::new(),
+            comebacks: Vec::new(),
         }
     }
 
@@ -147,7 +146,8 @@ impl Availability {
         if self.usable(target) {
             return Some(Duration::ZERO);
         }
-        match *self.comebacks.get(&target)? {
+        let place = self.place_of_comeback(target).ok()?;
+        match self.comebacks[place].1 {
             Comeback::At(at) => Some(at.saturating_duration_since(now)),
             Comeback::Probes {
                 first,
@@ -165,10 +165,18 @@ impl Availability {
     }
 
     pub(super) fn expect(&mut self, target: TargetId, comeback: Option<Comeback>) {
-        match comeback {
-            Some(comeback) => self.comebacks.insert(target, comeback),
-            None => self.comebacks.remove(&target),
-        };
+        match (self.place_of_comeback(target), comeback) {
+            (Ok(place), Some(comeback)) => self.comebacks[place].1 = comeback,
+            (Ok(place), None) => {
+                self.comebacks.remove(place);
+            }
+            (Err(place), Some(comeback)) => self.comebacks.insert(place, (target, comeback)),
+            (Err(_), None) => {}
+        }
+    }
+
+    fn place_of_comeback(&self, target: TargetId) -> Result<usize, usize> {
+        self.comebacks.binary_search_by_key(&target, |&(id, _)| id)
     }
 
     pub(super) fn ask_for_trials(&mut self, half_open: Vec<HalfOpen>) {

@@ -5,14 +5,14 @@
 //! if it breaks off, the client gets an error, or another instance gets a chance, instead of half
 //! an answer that says 200.
 
+mod outgoing;
+
 use std::{pin::Pin, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
-};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
-use pointsman_ai::{Capture, Complaint, PathChoice, Protocol, StreamMeter};
+use pointsman_ai::{Capture, Complaint, Protocol, StreamMeter};
 use pointsman_balance::{Picked, Tried};
 
 use crate::{
@@ -21,8 +21,9 @@ use crate::{
     exchange::{AttemptRecord, Exchange},
     failure::{Failure, TransportFault},
     forward::{
-        Outcome, evidence,
-        http::end_to_end,
+        Outcome,
+        ai::outgoing::{instance_headers, instance_target},
+        evidence,
         judge::{Accepted, Held, RetryPolicy},
     },
     observe::metrics::ActiveConnection,
@@ -469,79 +470,6 @@ fn is_passed_on(name: &HeaderName) -> bool {
         .any(|prefix| name.starts_with(prefix))
 }
 
-/// The request target for `instance`, and its path for logs.
-fn instance_target(
-    exchange: &Exchange,
-    instance: &AiInstance,
-    protocol: Protocol,
-    path: &PathChoice,
-) -> Result<(Uri, Arc<str>), Failure> {
-    if let Some(fixed) = instance.fixed_target(protocol) {
-        return Ok((fixed.uri.clone(), Arc::clone(&fixed.path)));
-    }
-    let inbound = exchange.inbound_path();
-    let path = match (&instance.path, path) {
-        (Some(path), _) => path.as_str().into(),
-        (None, PathChoice::Provider(path)) => (*path).into(),
-        (None, PathChoice::Inbound) => crate::router::path::encode(&inbound),
-    };
-    let client_query = match protocol {
-        Protocol::Passthrough => exchange.request.query.as_deref(),
-        _ => None,
-    };
-    let query = instance.query(client_query);
-    let full = if query.is_empty() {
-        path.into_owned()
-    } else {
-        format!("{path}?{query}")
-    };
-    let length = full.len();
-    let uri = Uri::try_from(full).map_err(|error| match length {
-        // Encoded anew, a query may be three times as long as it was.
-        TARGET_TOO_LONG.. => Failure::TargetTooLong,
-        // What the client sent has been read before, so it is what was made of it here.
-        _ => Failure::Internal(format!(
-            "instance {}: the request target is not valid: {error}",
-            instance.name
-        )),
-    })?;
-    let path = uri.path().into();
-    Ok((uri, path))
-}
-
-/// The client's end-to-end headers, the instance's own over them.
-fn instance_headers(client: &HeaderMap, instance: &AiInstance, target: Protocol) -> HeaderMap {
-    // The client's key is for us. Beside the instance's own it would only confuse, or leak.
-    let has_own_key = !instance.auth_query.is_empty()
-        || instance
-            .auth_headers
-            .iter()
-            .any(|(name, _)| is_credential(name.as_str()));
-    let mut headers = end_to_end(client, |name| {
-        let never = matches!(name, "host" | "content-length" | "accept-encoding");
-        !(never || (has_own_key && is_credential(name)))
-    });
-    for (name, value) in &instance.auth_headers {
-        headers.insert(name.clone(), value.clone());
-    }
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
-    if target == Protocol::AnthropicMessages && !headers.contains_key("anthropic-version") {
-        headers.insert("anthropic-version", HeaderValue::from_static("2023-06-01"));
-    }
-    headers
-}
-
-/// Whether a header carries a provider's credential.
-fn is_credential(name: &str) -> bool {
-    matches!(
-        name,
-        "authorization" | "x-api-key" | "api-key" | "x-goog-api-key"
-    )
-}
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Stream,
@@ -648,9 +576,6 @@ const MEDIA: &[&str] = &["audio/", "video/", "image/", "application/octet-stream
 
 /// The most that is read of a response that is not a stream when `max_response_bytes` is not set.
 const WHOLE_BYTES_MAX: u64 = 256 << 20;
-
-/// The length, in bytes, from which on no request target is valid (the library's limit).
-const TARGET_TOO_LONG: usize = u16::MAX as usize;
 
 /// Beginnings of further response headers that reach the client.
 const PASSED_ON_PREFIXES: &[&str] = &["x-ratelimit-", "anthropic-ratelimit-", "openai-"];

@@ -250,18 +250,12 @@ fn run_form(
         .and_then(Value::as_str)
         .map(Arc::from);
     let shaper = Shaper::compile(provider, &shaping);
-    let (address, host) = match &destination {
-        Some(to) => (
-            authority(&to.host, to.port, 0),
-            to.authority.to_str().unwrap_or_default(),
-        ),
-        None => (String::new(), ""),
-    };
+    let (address, host) = names_of(destination.as_ref());
     let mut run = AiInstance {
         name: name.as_str().into(),
         provider,
-        address: address.into(),
-        host: host.into(),
+        address,
+        host,
         destination: destination.map(Arc::new),
         path: endpoint
             .as_ref()
@@ -354,6 +348,15 @@ fn request_bodies(
         .into_iter()
         .filter_map(|(name, patch)| Some((Protocol::from_name(name)?, patch.clone())))
         .collect()
+}
+
+/// `host:port` and `Host` of a destination, as logs show them.
+fn names_of(destination: Option<&Destination>) -> (Arc<str>, Arc<str>) {
+    let Some(to) = destination else {
+        return ("".into(), "".into());
+    };
+    let host = to.authority.to_str().unwrap_or_default();
+    (authority(&to.host, to.port, 0).into(), host.into())
 }
 
 /// Where traffic to an instance goes.
