@@ -1,6 +1,11 @@
 //! What traffic says about health: passive checks, cool-downs, circuits, retries at one instance, and
 //! whose fault an error is.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "from outside, there is no clock but the real one"
+)]
+
 mod support;
 
 use std::{
