@@ -56,6 +56,8 @@ pub struct Picked {
     epoch: u64,
     failed_open: bool,
     trial: Option<Trial>,
+    /// Stays when the trial is taken out.
+    is_trial: bool,
 }
 
 /// Why a pool had nobody to offer.
@@ -246,6 +248,7 @@ impl Pool {
             member,
             epoch: availability.epoch(),
             failed_open,
+            is_trial: trial.is_some(),
             trial,
         };
 
@@ -286,7 +289,20 @@ impl Pool {
             epoch: availability.epoch(),
             failed_open,
             trial: None,
+            is_trial: false,
         })
+    }
+
+    /// Whether the member picked would be offered by these verdicts, too: for whoever has waited since.
+    #[must_use]
+    pub fn holds(&self, picked: &Picked, availability: &Availability) -> bool {
+        let member = picked.member;
+        if picked.is_trial {
+            return self.members[member].gate.usable(availability);
+        }
+        availability.epoch() == picked.epoch
+            || self.usable(member, availability)
+            || !self.any_usable(availability)
     }
 
     /// Whether all guards of a member are usable.

@@ -433,6 +433,12 @@ impl Exchange {
         }
     }
 
+    /// Forgets the current attempt, of which nothing was sent.
+    pub(crate) fn forget_attempt(&mut self) {
+        self.attempts.pop();
+        self.active = None;
+    }
+
     /// Notes that nothing more is read of what an attempt before the current one sent back.
     pub(crate) fn note_answer_dropped(&mut self) {
         let now = clock::now();

@@ -40,6 +40,9 @@ pub enum TransportFault {
     Closed,
     /// What arrived is not HTTP.
     Malformed,
+    /// While the connection was made, it became known that the target should not be used. Nothing
+    /// was sent, and nobody is told: another target is picked.
+    Overtaken,
 }
 
 impl TransportFault {
@@ -58,6 +61,7 @@ impl TransportFault {
             Self::ReadTimeout => "upstream timed out",
             Self::Closed => "upstream closed the connection before its response was complete",
             Self::Malformed => "upstream response is not valid HTTP",
+            Self::Overtaken => "upstream became unhealthy before the request was sent",
         }
     }
 }

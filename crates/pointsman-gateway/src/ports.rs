@@ -7,6 +7,7 @@ use std::{
     future::Future,
     net::SocketAddr,
     pin::Pin,
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,7 +17,9 @@ use pointsman_balance::Picked;
 
 use crate::{
     body::{Body, BodyError},
+    config::snapshot::PoolRef,
     failure::TransportFault,
+    gateway::Gateway,
     upstream::destination::{Destination, Keepalive, Timeouts},
 };
 
@@ -42,6 +45,10 @@ pub trait Upstreams {
 pub struct Attempt {
     /// The pick that this attempt carries out.
     pub picked: Picked,
+    /// The pool that it was picked from.
+    pub pool: PoolRef,
+    /// Who knows the newest verdicts.
+    pub gateway: Rc<Gateway>,
     /// Where to connect and how.
     pub destination: Arc<Destination>,
     /// What to send. The URI is in origin form; `Host` is set.
@@ -52,6 +59,15 @@ pub struct Attempt {
     pub keepalive: Keepalive,
     /// The request asks for a protocol switch (WebSocket) and may get one.
     pub upgrade: bool,
+}
+
+impl Attempt {
+    /// Whether the target would still be picked. To be asked once more when time has passed and nothing
+    /// has been sent yet; if not, the attempt ends in [`TransportFault::Overtaken`].
+    pub fn holds(&self) -> bool {
+        let availability = self.gateway.availability();
+        self.pool.pool().holds(&self.picked, &availability)
+    }
 }
 
 /// The head of a target's response, its body and what is known of the transfer.

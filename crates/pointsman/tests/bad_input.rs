@@ -4,6 +4,8 @@ mod support;
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use support::{
     Answer, CHAT, Gateway, Start, Upstream,
     client::{Connection, raw},
@@ -312,4 +314,37 @@ fn bodies_beyond_the_limit_are_refused() {
         assert_eq!(post_json(gateway.proxy, path, CHAT).status, 200);
     }
     gateway.wait_until_idle();
+}
+
+/// What cannot be meant is an error that says where.
+#[test]
+fn nonsense_about_evidence_is_refused() {
+    let upstream = Upstream::named("a");
+    for (more, part) in [
+        (json!({"retry": {"attempts": 11}}), "retry.attempts"),
+        (json!({"cooldown": {"max_ms": 0}}), "cooldown.max_ms"),
+        (json!({"cooldown": {"max_sec": 1}}), "max_sec"),
+        (
+            json!({"circuit_breaker": {"error_percent": 101}}),
+            "circuit_breaker.error_percent",
+        ),
+        (
+            json!({"circuit_breaker": {"trials": 0}}),
+            "circuit_breaker.trials",
+        ),
+        (json!({"on_all_unhealthy": "panic"}), "on_all_unhealthy"),
+    ] {
+        let mut plugin = json!({"instances": [{
+            "name": "a", "provider": "openai-compatible", "weight": 1, "auth": {},
+            "override": {"endpoint": format!("http://{}", upstream.address)},
+        }]});
+        for (name, value) in more.as_object().expect("an object") {
+            plugin[name] = value.clone();
+        }
+        let document =
+            json!({"routes": [{"id": 1, "uri": "/*", "plugins": {"ai-proxy-multi": plugin}}]});
+        let gateway = Gateway::start(&document.to_string());
+        let line = gateway.wait_for_line("routes[0]");
+        assert!(line.contains(part), "{line} lacks {part}");
+    }
 }

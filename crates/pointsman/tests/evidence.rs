@@ -16,8 +16,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
-use support::{CHAT, Gateway, Start, Upstream, get, instance, post_json, upstream::Answer};
+use serde_json::Value;
+use support::{
+    CHAT, Gateway, Start, Upstream, get, instance, post_json, secure::SecureUpstream,
+    upstream::Answer,
+};
 
 /// Active checks that say nothing while a test runs: `passive` needs them beside it.
 const SILENT: &str = "active: {type: http, http_path: /health, healthy: {interval: 3600}, unhealthy: {interval: 3600}}";
@@ -549,35 +552,36 @@ fn a_long_prompt_goes_where_it_fits() {
     assert_eq!((small.hits(), unknown.hits()), (2, 0));
 }
 
-/// What cannot be meant is an error that says where.
+/// What becomes known while a connection is being made counts: nothing is sent to a target that fell
+/// meanwhile.
 #[test]
-fn nonsense_is_refused() {
-    let upstream = Upstream::named("a");
-    for (more, part) in [
-        (json!({"retry": {"attempts": 11}}), "retry.attempts"),
-        (json!({"cooldown": {"max_ms": 0}}), "cooldown.max_ms"),
-        (json!({"cooldown": {"max_sec": 1}}), "max_sec"),
-        (
-            json!({"circuit_breaker": {"error_percent": 101}}),
-            "circuit_breaker.error_percent",
-        ),
-        (
-            json!({"circuit_breaker": {"trials": 0}}),
-            "circuit_breaker.trials",
-        ),
-        (json!({"on_all_unhealthy": "panic"}), "on_all_unhealthy"),
-    ] {
-        let mut plugin = json!({"instances": [{
-            "name": "a", "provider": "openai-compatible", "weight": 1, "auth": {},
-            "override": {"endpoint": format!("http://{}", upstream.address)},
-        }]});
-        for (name, value) in more.as_object().expect("an object") {
-            plugin[name] = value.clone();
-        }
-        let document =
-            json!({"routes": [{"id": 1, "uri": "/*", "plugins": {"ai-proxy-multi": plugin}}]});
-        let gateway = Gateway::start(&document.to_string());
-        let line = gateway.wait_for_line("routes[0]");
-        assert!(line.contains(part), "{line} lacks {part}");
-    }
+fn a_verdict_that_comes_while_connecting_is_obeyed() {
+    let released = Arc::new(AtomicBool::new(false));
+    let (slow, health) = (SecureUpstream::held(&released), Upstream::named("health"));
+    let fast = Upstream::named("fast");
+    let checks = format!(
+        ", priority: 1, checks: {{active: {{type: http, http_path: /health, port: {}, healthy: {{interval: 1, successes: 1}}, unhealthy: {{interval: 1, http_failures: 1}}}}}}",
+        health.port()
+    );
+    let over_tls = instance("slow", slow.address, &checks).replace("http://", "https://");
+    let pair = [over_tls, instance("fast", fast.address, "")];
+    let gateway = Gateway::start(&route(&pair, ", ssl_verify: false"));
+    health.wait_for_probes(1);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| chat(&gateway));
+        support::wait_until("the connection", || (slow.open() > 0).then_some(()));
+        health.set_healthy(false);
+        gateway.wait_for_status(health.port(), "unhealthy");
+        released.store(true, Ordering::SeqCst);
+        assert_eq!(waiting.join().expect("answered"), 200);
+    });
+    assert_eq!((fast.hits(), slow.seen().len()), (1, 0));
+    let line = gateway.access_log(1).remove(0);
+    assert_eq!(line["status"], 200, "{line}");
+    gateway.wait_until_idle();
+
+    // The connection was not in vain: it is used once the target is back.
+    health.set_healthy(true);
+    gateway.wait_for_status(health.port(), "healthy");
+    assert_eq!((chat(&gateway), slow.open()), (200, 1));
 }

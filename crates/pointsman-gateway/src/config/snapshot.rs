@@ -62,12 +62,19 @@ pub enum PoolRef {
     Ai(Arc<crate::plugins::ai_proxy::AiTarget>),
 }
 
+impl PoolRef {
+    /// It.
+    pub fn pool(&self) -> &Pool {
+        match self {
+            Self::Upstream(upstream) => &upstream.pool,
+            Self::Ai(target) => &target.pool,
+        }
+    }
+}
+
 impl Predecessors for Snapshot {
     fn pool(&self, key: &str) -> Option<&Pool> {
-        match self.pools.get(key)? {
-            PoolRef::Upstream(upstream) => Some(&upstream.pool),
-            PoolRef::Ai(target) => Some(&target.pool),
-        }
+        Some(self.pools.get(key)?.pool())
     }
 }
 

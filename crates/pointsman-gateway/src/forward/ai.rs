@@ -7,7 +7,7 @@
 
 mod outgoing;
 
-use std::{pin::Pin, sync::Arc, task::Poll, time::Duration};
+use std::{pin::Pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
@@ -18,6 +18,7 @@ use pointsman_balance::{Picked, Tried};
 use crate::{
     body::{self, Body, CollectError},
     clock,
+    config::snapshot::PoolRef,
     exchange::{AttemptRecord, Exchange},
     failure::{Failure, TransportFault},
     forward::{
@@ -83,7 +84,7 @@ impl AiPlan {
                 TransportFault::Connect | TransportFault::Closed | TransportFault::Tls,
             )) => return Some(backoff),
             Outcome::ErrorStatus(answer) => answer,
-            Outcome::Failed(_) | Outcome::Answer(_) => return None,
+            Outcome::Failed(_) | Outcome::Answer(_) | Outcome::Overtaken => return None,
         };
         let asked = evidence::wait_asked(answer.response.headers());
         match (answer.response.status().as_u16(), asked) {
@@ -181,6 +182,8 @@ impl AiPlan {
         exchange.active = Some(ActiveConnection::begin(exchange));
         Ok(Attempt {
             picked,
+            pool: PoolRef::Ai(Arc::clone(&target)),
+            gateway: Rc::clone(exchange.gateway()),
             destination: Arc::clone(destination),
             request,
             timeouts: target.timeouts,

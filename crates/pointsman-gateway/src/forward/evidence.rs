@@ -149,6 +149,7 @@ fn fault_of(
 ) -> Fault {
     let status = match outcome {
         Outcome::Answer(answer) | Outcome::ErrorStatus(answer) => answer.response.status().as_u16(),
+        Outcome::Overtaken => return Fault::Gateway,
         Outcome::Failed(Failure::Transport(_)) => return Fault::Target,
         Outcome::Failed(failure) => {
             return match failure.blame() {
@@ -210,7 +211,7 @@ fn cool_down(
 ) {
     let headers = match outcome {
         Outcome::Answer(answer) | Outcome::ErrorStatus(answer) => Some(answer.response.headers()),
-        Outcome::Failed(_) => None,
+        Outcome::Failed(_) | Outcome::Overtaken => None,
     };
     let asked = headers.and_then(wait_asked);
     let millis = |millis: u64| (millis > 0).then(|| Duration::from_millis(millis));

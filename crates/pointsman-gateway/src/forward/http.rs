@@ -1,6 +1,6 @@
 //! Plain traffic: a request to a node of an upstream, and its response back.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use pointsman_balance::Picked;
@@ -8,6 +8,7 @@ use pointsman_balance::Picked;
 use crate::{
     body::Body,
     clock,
+    config::snapshot::PoolRef,
     exchange::{AttemptRecord, Exchange},
     failure::Failure,
     forward::{
@@ -105,6 +106,8 @@ impl PlainPlan {
         *request.headers_mut() = headers;
         Ok(Attempt {
             picked,
+            pool: PoolRef::Upstream(Arc::clone(&self.upstream)),
+            gateway: Rc::clone(exchange.gateway()),
             destination,
             request,
             timeouts: self.timeouts,
@@ -113,15 +116,20 @@ impl PlainPlan {
         })
     }
 
+    /// Takes the body of an attempt back of which nothing was sent.
+    pub fn take_back(&mut self, unsent: Option<Body>) {
+        if self.body.is_none() {
+            self.body = unsent;
+        }
+    }
+
     /// What came of an attempt.
     pub fn receive(&mut self, exchange: &mut Exchange, sent: Result<Answer, SendError>) -> Outcome {
         match sent {
             Ok(answer) => Outcome::Answer(answer),
             Err(error) => {
                 self.unsent = error.unsent.is_some();
-                if self.body.is_none() {
-                    self.body = error.unsent;
-                }
+                self.take_back(error.unsent);
                 let failure = match &error.client {
                     Some(broken) => crate::gateway::stream_failure(broken),
                     None => Failure::PlainTransport(error.fault),

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use crate::{
-    failure::{Blame, Failure},
+    failure::{Blame, Failure, TransportFault},
     forward::{Outcome, http::PlainPlan},
     ports::Answer,
 };
@@ -96,6 +96,10 @@ pub fn ai(
         Outcome::Answer(answer) => return Ruling::Accept(Accepted(answer)),
         Outcome::ErrorStatus(answer) => (answer.response.status().as_u16(), Held::Answer(answer)),
         Outcome::Failed(failure) => (failure.status().as_u16(), Held::Failure(failure)),
+        Outcome::Overtaken => {
+            let failure = Failure::Transport(TransportFault::Overtaken);
+            (failure.status().as_u16(), Held::Failure(failure))
+        }
     };
     if trial || policy.allows(status, took, attempts) {
         Ruling::Retry(held)
@@ -108,6 +112,9 @@ pub fn ai(
 pub fn plain(plan: &PlainPlan, outcome: Outcome, attempts: usize, elapsed: Duration) -> Ruling {
     match outcome {
         Outcome::Answer(answer) | Outcome::ErrorStatus(answer) => Ruling::Accept(Accepted(answer)),
+        Outcome::Overtaken => Ruling::Retry(Held::Failure(Failure::PlainTransport(
+            TransportFault::Overtaken,
+        ))),
         Outcome::Failed(failure) => {
             let in_time = plan
                 .upstream

@@ -23,7 +23,7 @@ use crate::{
     clock,
     config::snapshot::Backend,
     exchange::Exchange,
-    failure::Failure,
+    failure::{Failure, TransportFault},
     forward::{
         ai::AiPlan,
         evidence::Bid,
@@ -64,6 +64,9 @@ pub async fn run(exchange: &mut Exchange) -> Result<Response<Body>, Failure> {
         };
         let is_trial = bid.trial.is_some();
         let outcome = attempt(exchange, &mut plan, &mut held, picked, &mut bid).await;
+        if matches!(outcome, Outcome::Overtaken) {
+            continue;
+        }
         tried.mark(bid.member);
         if plan.keep_larger(bid.member, &mut tried)
             && let Outcome::Answer(answer) | Outcome::ErrorStatus(answer) = outcome
@@ -95,6 +98,7 @@ async fn attempt(
     bid: &mut Bid,
 ) -> Outcome {
     let mut repeats = 0;
+    let mut last = None;
     loop {
         let outcome = match plan.prepare(exchange, picked) {
             Ok(attempt) => {
@@ -110,6 +114,9 @@ async fn attempt(
                 return Outcome::Failed(failure);
             }
         };
+        if matches!(outcome, Outcome::Overtaken) {
+            return last.unwrap_or(outcome);
+        }
         let Plan::Ai(ai) = plan else {
             return outcome;
         };
@@ -125,7 +132,7 @@ async fn attempt(
             return outcome;
         };
         bid.failed_open = again.failed_open();
-        picked = again;
+        (picked, last) = (again, Some(outcome));
         repeats += 1;
     }
 }
@@ -159,6 +166,8 @@ pub enum Outcome {
     ErrorStatus(Answer),
     /// No usable response.
     Failed(Failure),
+    /// The target fell while the connection was made. No attempt at all: nothing was sent.
+    Overtaken,
 }
 
 impl Plan {
@@ -252,6 +261,15 @@ impl Plan {
     async fn send(&mut self, exchange: &mut Exchange, attempt: Attempt) -> Outcome {
         let gateway = std::rc::Rc::clone(exchange.gateway());
         let sent = gateway.upstreams().send(attempt).await;
+        if let Err(error) = &sent
+            && error.fault == TransportFault::Overtaken
+        {
+            exchange.forget_attempt();
+            if let (Self::Plain(plan), Err(error)) = (self, sent) {
+                plan.take_back(error.unsent);
+            }
+            return Outcome::Overtaken;
+        }
         exchange.note_head(&sent);
         match (self, sent) {
             (Self::Plain(plan), sent) => plan.receive(exchange, sent),

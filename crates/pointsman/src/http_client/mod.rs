@@ -79,8 +79,8 @@ impl HttpClient {
         self.pool.borrow_mut().sweep(clock::now());
     }
 
-    async fn run(&self, attempt: Attempt) -> Result<Answer, SendError> {
-        let mut parcel = parcel(attempt.request);
+    async fn run(&self, mut attempt: Attempt) -> Result<Answer, SendError> {
+        let mut parcel = parcel(std::mem::take(&mut attempt.request));
         let began = clock::now();
         let mut is_again = false;
         loop {
@@ -94,6 +94,11 @@ impl HttpClient {
                     .connect(&attempt.destination, attempt.timeouts.connect)
                     .await
                 {
+                    // Time has passed; and nothing has been sent.
+                    Ok(connection) if !attempt.holds() => {
+                        self.keep(&attempt, connection);
+                        return Err(overtaken(parcel));
+                    }
                     Ok(connection) => (connection, Some(clock::now() - began)),
                     Err(error) => {
                         let parcel = Some(parcel);
@@ -139,6 +144,15 @@ impl HttpClient {
         }
     }
 
+    /// Keeps a connection that nobody has used.
+    fn keep(&self, attempt: &Attempt, connection: Connection) {
+        if attempt.keepalive.pool_size > 0 && !attempt.keepalive.idle.is_zero() {
+            let destination = Arc::clone(&attempt.destination);
+            let mut pool = self.pool.borrow_mut();
+            pool.put(destination, attempt.keepalive, connection);
+        }
+    }
+
     fn idle(&self, destination: &Arc<Destination>) -> Option<Connection> {
         let mut pool = self.pool.borrow_mut();
         pool.take(destination, clock::now())
@@ -167,6 +181,17 @@ impl HttpClient {
             stall: Stall::since(clock::now()),
         })
     }
+}
+
+/// The end of an attempt whose target fell before anything was sent.
+fn overtaken(parcel: Parcel) -> SendError {
+    let detail = "a newer verdict";
+    Lost {
+        error: refused(TransportFault::Overtaken, detail, None),
+        parcel: Some(parcel),
+        silent: false,
+    }
+    .into_error()
 }
 
 /// What decides on a connection after its response's head.

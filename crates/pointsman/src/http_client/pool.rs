@@ -63,7 +63,12 @@ impl Pool {
         }
     }
 
-    fn put(&mut self, destination: Arc<Destination>, keepalive: Keepalive, connection: Connection) {
+    pub(super) fn put(
+        &mut self,
+        destination: Arc<Destination>,
+        keepalive: Keepalive,
+        connection: Connection,
+    ) {
         let address = &destination.address;
         let list = match self.idle.get_mut(address) {
             Some(list) => list,

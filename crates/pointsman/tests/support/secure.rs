@@ -6,7 +6,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -28,15 +28,20 @@ pub(crate) type Seen = BTreeSet<(Option<String>, String)>;
 impl SecureUpstream {
     /// Starts one that answers everything with `status` and closes.
     pub(crate) fn start(status: u16) -> Self {
-        Self::with(status, false)
+        Self::with(status, false, Arc::new(AtomicBool::new(true)))
+    }
+
+    /// Starts one that accepts connections, but shakes no hand before that is `released`.
+    pub(crate) fn held(released: &Arc<AtomicBool>) -> Self {
+        Self::with(200, true, Arc::clone(released))
     }
 
     /// Starts one that keeps its connections.
     pub(crate) fn keeping() -> Self {
-        Self::with(200, true)
+        Self::with(200, true, Arc::new(AtomicBool::new(true)))
     }
 
-    fn with(status: u16, keeps: bool) -> Self {
+    fn with(status: u16, keeps: bool, released: Arc<AtomicBool>) -> Self {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
         let cert = CertificateDer::from_pem_slice(made.cert.pem().as_bytes()).expect("PEM");
         let key = made.signing_key.serialize_pem();
@@ -62,8 +67,12 @@ impl SecureUpstream {
                 let mut stream = StreamOwned::new(connection, tcp);
                 let (seen, answer) = (Arc::clone(&theirs), answer.clone());
                 let open = Arc::clone(&counted);
+                let released = Arc::clone(&released);
                 std::thread::spawn(move || {
                     open.fetch_add(1, Ordering::SeqCst);
+                    wait_until("the handshake to be released", || {
+                        released.load(Ordering::SeqCst).then_some(())
+                    });
                     while note(&mut stream, &seen) {
                         // The peer may have gone.
                         let _ = stream.write_all(answer.as_bytes());
@@ -87,6 +96,11 @@ impl SecureUpstream {
     /// Connections that are open now.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::SeqCst)
+    }
+
+    /// What was seen so far.
+    pub(crate) fn seen(&self) -> Seen {
+        self.seen.lock().expect("not poisoned").clone()
     }
 
     /// Waits until what was seen satisfies `is_so`.
