@@ -55,8 +55,9 @@ mod health;
 mod target;
 
 pub use health::{
-    Availability, Breaker, Change, CircuitState, Counters, GuardReport, GuardSpec, Limits, Monitor,
-    Passive, Policy, Probe, ProbeOutcome, Report, Status, Tally, Ticket, Trial, Wanted,
+    Availability, Breaker, Change, CircuitState, Counters, GuardReport, GuardSpec, Kept, Limits,
+    Monitor, Passive, Policy, Probe, ProbeOutcome, Report, Status, Tally, Ticket, Trial,
+    UnknownWord, Wanted,
 };
 pub use picker::RING_POINTS_MAX;
 pub use pool::{Algorithm, Ask, Exhausted, MEMBERS_MAX, MemberSpec, Picked, Pool, PoolError};

@@ -8,6 +8,7 @@ mod monitor;
 
 mod policy;
 mod state;
+mod words;
 
 mod schedule;
 
@@ -19,6 +20,7 @@ mod traffic;
 pub use availability::Availability;
 pub(crate) use guard::HalfOpen;
 pub use guard::{Breaker, CircuitState, GuardReport, GuardSpec, Tally, Trial};
-pub use monitor::{Change, Monitor, Probe, Report, Ticket, Wanted};
+pub use monitor::{Change, Kept, Monitor, Probe, Report, Ticket, Wanted};
 pub use policy::{Limits, Passive, Policy, ProbeOutcome};
 pub use state::{Counters, Status};
+pub use words::UnknownWord;

@@ -9,6 +9,8 @@
 //! A target is *what is probed and how*, not who asked for it. Users of equal definitions share one
 //! target and one verdict; places in a list identify nothing.
 
+mod kept;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
@@ -21,6 +23,8 @@ use super::policy::{Limits, Policy, ProbeOutcome, Signal};
 use super::schedule::{Schedule, Seat, later};
 use super::state::{Counters, State, Status};
 use crate::TargetId;
+
+pub use self::kept::Kept;
 
 /// Watches the targets of a whole process; make one per process, since ids and epochs are its own.
 ///

@@ -1,0 +1,68 @@
+//! Health that outlives a process: what to write down, and how to take it in again.
+//!
+//! Ids, epochs and points in time mean nothing to another process, so what is kept of a target goes
+//! by its definition: whoever keeps it turns that into a name that is the same after a restart. How
+//! old is too old is the keeper's decision as well, for only it has a clock that both processes share.
+
+use std::hash::Hash;
+use std::time::Instant;
+
+use super::{Monitor, Report};
+use crate::TargetId;
+use crate::health::state::State;
+use crate::health::{Counters, Policy, ProbeOutcome, Status};
+
+/// What an earlier process knew about a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Its status.
+    pub status: Status,
+    /// The outcomes counted then.
+    pub counters: Counters,
+    /// The last outcome of a probe and when it was reported, as a time of this process.
+    pub last: Option<(ProbeOutcome, Instant)>,
+}
+
+impl<P: Clone + Eq + Hash> Monitor<P> {
+    /// Everything that is watched, by ascending id.
+    #[must_use]
+    pub fn export(&self) -> Vec<(TargetId, Report<'_, P>)> {
+        let mut ids: Vec<TargetId> = self.targets.keys().copied().collect();
+        ids.sort_unstable();
+        let reported = |id| self.report(id).map(|report| (id, report));
+        ids.into_iter().filter_map(reported).collect()
+    }
+
+    /// Gives targets the state that `known` tells of their definition, and returns those that took
+    /// one. Meant for the first [`reconcile`](Self::reconcile) of a process, before any probe: a
+    /// target that has evidence or a verdict of its own keeps that, however it looked before. All
+    /// that is taken in is due for a probe as a new target is, at once.
+    pub fn restore(&mut self, mut known: impl FnMut(&P, &Policy) -> Option<Kept>) -> Vec<TargetId> {
+        let mut restored = Vec::new();
+        for (&id, target) in &mut self.targets {
+            let untouched = target.last.is_none() && target.state == State::with_verdict(true);
+            let definition = &target.definition;
+            let kept = untouched
+                .then(|| known(&definition.probe, &definition.policy))
+                .flatten();
+            if let Some(kept) = kept {
+                target.state = State {
+                    status: kept.status,
+                    counters: kept.counters,
+                };
+                target.last = kept.last;
+                restored.push(id);
+            }
+        }
+        restored.sort_unstable();
+        let down: Vec<(TargetId, bool)> = (restored.iter())
+            .filter(|id| !self.targets[*id].state.status.usable())
+            .map(|&id| (id, false))
+            .collect();
+        if !down.is_empty() {
+            self.publish(down);
+        }
+        self.settle_all();
+        restored
+    }
+}
