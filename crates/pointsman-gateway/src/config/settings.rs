@@ -66,6 +66,8 @@ pub struct Settings {
     pub workers: Option<usize>,
     /// `pointsman.access_log.path`, unless it is off.
     pub access_log: Option<String>,
+    /// `pointsman.health_state_file`.
+    pub health_state_file: HealthStateFile,
     /// `pointsman.drain_timeout`.
     pub drain_timeout: Duration,
     /// `pointsman.max_header_bytes`.
@@ -84,6 +86,17 @@ pub struct Settings {
     pub send_timeout: Duration,
     /// The machine's name, for logs.
     pub hostname: String,
+}
+
+/// `pointsman.health_state_file`: where health is kept over a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HealthStateFile {
+    /// `health.state` in the folder `logs` beside that of `config.yaml`.
+    Default,
+    /// This file; a relative path counts from the folder of `config.yaml`.
+    At(String),
+    /// Nowhere.
+    Off,
 }
 
 /// `apisix.ssl`.
@@ -181,6 +194,7 @@ impl Default for Settings {
             },
             workers: None,
             access_log: Some("/dev/stdout".to_owned()),
+            health_state_file: HealthStateFile::Default,
             drain_timeout: Duration::from_secs(30),
             max_header_bytes: 64 << 10,
             max_headers: 100,

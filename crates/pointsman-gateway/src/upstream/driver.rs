@@ -7,7 +7,8 @@
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use pointsman_balance::{
-    Availability, Change, GuardSpec, Monitor, Probe, ProbeOutcome, Tally, TargetId, Ticket,
+    Availability, Change, GuardSpec, Kept, Monitor, Policy, Probe, ProbeOutcome, Tally, TargetId,
+    Ticket,
 };
 
 use crate::{
@@ -26,6 +27,8 @@ pub struct Health {
     users: HashMap<TargetId, Vec<ReportName>>,
     /// What each guard stands for, for the log.
     guards: HashMap<TargetId, String>,
+    /// Called after each change of a verdict.
+    on_change: Option<Box<dyn Fn()>>,
 }
 
 impl Health {
@@ -53,6 +56,39 @@ impl Health {
             settled.push(targets);
         }
         settled
+    }
+
+    /// Gives targets the state that an earlier process left of them, as `known` has it; to be
+    /// called after the first [`reconcile`](Self::reconcile) and before its ids are published.
+    /// Returns how many took one, and how many of these may not be picked.
+    pub fn restore(
+        &mut self,
+        known: impl FnMut(&ProbeSpec, &Policy) -> Option<Kept>,
+    ) -> (usize, usize) {
+        let restored = self.monitor.restore(known);
+        let mut down = 0;
+        for target in &restored {
+            let report = self.monitor.report(*target);
+            let Some(report) = report.filter(|report| !report.status.usable()) else {
+                continue;
+            };
+            down += 1;
+            let users = self.users_of(*target);
+            let name = format!("{}:{}", report.probe.host, report.probe.port);
+            let state = report.status.as_str();
+            tracing::warn!(
+                target = name,
+                users,
+                state,
+                "health verdict kept from before the restart"
+            );
+        }
+        (restored.len(), down)
+    }
+
+    /// Lets `told` be called after each change of a verdict. It must not call back.
+    pub fn on_change(&mut self, told: impl Fn() + 'static) {
+        self.on_change = Some(Box::new(told));
     }
 
     /// The verdicts as they are now.
@@ -179,6 +215,9 @@ impl Health {
         let users = self.users_of(change.target);
         let (from, to) = (change.from.as_str(), change.to.as_str());
         if change.usable_changed {
+            if let Some(told) = &self.on_change {
+                told();
+            }
             tracing::warn!(target, users, from, to, cause = ?outcome, "health verdict changed");
         } else {
             tracing::info!(target, users, from, to, cause = ?outcome, "health state changed");

@@ -4,6 +4,7 @@ pub mod build;
 pub mod destination;
 pub mod driver;
 pub mod evidence;
+pub mod fingerprint;
 pub mod health;
 
 use std::{sync::Arc, time::Duration};

@@ -10,7 +10,7 @@ use http::HeaderValue;
 use serde_json::{Map, Value};
 
 use self::section::{Section, server_address};
-use super::{SERVER_PLAIN, Settings};
+use super::{HealthStateFile, SERVER_PLAIN, Settings};
 use crate::config::{
     document::Format,
     resource::route::network,
@@ -311,6 +311,14 @@ impl Reader<'_> {
             }
             self.leftover(&log);
         }
+        match own.take("health_state_file") {
+            None => {}
+            Some((_, Value::Bool(false))) => settings.health_state_file = HealthStateFile::Off,
+            Some((_, Value::String(path))) if !path.is_empty() => {
+                settings.health_state_file = HealthStateFile::At(path);
+            }
+            Some((path, other)) => self.wrong_type(&path, "a path, or false for none", &other),
+        }
         self.time(&mut own, "drain_timeout", &mut settings.drain_timeout);
         if let Some(bytes) = size(self.number(&mut own, "max_header_bytes")) {
             settings.max_header_bytes = bytes.clamp(8 << 10, 1 << 20);
@@ -483,7 +491,33 @@ mod tests {
             &format!("{DEPLOYMENT}apisix: {{enable_http2: yes}}"),
             "apisix.enable_http2: must be true or false (\"yes\" is text; write true), not `\"yes\"`",
         );
+        for value in ["true", "''", "7"] {
+            refused(
+                &format!("{DEPLOYMENT}pointsman: {{health_state_file: {value}}}"),
+                "pointsman.health_state_file: must be a path, or false for none, not",
+            );
+        }
         refused("a: [", "");
+    }
+
+    #[test]
+    fn health_is_kept_unless_that_is_off() {
+        let check = |text: &str, expected: HealthStateFile| {
+            assert_eq!(read(text).0.health_state_file, expected, "{text}");
+        };
+        check("", HealthStateFile::Default);
+        check(
+            "pointsman: {health_state_file: /var/h}",
+            HealthStateFile::At("/var/h".to_owned()),
+        );
+        check(
+            "pointsman: {health_state_file: false}",
+            HealthStateFile::Off,
+        );
+        check(
+            "pointsman: {health_state_file: \"${{NOPE:=false}}\"}",
+            HealthStateFile::Off,
+        );
     }
 
     #[test]
