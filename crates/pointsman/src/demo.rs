@@ -74,7 +74,7 @@ fn settings(port: u16) -> String {
     format!(
         "deployment: {{role: data_plane, role_data_plane: {{config_provider: yaml}}}}\n\
          apisix:\n  node_listen: [{{ip: 127.0.0.1, port: {port}}}]\n  ssl: {{enable: false}}\n\
-         pointsman: {{access_log: {{enabled: false}}}}\n"
+         pointsman: {{access_log: {{enabled: false}}, health_state_file: false}}\n"
     )
 }
 

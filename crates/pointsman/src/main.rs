@@ -19,6 +19,7 @@ mod http_client;
 mod probe;
 
 mod config_source;
+mod health_file;
 mod publisher;
 mod side_servers;
 mod sinks;

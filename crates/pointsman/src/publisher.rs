@@ -21,6 +21,7 @@ use pointsman_gateway::{
     upstream::driver::Health,
 };
 
+use crate::health_file::HealthFile;
 use crate::tls::{ServerTls, Table, TlsSettings};
 
 /// Turns documents into snapshots and publishes them.
@@ -29,6 +30,8 @@ pub(crate) struct Publisher {
     pub(crate) registry: Arc<Registry>,
     pub(crate) sinks: Arc<dyn Sinks>,
     pub(crate) health: Rc<RefCell<Health>>,
+    /// Where an earlier process wrote down what it knew about targets.
+    pub(crate) health_file: Option<Arc<HealthFile>>,
     generation: u64,
 }
 
@@ -52,6 +55,7 @@ impl Publisher {
             registry,
             sinks,
             health,
+            health_file: None,
             generation: 0,
         }
     }
@@ -96,6 +100,12 @@ impl Publisher {
             generation: self.generation,
             now: clock::now(),
         });
+        // What was known before a restart is about the first configuration of this process.
+        if self.generation == 1
+            && let Some(file) = &self.health_file
+        {
+            file.restore(&mut self.health.borrow_mut(), clock::now());
+        }
         let Compiled {
             snapshot,
             problems: more,

@@ -32,6 +32,7 @@ use crate::{
     cli::RunOptions,
     config_source::{self, DocumentFile},
     dns::Resolver,
+    health_file::{self, HealthFile},
     http_client::{ClientTls, Dialer},
     listener::{self, Address, Bound},
     probe,
@@ -155,27 +156,15 @@ impl Program {
             Arc::clone(&sinks) as Arc<dyn Sinks>,
             Rc::clone(&health),
         );
+        publisher.health_file = HealthFile::new(&settings, document.folder());
         let text = document.read_if_changed()?.unwrap_or_default();
         let first = first(&mut publisher, &text, &document)?;
         let client_tls = Arc::new(ClientTls::new(settings.ssl.trusted_certificate.as_deref())?);
         let mut proxies = Vec::new();
-        for address in &settings.node_listen {
-            proxies.push(listener::bind(
-                &Address {
-                    address: *address,
-                    tls: false,
-                },
-                workers,
-            )?);
-        }
-        for address in &settings.ssl.listen {
-            proxies.push(listener::bind(
-                &Address {
-                    address: *address,
-                    tls: true,
-                },
-                workers,
-            )?);
+        let plain = settings.node_listen.iter().map(|address| (*address, false));
+        let secure = settings.ssl.listen.iter().map(|address| (*address, true));
+        for (address, tls) in plain.chain(secure) {
+            proxies.push(listener::bind(&Address { address, tls }, workers)?);
         }
         let bind =
             |address: Option<std::net::SocketAddr>| address.map(listener::bind_one).transpose();
@@ -288,6 +277,8 @@ impl Program {
         let local = LocalSet::new();
         let drain_limit = self.settings.drain_timeout;
         let writer = Arc::clone(&self.writer);
+        let health = Rc::clone(&self.health);
+        let health_file = self.publisher.health_file.clone();
         let sides = Sides {
             state: Arc::clone(&state),
             health: Rc::clone(&self.health),
@@ -313,6 +304,10 @@ impl Program {
                     Rc::clone(&health_changed),
                 ));
             }
+            if let Some(file) = &health_file {
+                let keeping = health_file::keep(Arc::clone(file), Rc::clone(&health));
+                tokio::task::spawn_local(keeping);
+            }
             let mut reloader = Reloader {
                 publisher: self.publisher,
                 document: self.document,
@@ -322,12 +317,19 @@ impl Program {
             };
             until_signal(&mut reloader, stop, self.announces.then_some("ready")).await?;
             let _ = drain.send(true);
+            // Now, for a second signal or an impatient supervisor may cut the drain short.
+            if let Some(file) = &health_file {
+                file.save(&health.borrow());
+            }
             tracing::info!("draining: no new connections, up to {drain_limit:?} for open ones");
             Ok::<_, String>(feeding)
         }));
         let feeding = outcome?;
         let end = finish(&runtime, &local, threads, drain_limit);
         let _ = ending.send(true);
+        if let Some(file) = &health_file {
+            file.save(&health.borrow());
+        }
         if end == End::Orderly {
             flush(&runtime, &local, feeding);
         }

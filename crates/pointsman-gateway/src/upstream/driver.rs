@@ -27,7 +27,7 @@ pub struct Health {
     users: HashMap<TargetId, Vec<ReportName>>,
     /// What each guard stands for, for the log.
     guards: HashMap<TargetId, String>,
-    /// Called after each change of a verdict.
+    /// Called after each change of a verdict, or of what is watched.
     on_change: Option<Box<dyn Fn()>>,
 }
 
@@ -55,6 +55,7 @@ impl Health {
             }
             settled.push(targets);
         }
+        self.changed();
         settled
     }
 
@@ -86,7 +87,8 @@ impl Health {
         (restored.len(), down)
     }
 
-    /// Lets `told` be called after each change of a verdict. It must not call back.
+    /// Lets `told` be called after each change of a verdict, or of what is watched. It must not call
+    /// back.
     pub fn on_change(&mut self, told: impl Fn() + 'static) {
         self.on_change = Some(Box::new(told));
     }
@@ -207,6 +209,12 @@ impl Health {
         &self.monitor
     }
 
+    fn changed(&self) {
+        if let Some(told) = &self.on_change {
+            told();
+        }
+    }
+
     fn tell(&self, change: &Change, outcome: ProbeOutcome) {
         let Some(report) = self.monitor.report(change.target) else {
             return;
@@ -215,9 +223,7 @@ impl Health {
         let users = self.users_of(change.target);
         let (from, to) = (change.from.as_str(), change.to.as_str());
         if change.usable_changed {
-            if let Some(told) = &self.on_change {
-                told();
-            }
+            self.changed();
             tracing::warn!(target, users, from, to, cause = ?outcome, "health verdict changed");
         } else {
             tracing::info!(target, users, from, to, cause = ?outcome, "health state changed");

@@ -64,6 +64,11 @@ impl DocumentFile {
         &self.path
     }
 
+    /// The folder that it shares with `config.yaml`.
+    pub(crate) fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or_else(|| Path::new("."))
+    }
+
     /// How it is written.
     pub(crate) fn format(&self) -> Format {
         self.format

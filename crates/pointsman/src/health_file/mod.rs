@@ -1,0 +1,332 @@
+//! Health over a restart: what is known about targets, in a small file.
+//!
+//! A process that starts in the middle of an outage would send its first requests to the dead. So
+//! whatever differs from "healthy, nothing counted" is written down soon after a verdict changes,
+//! and every few seconds while there is newer evidence; the next process takes it in before its
+//! first request. It never waits for this file, and does without when it cannot be used: health
+//! then begins as in APISIX, with everything healthy.
+
+mod format;
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    fs::{self, OpenOptions},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use pointsman_balance::{Counters, Kept, Policy, Status};
+use pointsman_gateway::{
+    clock,
+    config::settings::{HealthStateFile, Settings},
+    upstream::{driver::Health, fingerprint::canonical},
+};
+use tokio::sync::Notify;
+
+use self::format::{Contents, Line, Name, Salt};
+
+/// The file of this process.
+pub(crate) struct HealthFile {
+    path: PathBuf,
+    salt: Salt,
+    /// Nothing is written before what an earlier process left has been read.
+    is_read: AtomicBool,
+    taken: AtomicU64,
+    written: Mutex<Written>,
+}
+
+/// The state of the file, as far as this process knows.
+#[derive(Default)]
+struct Written {
+    /// What it says; `None` until something was written.
+    known: Option<Vec<(Name, Kept)>>,
+    /// Which [`Sample`] that was.
+    number: u64,
+    /// The last attempt failed, which was told.
+    is_failing: bool,
+}
+
+/// What is known at one time.
+struct Sample {
+    known: Vec<(Name, Kept)>,
+    now: Instant,
+    wall_ms: u64,
+    /// Grows; an earlier sample never replaces a later one.
+    number: u64,
+}
+
+impl HealthFile {
+    /// The file that `settings` want, if any; `config_folder` is where `config.yaml` is.
+    pub(crate) fn new(settings: &Settings, config_folder: &Path) -> Option<Arc<Self>> {
+        if settings.disable_upstream_healthcheck {
+            return None;
+        }
+        let path = match &settings.health_state_file {
+            HealthStateFile::Off => return None,
+            HealthStateFile::Default => config_folder.join("..").join("logs").join(FILE),
+            HealthStateFile::At(path) => config_folder.join(path),
+        };
+        Some(Arc::new(Self {
+            path,
+            salt: rand::random(),
+            is_read: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
+            written: Mutex::default(),
+        }))
+    }
+
+    /// Gives the targets of `health` what an earlier process knew about them, as far as that is
+    /// not too old. To be called once, when the first configuration has been compiled.
+    pub(crate) fn restore(&self, health: &mut Health, now: Instant) {
+        let wall_ms = clock::unix_millis();
+        let path = self.path.display();
+        match self.read(wall_ms) {
+            Ok(None) => {}
+            Ok(Some(contents)) => {
+                let found = contents.lines.len();
+                let memory = Memory::new(contents, now, wall_ms);
+                let (restored, down) =
+                    health.restore(|probe, policy| memory.of(&canonical(probe, policy), policy));
+                tracing::info!(found, restored, down, "health restored from {path}");
+            }
+            Err(reason) => tracing::warn!(
+                "{path}: {reason}; health begins anew, with every target healthy until it is probed"
+            ),
+        }
+        self.is_read.store(true, Ordering::Relaxed);
+    }
+
+    /// What the file says; `None` if there is none.
+    fn read(&self, wall_ms: u64) -> Result<Option<Contents>, String> {
+        let file = match fs::File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(format!("cannot be read ({error})")),
+        };
+        let mut text = Vec::new();
+        file.take(BYTES_MAX + 1)
+            .read_to_end(&mut text)
+            .map_err(|error| format!("cannot be read ({error})"))?;
+        if text.len() as u64 > BYTES_MAX {
+            return Err(format!("is larger than {BYTES_MAX} bytes"));
+        }
+        let contents = format::read(&text).map_err(|error| format!("ignored, {error}"))?;
+        if contents.saved_ms > wall_ms.saturating_add(CLOCK_SLACK_MS) {
+            let ahead = (contents.saved_ms - wall_ms) / 1000;
+            return Err(format!(
+                "ignored, it was written {ahead} s in the future (was the clock set back?)"
+            ));
+        }
+        Ok(Some(contents))
+    }
+
+    /// Writes down what is known now, unless the file says so already. Blocks until it is on disk.
+    pub(crate) fn save(&self, health: &Health) {
+        if let Some(sample) = self.sample(health, clock::now()) {
+            self.write(sample);
+        }
+    }
+
+    /// What is known now, if the file does not say so.
+    fn sample(&self, health: &Health, now: Instant) -> Option<Sample> {
+        if !self.is_read.load(Ordering::Relaxed) {
+            return None;
+        }
+        let known = self.known(health);
+        if self.written().known.as_ref() == Some(&known) {
+            return None;
+        }
+        Some(Sample {
+            known,
+            now,
+            wall_ms: clock::unix_millis(),
+            number: self.taken.fetch_add(1, Ordering::Relaxed) + 1,
+        })
+    }
+
+    /// The targets that are not as at the start.
+    fn known(&self, health: &Health) -> Vec<(Name, Kept)> {
+        let mut known = Vec::new();
+        for (_, report) in health.monitor().export() {
+            if report.status == Status::Healthy && report.counters == Counters::default() {
+                continue;
+            }
+            let kept = Kept {
+                status: report.status,
+                counters: report.counters,
+                last: report.last,
+            };
+            let canonical = canonical(report.probe, report.policy);
+            known.push((format::name(&self.salt, &canonical), kept));
+        }
+        known
+    }
+
+    fn write(&self, sample: Sample) {
+        let mut written = self.written();
+        if sample.number <= written.number {
+            return;
+        }
+        let contents = Contents {
+            salt: self.salt,
+            saved_ms: sample.wall_ms,
+            lines: sample.lines(),
+        };
+        match replace(&self.path, format::write(&contents).as_bytes()) {
+            Ok(()) => {
+                if written.is_failing {
+                    tracing::info!("{}: can be written again", self.path.display());
+                }
+                *written = Written {
+                    known: Some(sample.known),
+                    number: sample.number,
+                    is_failing: false,
+                };
+            }
+            Err(error) if written.is_failing => tracing::debug!("{error}"),
+            Err(error) => {
+                written.is_failing = true;
+                tracing::warn!(
+                    "{}: cannot be written ({error}); health will not survive a restart. Let \
+                     `pointsman.health_state_file` name a file in a folder that can be written to, \
+                     or set it to false",
+                    self.path.display()
+                );
+            }
+        }
+    }
+
+    fn written(&self) -> MutexGuard<'_, Written> {
+        // Whoever panicked left a state that is only ever replaced as a whole.
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sample {
+    fn lines(&self) -> Vec<Line> {
+        let at_ms = |at: Instant| {
+            self.wall_ms
+                .saturating_sub(millis(self.now.duration_since(at)))
+        };
+        let line = |&(name, kept): &(Name, Kept)| Line {
+            name,
+            status: kept.status,
+            counters: kept.counters,
+            last: kept.last.map(|(outcome, at)| (outcome, at_ms(at))),
+        };
+        self.known.iter().map(line).collect()
+    }
+}
+
+/// Keeps the file up to date: at once when a verdict changes, else every few seconds if there is
+/// news.
+pub(crate) async fn keep(file: Arc<HealthFile>, health: Rc<RefCell<Health>>) {
+    let changed = Rc::new(Notify::new());
+    let told = Rc::clone(&changed);
+    health.borrow_mut().on_change(move || told.notify_one());
+    loop {
+        let sample = file.sample(&health.borrow(), clock::now());
+        if let Some(sample) = sample {
+            // A disk may take its time, and probes are waiting on this thread.
+            let file = Arc::clone(&file);
+            let _ = tokio::task::spawn_blocking(move || file.write(sample)).await;
+            // An outage changes many verdicts within a moment.
+            tokio::time::sleep(BETWEEN_WRITES).await;
+        }
+        let _ = tokio::time::timeout(REFRESH, changed.notified()).await;
+    }
+}
+
+/// What an earlier process left.
+struct Memory {
+    salt: Salt,
+    saved_ms: u64,
+    lines: HashMap<Name, Line>,
+    now: Instant,
+    wall_ms: u64,
+}
+
+impl Memory {
+    fn new(contents: Contents, now: Instant, wall_ms: u64) -> Self {
+        let named = |line: Line| (line.name, line);
+        Self {
+            salt: contents.salt,
+            saved_ms: contents.saved_ms,
+            lines: contents.lines.into_iter().map(named).collect(),
+            now,
+            wall_ms,
+        }
+    }
+
+    /// What is known of the target that `canonical` and `policy` define, unless it is too old.
+    fn of(&self, canonical: &str, policy: &Policy) -> Option<Kept> {
+        if self.lines.is_empty() {
+            return None;
+        }
+        let line = self.lines.get(&format::name(&self.salt, canonical))?;
+        let at_ms = line.last.map_or(self.saved_ms, |(_, at_ms)| at_ms);
+        let age = Duration::from_millis(self.wall_ms.saturating_sub(at_ms));
+        if age > age_max(policy) {
+            return None;
+        }
+        let last = line.last.and_then(|(outcome, _)| {
+            // A machine that has just started has no time as long ago as that.
+            Some((outcome, self.now.checked_sub(age)?))
+        });
+        Some(Kept {
+            status: line.status,
+            counters: line.counters,
+            last,
+        })
+    }
+}
+
+/// How old evidence may be: by then, a target that is probed would have had ten more chances.
+fn age_max(policy: &Policy) -> Duration {
+    policy.unhealthy_interval.saturating_mul(10).max(AGE_MIN)
+}
+
+/// Replaces the file at `path` as a whole: whoever reads it finds the old text or the new one.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    // Two processes share the file for the length of a drain, and both may be number 1 of a container.
+    let next = path.with_extension(format!("{:08x}.tmp", rand::random::<u32>()));
+    let written = write_new(&next, text).and_then(|()| fs::rename(&next, path));
+    if written.is_err() {
+        // Nothing is lost if it was not even made.
+        let _ = fs::remove_file(&next);
+    }
+    written
+}
+
+fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(text)?;
+    file.sync_all()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+const FILE: &str = "health.state";
+/// Evidence is used at least for this long.
+const AGE_MIN: Duration = Duration::from_secs(60);
+/// Between two writes.
+const BETWEEN_WRITES: Duration = Duration::from_millis(100);
+/// How often newer evidence is written down. Far below [`AGE_MIN`], so that a crash costs little.
+const REFRESH: Duration = Duration::from_secs(5);
+/// A clock that is corrected by less than this is no reason to forget anything.
+const CLOCK_SLACK_MS: u64 = 5_000;
+/// Some 300,000 targets in trouble.
+const BYTES_MAX: u64 = 64 << 20;
