@@ -7,7 +7,8 @@ RUN cargo build --release --locked --package pointsman
 
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates \
-    && rm -rf /var/lib/apt/lists/* && useradd --system --no-create-home pointsman
+    && rm -rf /var/lib/apt/lists/* && useradd --system --no-create-home pointsman \
+    && mkdir /logs && chown pointsman /logs
 COPY --from=build /src/target/release/pointsman /usr/local/bin/pointsman
 USER pointsman
 EXPOSE 9080 9443

@@ -82,6 +82,7 @@ fn config_document(proxy_port: u16, access_log: &Path) -> Value {
         },
         "nginx_config": { "http": { "enable_access_log": true, "access_log": access_log } },
         "plugin_attr": { "prometheus": { "export_addr": { "ip": "127.0.0.1", "port": 0 } } },
+        "pointsman": { "health_state_file": false },
     })
 }
 

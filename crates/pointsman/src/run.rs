@@ -32,7 +32,7 @@ use crate::{
     cli::RunOptions,
     config_source::{self, DocumentFile},
     dns::Resolver,
-    health_file::{self, HealthFile},
+    health_file::{HealthFile, Keeper},
     http_client::{ClientTls, Dialer},
     listener::{self, Address, Bound},
     probe,
@@ -277,8 +277,7 @@ impl Program {
         let local = LocalSet::new();
         let drain_limit = self.settings.drain_timeout;
         let writer = Arc::clone(&self.writer);
-        let health = Rc::clone(&self.health);
-        let health_file = self.publisher.health_file.clone();
+        let keeper = Keeper::new(self.publisher.health_file.clone(), Rc::clone(&self.health));
         let sides = Sides {
             state: Arc::clone(&state),
             health: Rc::clone(&self.health),
@@ -304,10 +303,7 @@ impl Program {
                     Rc::clone(&health_changed),
                 ));
             }
-            if let Some(file) = &health_file {
-                let keeping = health_file::keep(Arc::clone(file), Rc::clone(&health));
-                tokio::task::spawn_local(keeping);
-            }
+            tokio::task::spawn_local(keeper.clone().keep());
             let mut reloader = Reloader {
                 publisher: self.publisher,
                 document: self.document,
@@ -318,18 +314,14 @@ impl Program {
             until_signal(&mut reloader, stop, self.announces.then_some("ready")).await?;
             let _ = drain.send(true);
             // Now, for a second signal or an impatient supervisor may cut the drain short.
-            if let Some(file) = &health_file {
-                file.save(&health.borrow());
-            }
+            keeper.save();
             tracing::info!("draining: no new connections, up to {drain_limit:?} for open ones");
             Ok::<_, String>(feeding)
         }));
         let feeding = outcome?;
         let end = finish(&runtime, &local, threads, drain_limit);
         let _ = ending.send(true);
-        if let Some(file) = &health_file {
-            file.save(&health.borrow());
-        }
+        keeper.save();
         if end == End::Orderly {
             flush(&runtime, &local, feeding);
         }

@@ -127,13 +127,6 @@ impl HealthFile {
         Ok(Some(contents))
     }
 
-    /// Writes down what is known now, unless the file says so already. Blocks until it is on disk.
-    pub(crate) fn save(&self, health: &Health) {
-        if let Some(sample) = self.sample(health, clock::now()) {
-            self.write(sample);
-        }
-    }
-
     /// What is known now, if the file does not say so.
     fn sample(&self, health: &Health, now: Instant) -> Option<Sample> {
         if !self.is_read.load(Ordering::Relaxed) {
@@ -225,22 +218,45 @@ impl Sample {
     }
 }
 
-/// Keeps the file up to date: at once when a verdict changes, else every few seconds if there is
-/// news.
-pub(crate) async fn keep(file: Arc<HealthFile>, health: Rc<RefCell<Health>>) {
-    let changed = Rc::new(Notify::new());
-    let told = Rc::clone(&changed);
-    health.borrow_mut().on_change(move || told.notify_one());
-    loop {
-        let sample = file.sample(&health.borrow(), clock::now());
-        if let Some(sample) = sample {
-            // A disk may take its time, and probes are waiting on this thread.
-            let file = Arc::clone(&file);
-            let _ = tokio::task::spawn_blocking(move || file.write(sample)).await;
-            // An outage changes many verdicts within a moment.
-            tokio::time::sleep(BETWEEN_WRITES).await;
+/// Keeps the file, if there is one, up to date with the health of this process.
+#[derive(Clone)]
+pub(crate) struct Keeper {
+    file: Option<Arc<HealthFile>>,
+    health: Rc<RefCell<Health>>,
+}
+
+impl Keeper {
+    pub(crate) fn new(file: Option<Arc<HealthFile>>, health: Rc<RefCell<Health>>) -> Self {
+        Self { file, health }
+    }
+
+    /// Writes down what is known now, unless the file says so already. Blocks until it is on disk.
+    pub(crate) fn save(&self) {
+        let Some(file) = &self.file else { return };
+        if let Some(sample) = file.sample(&self.health.borrow(), clock::now()) {
+            file.write(sample);
         }
-        let _ = tokio::time::timeout(REFRESH, changed.notified()).await;
+    }
+
+    /// Writes at once when a verdict changes, else every few seconds if there is news.
+    pub(crate) async fn keep(self) {
+        let Some(file) = &self.file else { return };
+        let changed = Rc::new(Notify::new());
+        let told = Rc::clone(&changed);
+        self.health
+            .borrow_mut()
+            .on_change(move || told.notify_one());
+        loop {
+            let sample = file.sample(&self.health.borrow(), clock::now());
+            if let Some(sample) = sample {
+                // A disk may take its time, and probes are waiting on this thread.
+                let file = Arc::clone(file);
+                let _ = tokio::task::spawn_blocking(move || file.write(sample)).await;
+                // An outage changes many verdicts within a moment.
+                tokio::time::sleep(BETWEEN_WRITES).await;
+            }
+            let _ = tokio::time::timeout(REFRESH, changed.notified()).await;
+        }
     }
 }
 

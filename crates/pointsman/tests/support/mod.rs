@@ -36,7 +36,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) struct Gateway {
     child: Child,
     folder: tempfile::TempDir,
-    lines: Arc<(Mutex<Vec<String>>, Condvar)>,
+    lines: Lines,
     pub(crate) proxy: SocketAddr,
 }
 
@@ -100,35 +100,39 @@ impl Gateway {
         } else {
             replace(&folder.path().join("apisix.yaml"), start.document);
         }
-        let workers = start.workers.to_string();
-        let workers = ["--workers", &workers];
-        let mut child = Command::new(env!("CARGO_BIN_EXE_pointsman"))
-            .arg("run")
-            .arg("--config")
-            .arg(folder.path().join("config.yaml"))
-            .args(workers.iter().filter(|_| start.workers > 0))
-            .args(["--log-level", "debug"])
-            .envs(start.environment.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(start.stdout)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the gateway starts");
-        let stderr = child.stderr.take().expect("stderr is piped");
-        let lines: Arc<(Mutex<Vec<String>>, Condvar)> = Arc::default();
-        let theirs = Arc::clone(&lines);
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                theirs.0.lock().expect("not poisoned").push(line);
-                theirs.1.notify_all();
-            }
-        });
+        let (child, lines) = launch(
+            folder.path(),
+            start.workers,
+            start.environment,
+            start.stdout,
+        );
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut gateway = Self {
             child,
             folder,
             lines,
             proxy: nowhere,
+        };
+        gateway.wait_for_line("ready");
+        gateway.proxy = gateway.address("proxy");
+        gateway
+    }
+
+    /// Starts it once more in its folder, with the configuration as it stands there, after its
+    /// process has ended. Returns as soon as it listens.
+    pub(crate) fn start_again(&mut self, workers: usize) {
+        (self.child, self.lines) = launch(self.folder.path(), workers, &[], Stdio::null());
+        self.proxy = self.address("proxy");
+    }
+
+    /// A gateway with one worker on the files in `folder`, which stays.
+    pub(crate) fn start_in(folder: &Path) -> Self {
+        let (child, lines) = launch(folder, 1, &[], Stdio::null());
+        let mut gateway = Self {
+            child,
+            folder: tempfile::tempdir().expect("a folder"),
+            lines,
+            proxy: SocketAddr::from(([127, 0, 0, 1], 0)),
         };
         gateway.wait_for_line("ready");
         gateway.proxy = gateway.address("proxy");
@@ -326,6 +330,41 @@ impl Drop for Gateway {
     }
 }
 
+type Lines = Arc<(Mutex<Vec<String>>, Condvar)>;
+
+/// Starts the program on the `config.yaml` in `folder`, and collects what it says on stderr.
+fn launch(
+    folder: &Path,
+    workers: usize,
+    environment: &[(&str, &str)],
+    stdout: Stdio,
+) -> (Child, Lines) {
+    let count = workers.to_string();
+    let count = ["--workers", &count];
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pointsman"))
+        .arg("run")
+        .arg("--config")
+        .arg(folder.join("config.yaml"))
+        .args(count.iter().filter(|_| workers > 0))
+        .args(["--log-level", "debug"])
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the gateway starts");
+    let stderr = child.stderr.take().expect("stderr is piped");
+    let lines = Lines::default();
+    let theirs = Arc::clone(&lines);
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            theirs.0.lock().expect("not poisoned").push(line);
+            theirs.1.notify_all();
+        }
+    });
+    (child, lines)
+}
+
 /// Writes a `config.yaml` whose listeners are on ports of the system's choice.
 pub(crate) fn write_config(folder: &Path, apisix: &str, sections: &str) {
     write_config_with(folder, apisix, sections, "");
@@ -333,6 +372,8 @@ pub(crate) fn write_config(folder: &Path, apisix: &str, sections: &str) {
 
 fn write_config_with(folder: &Path, apisix: &str, sections: &str, prometheus: &str) {
     let log = folder.join("access.log");
+    let logs = folder.join("logs");
+    std::fs::create_dir_all(&logs).expect("made");
     let ssl = if apisix.contains("ssl:") {
         ""
     } else {
@@ -343,8 +384,10 @@ fn write_config_with(folder: &Path, apisix: &str, sections: &str, prometheus: &s
          apisix:\n  node_listen: [{{ip: 127.0.0.1, port: 0}}]\n{ssl}  \
          control: {{ip: 127.0.0.1, port: 0}}\n{apisix}\n\
          plugin_attr: {{prometheus: {{export_addr: {{ip: 127.0.0.1, port: 0}}, {prometheus}}}}}\n\
-         pointsman:\n  access_log: {{path: \"{}\"}}\n{sections}\n",
-        log.display()
+         pointsman:\n  access_log: {{path: \"{}\"}}\n  health_state_file: \"{}/health.state\"\n\
+         {sections}\n",
+        log.display(),
+        logs.display(),
     );
     std::fs::write(folder.join("config.yaml"), text).expect("written");
 }
@@ -357,12 +400,12 @@ pub(crate) fn set_access_log(folder: &Path, path: &str) {
     std::fs::write(config, text.replace(&own, path)).expect("written");
 }
 
-fn write_document(folder: &Path, document: &str) {
+pub(crate) fn write_document(folder: &Path, document: &str) {
     replace(&folder.join("apisix.yaml"), &format!("{document}\n#END\n"));
 }
 
 /// Replaces a file at once, as careful editors do.
-fn replace(path: &Path, text: &str) {
+pub(crate) fn replace(path: &Path, text: &str) {
     let next: PathBuf = path.with_extension("next");
     std::fs::write(&next, text).expect("written");
     std::fs::rename(&next, path).expect("renamed");
