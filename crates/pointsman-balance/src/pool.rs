@@ -359,6 +359,13 @@ impl Pool {
         (0..self.len()).filter_map(of_member).min()
     }
 
+    /// Whether nothing is known against any member. A look at whole words of verdicts, in most cases.
+    #[must_use]
+    pub fn all_usable(&self, availability: &Availability) -> bool {
+        (self.guards.is_none() && self.census.all_targets(availability))
+            || (0..self.len()).all(|member| self.usable(member, availability))
+    }
+
     /// A member to be tried in place of the one that stage `at` offers: one whose circuit asks for it,
     /// that nothing else keeps out, and whose turn comes no later. Since another was on offer, there
     /// is somebody to fall back to; only a request's first attempt may be a trial, so that it has not

@@ -29,6 +29,7 @@ use crate::{
     config::snapshot::{Consumer, Route, Snapshot},
     exchange::rare::Rare,
     failure::{Blame, Failure},
+    forward::picks::{self, Notes},
     gateway::Gateway,
     observe::{entry::Wants, metrics::ActiveConnection, secrets::SecretArgs},
     plugin::chain::{Chain, Filters},
@@ -356,6 +357,11 @@ impl Exchange {
         self.rare.get_or_init(Box::default)
     }
 
+    /// What was out of the ordinary about its picks, if anything was.
+    pub(crate) fn pick_notes(&self) -> Option<&Notes> {
+        self.rare.get().map(|rare| &rare.picks)
+    }
+
     fn rare_mut(&mut self) -> &mut Rare {
         self.rare();
         self.rare.get_mut().expect("made in the line above")
@@ -431,6 +437,7 @@ impl Exchange {
         if !is_clients {
             tracing::warn!(upstream = %attempt.address, member = %attempt.member, detail, "{failure}");
         }
+        picks::note_failure(self, failure);
     }
 
     /// Forgets the current attempt, of which nothing was sent.

@@ -11,7 +11,7 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pointsman_gateway::{
-    admin::{control, exporter, status},
+    admin::{control, exporter, status, targets::Time},
     config::settings::Settings,
     gateway::State,
     observe::metrics::Metrics,
@@ -100,12 +100,8 @@ impl Sides {
                         .and_then(|value| value.to_str().ok())
                         .unwrap_or_default(),
                 };
-                control::respond(
-                    &ask,
-                    &snapshot,
-                    self.health.borrow().monitor(),
-                    &self.registry,
-                )
+                let health = self.health.borrow();
+                control::respond(&ask, &snapshot, &health, &self.registry, Time::now())
             }
             Side::Exporter => {
                 let sinks = self.sinks.list();

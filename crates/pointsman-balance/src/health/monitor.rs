@@ -279,6 +279,13 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         })
     }
 
+    /// When the next probe of a target is due, which may be past if it waits for its turn; `None` while
+    /// one is in flight, and for a target that is not watched.
+    #[must_use]
+    pub fn next_probe(&self, target: TargetId) -> Option<Instant> {
+        self.schedule.due(target)
+    }
+
     /// Publishes which targets successes of traffic mean something to.
     fn settle_all(&mut self) {
         let settled = |target: &Target<P>| target.state.status == Status::Healthy;

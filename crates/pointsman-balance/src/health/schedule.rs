@@ -166,6 +166,14 @@ impl Schedule {
         self.agenda.first().map(|&(at, _)| at)
     }
 
+    /// When a target is due, or was; `None` while a probe of it is in flight.
+    pub(super) fn due(&self, target: TargetId) -> Option<Instant> {
+        match self.entries.get(&target)?.phase {
+            Phase::Due(at) | Phase::Queued(at) => Some(at),
+            Phase::InFlight { .. } => None,
+        }
+    }
+
     /// Frees the slot of a target in flight for whoever is first in the queue.
     fn release_slot(&mut self, target: TargetId) {
         let checker = self.checker(target);

@@ -91,6 +91,13 @@ impl Census {
                 .any(|word| availability.usable_among(word.index, word.bits) != 0)
     }
 
+    /// Whether all targets of all members are usable: all members are then, though members may be also
+    /// when this is not so.
+    pub(crate) fn all_targets(&self, availability: &Availability) -> bool {
+        (self.words.iter())
+            .all(|word| availability.usable_among(word.index, word.bits) == word.bits)
+    }
+
     /// Who is usable; `None` if they are more than a few.
     #[inline]
     pub(crate) fn few(&self, availability: &Availability) -> Option<Few> {

@@ -6,10 +6,14 @@ use pointsman_balance::Monitor;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    admin::{error, health_report, text},
+    admin::{
+        error, health_report,
+        targets::{self, Time},
+        text,
+    },
     config::snapshot::Snapshot,
     plugin::registry::Registry,
-    upstream::health::ProbeSpec,
+    upstream::{driver::Health, health::ProbeSpec},
 };
 
 /// What is asked.
@@ -26,9 +30,11 @@ pub struct Ask<'a> {
 pub fn respond(
     ask: &Ask<'_>,
     snapshot: &Snapshot,
-    monitor: &Monitor<ProbeSpec>,
+    health: &Health,
     registry: &Registry,
+    time: Time,
 ) -> Response<Bytes> {
+    let monitor = health.monitor();
     let segments: Vec<&str> = ask
         .path
         .split('/')
@@ -58,6 +64,7 @@ pub fn respond(
             }
         }
         ["v1", "healthcheck", kind, id] => report(ask, one_report(snapshot, monitor, kind, id)),
+        ["v1", "targets"] => super::json(StatusCode::OK, &targets::all(health, time)),
         ["v1", "plugin_metadatas"] => dump(snapshot, "plugin_metadata"),
         ["v1", "plugin_metadata", name] => dump_one(snapshot, "plugin_metadata", name, || {
             format!("plugin metadata[{name}] not found")

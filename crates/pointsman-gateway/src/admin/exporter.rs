@@ -25,6 +25,7 @@ pub fn respond(
         return super::error(StatusCode::NOT_FOUND, "404 Not Found");
     }
     let mut samples = verdicts(snapshot, health);
+    samples.extend(changes(health));
     samples.extend(queues(sinks));
     samples.extend(losses(sinks));
     let body = metrics.render(&samples, &snapshot.metrics);
@@ -53,6 +54,23 @@ fn verdicts(snapshot: &Snapshot, health: &Health) -> Vec<Sample> {
         }
     }
     samples
+}
+
+/// `pointsman_health_changes_total`: how often targets went out, and came back.
+#[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+fn changes(health: &Health) -> Vec<Sample> {
+    let sample = |((target, usable), count): ((String, bool), u64)| Sample {
+        family: &CHANGES,
+        labels: vec![
+            ("target", target),
+            (
+                "to",
+                if usable { "healthy" } else { "unhealthy" }.to_owned(),
+            ),
+        ],
+        value: count as f64,
+    };
+    health.changes().into_iter().map(sample).collect()
 }
 
 /// `batch_process_entries`: what waits in the loggers' queues.
@@ -105,6 +123,12 @@ static UPSTREAM_STATUS: Family = Family {
     kind: "gauge",
     help: "1 for a target that may be picked",
     owner: Owner::Apisix,
+};
+static CHANGES: Family = Family {
+    name: "pointsman_health_changes_total",
+    kind: "counter",
+    help: "Changes of a health verdict, by target and what it became",
+    owner: Owner::Pointsman,
 };
 static WAITING: Family = Family {
     name: "batch_process_entries",

@@ -4,6 +4,7 @@ pub mod control;
 pub mod exporter;
 pub mod health_report;
 pub mod status;
+pub mod targets;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};

@@ -2,7 +2,7 @@
 
 use std::{cell::OnceCell, rc::Rc};
 
-use crate::{exchange::intake::Intake, variables::graphql::Operation};
+use crate::{exchange::intake::Intake, forward::picks::Notes, variables::graphql::Operation};
 
 /// Everything about an exchange that most of them never have.
 #[derive(Default)]
@@ -15,6 +15,8 @@ pub(crate) struct Rare {
     pub(crate) graphql: OnceCell<Option<Operation>>,
     /// What a logger wants to know of the request's body.
     pub(super) intake: Option<Rc<Intake>>,
+    /// What was out of the ordinary about its picks.
+    pub(crate) picks: Notes,
 }
 
 impl Rare {

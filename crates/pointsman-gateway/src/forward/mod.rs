@@ -10,6 +10,7 @@ pub mod evidence;
 pub mod forwarded;
 pub mod http;
 pub mod judge;
+pub mod picks;
 pub mod relay;
 pub mod wait;
 
@@ -128,9 +129,11 @@ async fn attempt(
         let gateway = std::rc::Rc::clone(exchange.gateway());
         gateway.upstreams().sleep_until(due).await;
         let pool = &ai.target.pool;
-        let Some(again) = pool.again(bid.member, &gateway.availability()) else {
+        let availability = gateway.availability();
+        let Some(again) = pool.again(bid.member, &availability) else {
             return outcome;
         };
+        picks::note(exchange, pool, &again, &availability);
         bid.failed_open = again.failed_open();
         (picked, last) = (again, Some(outcome));
         repeats += 1;
@@ -198,13 +201,13 @@ impl Plan {
             Self::Ai(plan) => (&plan.target.pool, plan.hash_key.as_deref()),
         };
         let availability = exchange.gateway().availability();
-        pool.pick(
-            &Ask {
-                key: key.map(str::as_bytes),
-                tried,
-            },
-            &availability,
-        )
+        let ask = Ask {
+            key: key.map(str::as_bytes),
+            tried,
+        };
+        let picked = pool.pick(&ask, &availability)?;
+        picks::note(exchange, pool, &picked, &availability);
+        Ok(picked)
     }
 
     /// Whether nobody is asked when nobody is usable.

@@ -4,7 +4,11 @@
 //! for probes that are due, performs them, hands the results in, and sleeps until the next
 //! deadline. A verdict is public as soon as the call that brought the result returns.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Instant,
+};
 
 use pointsman_balance::{
     Availability, Change, GuardSpec, Kept, Monitor, Policy, Probe, ProbeOutcome, Tally, TargetId,
@@ -13,6 +17,7 @@ use pointsman_balance::{
 
 use crate::{
     gateway::State,
+    observe::metrics::SERIES_MAX,
     upstream::{
         evidence::Evidence,
         health::{Checker, ProbeSpec, ReportName},
@@ -27,6 +32,7 @@ pub struct Health {
     users: HashMap<TargetId, Vec<ReportName>>,
     /// What each guard stands for, for the log.
     guards: HashMap<TargetId, String>,
+    changes: Changes,
     /// Called after each change of a verdict, or of what is watched.
     on_change: Option<Box<dyn Fn()>>,
 }
@@ -75,7 +81,7 @@ impl Health {
             };
             down += 1;
             let users = self.users_of(*target);
-            let name = format!("{}:{}", report.probe.host, report.probe.port);
+            let name = report.probe.address();
             let state = report.status.as_str();
             tracing::warn!(
                 target = name,
@@ -198,10 +204,29 @@ impl Health {
         }
     }
 
-    fn tell_guard(&self, change: &Change, cause: &str) {
+    fn tell_guard(&mut self, change: &Change, cause: &str) {
         let target = self.guards.get(&change.target).map_or("", String::as_str);
         let usable = change.to.usable();
+        self.changes.count(target, usable);
         tracing::warn!(target, usable, cause, "health verdict changed");
+    }
+
+    /// How often verdicts changed, by `host:port` or the name of a guard, and whether that may be picked since; each that is
+    /// watched is there from the start.
+    pub fn changes(&self) -> BTreeMap<(String, bool), u64> {
+        let mut counts = self.changes.0.clone();
+        let watched = self.monitor.export().into_iter();
+        let watched = watched.map(|(_, report)| report.probe.address());
+        for name in watched.chain(self.guards.values().cloned()) {
+            counts.entry((name.clone(), true)).or_default();
+            counts.entry((name, false)).or_default();
+        }
+        counts
+    }
+
+    /// The resources and instances that a target decides about.
+    pub fn used_by(&self, target: TargetId) -> &[ReportName] {
+        self.users.get(&target).map_or(&[], Vec::as_slice)
     }
 
     /// The monitor, to look at.
@@ -215,14 +240,15 @@ impl Health {
         }
     }
 
-    fn tell(&self, change: &Change, outcome: ProbeOutcome) {
+    fn tell(&mut self, change: &Change, outcome: ProbeOutcome) {
         let Some(report) = self.monitor.report(change.target) else {
             return;
         };
-        let target = format!("{}:{}", report.probe.host, report.probe.port);
+        let target = report.probe.address();
         let users = self.users_of(change.target);
         let (from, to) = (change.from.as_str(), change.to.as_str());
         if change.usable_changed {
+            self.changes.count(&target, change.to.usable());
             self.changed();
             tracing::warn!(target, users, from, to, cause = ?outcome, "health verdict changed");
         } else {
@@ -232,7 +258,7 @@ impl Health {
 
     /// The resources and instances that a target decides about; the first few when there are many.
     fn users_of(&self, target: TargetId) -> String {
-        let users = self.users.get(&target).map_or(&[][..], Vec::as_slice);
+        let users = self.used_by(target);
         let mut text = users
             .iter()
             .take(USERS_NAMED)
@@ -243,6 +269,21 @@ impl Health {
             text.push_str(&format!(" and {} more", users.len() - USERS_NAMED));
         }
         text
+    }
+}
+
+/// Changes of verdicts, counted.
+#[derive(Default)]
+struct Changes(BTreeMap<(String, bool), u64>);
+
+impl Changes {
+    fn count(&mut self, target: &str, usable: bool) {
+        let mut key = (target.to_owned(), usable);
+        // Names may stand for ever new addresses.
+        if self.0.len() >= SERIES_MAX && !self.0.contains_key(&key) {
+            "<overflow>".clone_into(&mut key.0);
+        }
+        *self.0.entry(key).or_default() += 1;
     }
 }
 

@@ -24,6 +24,16 @@ pub struct ProbeSpec {
     pub hostname: String,
 }
 
+impl ProbeSpec {
+    /// `host:port`, as logs and metrics name a target.
+    pub fn address(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+}
+
 /// The three kinds of probe.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ProbeKind {
