@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use pointsman_balance::{Counters, Kept, Monitor, Policy, ProbeOutcome, Status, TargetId, Wanted};
+use pointsman_balance::{
+    Breaker, CircuitState, Counters, GuardReport, GuardSpec, Kept, Monitor, Policy, ProbeOutcome,
+    Status, TargetId, Wanted,
+};
 
 fn policy() -> Policy {
     Policy {
@@ -154,4 +157,70 @@ fn evidence_of_its_own_is_kept() {
     };
     assert_eq!(inherited.restore(|_, _| Some(healthy)), []);
     assert!(!inherited.availability().usable(ids[0]));
+}
+
+fn guard(key: &str) -> GuardSpec {
+    GuardSpec {
+        key: key.to_owned(),
+        breaker: Some(Breaker {
+            failures: 3,
+            error_percent: 0,
+            min_attempts: 1,
+            window: Duration::from_secs(10),
+            open: Duration::from_secs(30),
+            open_max: Duration::from_secs(60),
+            trials: 1,
+        }),
+    }
+}
+
+/// Cool-downs end when they were to end, circuits are tried when they were to be tried.
+#[test]
+fn guards_stand_where_they_stood() {
+    let now = start();
+    let mut before: Monitor<&'static str> = Monitor::new();
+    let ids: Vec<TargetId> = ["cooling", "open", "trial", "fine"]
+        .map(|key| before.guard(guard(key), now).0)
+        .into();
+    before.trip(ids[2], now);
+    let soon = now + Duration::from_secs(30);
+    before.tick(soon);
+    before.cool_down(ids[0], soon + Duration::from_secs(20), soon);
+    before.trip(ids[1], soon);
+    let known: HashMap<String, GuardReport> = (before.export_guards().into_iter())
+        .map(|(_, spec, report)| (spec.key.clone(), report))
+        .collect();
+
+    let mut after: Monitor<&'static str> = Monitor::new();
+    let later = soon + Duration::from_secs(5);
+    let ids: Vec<TargetId> = ["fine", "trial", "new", "open", "cooling"]
+        .map(|key| after.guard(guard(key), later).0)
+        .into();
+    let restored = after.restore_guards(|spec| known.get(&spec.key).copied(), later);
+    assert_eq!(restored, [ids[0], ids[1], ids[3], ids[4]]);
+    for (key, id) in ["fine", "trial", "open", "cooling"].iter().zip(&restored) {
+        assert_eq!(after.guard_report(*id), Some(known[*key]), "{key}");
+    }
+    let usable = |after: &Monitor<&'static str>| -> Vec<bool> {
+        let verdicts = after.availability();
+        ids.iter().map(|&id| verdicts.usable(id)).collect()
+    };
+    assert_eq!(usable(&after), [true, false, true, false, false]);
+    assert_eq!(after.next_deadline(), Some(soon + Duration::from_secs(20)));
+    after.tick(soon + Duration::from_secs(20));
+    assert_eq!(usable(&after), [true, false, true, false, true]);
+    after.tick(soon + Duration::from_secs(30));
+    let stands = after.guard_report(ids[3]).map(|report| report.circuit);
+    assert_eq!(stands, Some(CircuitState::HalfOpen));
+    for half_open in [ids[1], ids[3]] {
+        after.on_trial(half_open, true, None, soon + Duration::from_secs(31));
+    }
+    assert_eq!(usable(&after), [true; 5]);
+
+    // What this process has found out stays.
+    after.cool_down(ids[0], soon + Duration::from_secs(90), soon);
+    let before = after.guard_report(ids[0]);
+    let fine = known["fine"];
+    assert!(!after.restore_guards(|_| Some(fine), soon).contains(&ids[0]));
+    assert_eq!(after.guard_report(ids[0]), before);
 }

@@ -196,6 +196,43 @@ impl Guards {
         }
     }
 
+    /// All guards, by ascending id.
+    pub(super) fn specs(&self) -> Vec<(TargetId, Arc<GuardSpec>)> {
+        let all = self.by_id.iter();
+        let mut specs: Vec<_> = all
+            .map(|(&id, guard)| (id, Arc::clone(&guard.spec)))
+            .collect();
+        specs.sort_unstable_by_key(|(id, _)| *id);
+        specs
+    }
+
+    /// Puts a guard of which nothing is known where `kept` says it stood.
+    pub(super) fn restore(&mut self, id: TargetId, kept: GuardReport, now: Instant) {
+        if let Some(until) = kept.cools_until {
+            self.cool_down(id, until, now);
+        }
+        let Some(guard) = self.by_id.get_mut(&id) else {
+            return;
+        };
+        if guard.spec.breaker.is_none() {
+            return;
+        }
+        match kept.circuit {
+            CircuitState::Closed => {}
+            CircuitState::Open(until) => {
+                guard.circuit = Circuit::Open { until, failed: 0 };
+                self.agenda.insert((until, id));
+            }
+            CircuitState::HalfOpen => {
+                guard.circuit = Circuit::HalfOpen {
+                    failed: 0,
+                    succeeded: 0,
+                    claim: Arc::default(),
+                };
+            }
+        }
+    }
+
     /// Takes the outcome of an attempt at a member whose circuit was half open. `trial` is what
     /// allowed it; an attempt without one counts, too (nobody else was there to be asked), but one of
     /// an earlier period does not.

@@ -102,7 +102,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         self.guards.report(guard)
     }
 
-    fn with_guard(
+    pub(super) fn with_guard(
         &mut self,
         guard: TargetId,
         change: impl FnOnce(&mut super::guard::Guards),

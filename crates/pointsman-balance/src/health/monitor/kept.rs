@@ -5,12 +5,13 @@
 //! old is too old is the keeper's decision as well, for only it has a clock that both processes share.
 
 use std::hash::Hash;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Monitor, Report};
 use crate::TargetId;
 use crate::health::state::State;
-use crate::health::{Counters, Policy, ProbeOutcome, Status};
+use crate::health::{CircuitState, Counters, GuardReport, GuardSpec, Policy, ProbeOutcome, Status};
 
 /// What an earlier process knew about a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,18 +52,53 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
                     counters: kept.counters,
                 };
                 target.last = kept.last;
+                // No attempt of this process began before.
+                target.failed_at = (!kept.status.usable())
+                    .then_some(kept.last)
+                    .flatten()
+                    .map(|(_, at)| at);
                 restored.push(id);
             }
         }
         restored.sort_unstable();
-        let down: Vec<(TargetId, bool)> = (restored.iter())
-            .filter(|id| !self.targets[*id].state.status.usable())
-            .map(|&id| (id, false))
-            .collect();
-        if !down.is_empty() {
-            self.publish(down);
+        for &target in &restored {
+            self.settle(target, Status::Healthy);
         }
-        self.settle_all();
         restored
+    }
+
+    /// Every guard and where it stands, by ascending id.
+    #[must_use]
+    pub fn export_guards(&self) -> Vec<(TargetId, Arc<GuardSpec>, GuardReport)> {
+        let stands = |(id, spec)| Some((id, spec, self.guards.report(id)?));
+        self.guards.specs().into_iter().filter_map(stands).collect()
+    }
+
+    /// Puts guards where `known` says that they stood, and returns those that went there. A guard that
+    /// is not as at the start stays where it is. A circuit whose time has come asks for trials with
+    /// the next [`tick`](Self::tick); how many of its trials had failed is not kept.
+    pub fn restore_guards(
+        &mut self,
+        mut known: impl FnMut(&GuardSpec) -> Option<GuardReport>,
+        now: Instant,
+    ) -> Vec<TargetId> {
+        let mut restored = Vec::new();
+        for (id, spec, report) in self.export_guards() {
+            if report.is_as_at_the_start()
+                && let Some(kept) = known(&spec)
+            {
+                self.with_guard(id, |guards| guards.restore(id, kept, now));
+                restored.push(id);
+            }
+        }
+        restored
+    }
+}
+
+impl GuardReport {
+    /// Whether it keeps nobody out: neither cooling down nor open nor on trial.
+    #[must_use]
+    pub fn is_as_at_the_start(&self) -> bool {
+        self.cools_until.is_none() && self.circuit == CircuitState::Closed
     }
 }
