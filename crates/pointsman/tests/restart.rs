@@ -6,7 +6,8 @@ use std::{path::PathBuf, time::SystemTime};
 
 use serde_json::{Value, json};
 use support::{
-    CHAT, Gateway, Start, Upstream, post_json, replace, wait_until, write_config, write_document,
+    Answer, CHAT, Gateway, Start, Upstream, post_json, replace, wait_until, write_config,
+    write_document,
 };
 
 /// A target is found out only after three probes, one a second: long after the first requests.
@@ -145,6 +146,80 @@ fn a_restart_in_an_outage_sends_nothing_to_the_dead() {
     outage.end("KILL");
     outage.gateway.start_again(4);
     assert_eq!(outage.hammer(), 10);
+}
+
+/// Waits that an instance asked for, and circuits that are open, go on to their end.
+#[test]
+fn cool_downs_and_open_circuits_survive() {
+    let limited = Upstream::start(|_| Answer::Whole {
+        status: 429,
+        kind: "application/json",
+        body: "{}".to_owned(),
+        headers: vec![("Retry-After", "60".to_owned())],
+    });
+    let (failing, fine) = (Upstream::failing(500), Upstream::named("fine"));
+    let at = |name: &str, upstream: &Upstream, priority: i32| {
+        json!({
+            "name": name, "provider": "openai-compatible", "weight": 1, "priority": priority,
+            "auth": {"header": {"Authorization": "Bearer sesame"}},
+            "override": {"endpoint": format!("http://{}", upstream.address)}
+        })
+    };
+    let plugin = json!({
+        "instances": [at("limited", &limited, 2), at("failing", &failing, 1), at("fine", &fine, 0)],
+        "fallback_strategy": ["http_429", "http_5xx"],
+        "cooldown": {}, "circuit_breaker": {"failures": 1, "open_ms": 60_000}
+    });
+    let route = json!({"id": 1, "uri": "/*", "plugins": {"ai-proxy-multi": plugin}});
+    let mut gateway = Gateway::start(&json!({"routes": [route]}).to_string());
+    let out = |gateway: &Gateway, name: &str| {
+        wait_until(&format!("{name} to be out"), || {
+            let all = gateway.control("/v1/targets");
+            assert!(!all.text().contains("sesame"), "{}", all.text());
+            let all = all.json().as_array().cloned()?;
+            let is_guard = |one: &Value| {
+                let called = one["name"].as_str().unwrap_or_default();
+                called.starts_with("/routes/1") && called.ends_with(&format!("({name})"))
+            };
+            all.into_iter()
+                .find(|one| is_guard(one) && one["usable"] == false)
+        })
+    };
+    for round in 0..3 {
+        for _ in 0..10 {
+            let response = post_json(gateway.proxy, "/x", CHAT);
+            assert_eq!(response.status, 200, "{}", response.text());
+            if round == 0 {
+                // Once is what it takes to learn it.
+                out(&gateway, "limited");
+                out(&gateway, "failing");
+            }
+        }
+        assert_eq!((limited.hits(), failing.hits()), (1, 1), "round {round}");
+        let cools = out(&gateway, "limited")["cools_until"]["seconds"].clone();
+        assert!(
+            cools
+                .as_f64()
+                .is_some_and(|left| left > 1.0 && left <= 60.0),
+            "{cools}"
+        );
+        let guard = out(&gateway, "failing");
+        assert_eq!(guard["circuit"], "open", "{guard}");
+        let path = gateway.folder().join("logs/health.state");
+        let file = wait_until("both to be written down", || {
+            let text = std::fs::read_to_string(&path).ok()?;
+            (text.matches("\nguard ").count() == 2).then_some(text)
+        });
+        assert!(!file.contains("sesame"), "{file}");
+        gateway.signal(["KILL", "TERM", "KILL"][round]);
+        gateway.wait_for_exit();
+        gateway.start_again(2);
+    }
+    gateway.metric(&[
+        "pointsman_health_changes_total{",
+        "(limited)",
+        "to=\"unhealthy\"",
+    ]);
 }
 
 /// I-28: without a file, everything is healthy until it is probed.

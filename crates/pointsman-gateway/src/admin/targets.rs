@@ -1,12 +1,13 @@
 //! `GET /v1/targets`: every target that is probed, what is believed about it and why, and whose
 //! traffic it decides about.
 //!
-//! The health report beside it has APISIX's shape, one entry per user; here each target is there
+//! Beside them, with the kind `guard`, what keeps members out because of their own traffic: cool-downs
+//! and circuits. The health report has APISIX's shape, one entry per user; here each target is there
 //! once. Nothing that a probe sends as a credential is shown: no header, no query, no body.
 
 use std::time::{Duration, Instant};
 
-use pointsman_balance::{ProbeOutcome, Report, TargetId};
+use pointsman_balance::{CircuitState, GuardReport, ProbeOutcome, Report, TargetId};
 use serde_json::{Value, json};
 
 use crate::{
@@ -40,9 +41,44 @@ impl Time {
 /// One object per target, by ascending id.
 pub fn all(health: &Health, time: Time) -> Value {
     let targets = health.monitor().export().into_iter();
-    targets
-        .map(|(id, report)| target(health, id, &report, time))
-        .collect()
+    let targets = targets.map(|(id, report)| (id, target(health, id, &report, time)));
+    let guards = health.monitor().export_guards().into_iter();
+    let guards = guards.map(|(id, _, report)| (id, guard(health, id, report, time)));
+    let mut all: Vec<(TargetId, Value)> = targets.chain(guards).collect();
+    all.sort_unstable_by_key(|(id, _)| *id);
+    all.into_iter().map(|(_, shown)| shown).collect()
+}
+
+/// What keeps members out because of what their traffic met: nothing is probed there.
+fn guard(health: &Health, id: TargetId, report: GuardReport, time: Time) -> Value {
+    let (circuit, opens) = match report.circuit {
+        CircuitState::Closed => ("closed", None),
+        CircuitState::Open(until) => ("open", Some(until)),
+        CircuitState::HalfOpen => ("half_open", None),
+    };
+    json!({
+        "id": id.index(),
+        "kind": "guard",
+        "name": health.guard_name(id),
+        "usable": report.usable,
+        "cools_until": report.cools_until.map(|until| ahead(until, time)),
+        "circuit": circuit,
+        "trial_at": opens.map(|until| ahead(until, time)),
+        "epoch": health.availability().epoch(),
+    })
+}
+
+/// A time to come.
+fn ahead(at: Instant, time: Time) -> Value {
+    let wait = at.saturating_duration_since(time.now);
+    let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    json!({ "seconds": seconds(wait), "time": date_of(time.unix_ms.saturating_add(wait_ms)) })
+}
+
+fn date_of(unix_ms: u64) -> String {
+    let mut date = Vec::new();
+    date::rfc_3339(unix_ms, &mut date);
+    String::from_utf8_lossy(&date).into_owned()
 }
 
 fn target(health: &Health, id: TargetId, report: &Report<'_, ProbeSpec>, time: Time) -> Value {
@@ -80,12 +116,10 @@ fn target(health: &Health, id: TargetId, report: &Report<'_, ProbeSpec>, time: T
 fn evidence((outcome, at): (ProbeOutcome, Instant), time: Time) -> Value {
     let ago = time.now.saturating_duration_since(at);
     let ago_ms = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
-    let mut date = Vec::new();
-    date::rfc_3339(time.unix_ms.saturating_sub(ago_ms), &mut date);
     json!({
         "outcome": outcome.to_string(),
         "seconds_ago": seconds(ago),
-        "time": String::from_utf8_lossy(&date),
+        "time": date_of(time.unix_ms.saturating_sub(ago_ms)),
     })
 }
 

@@ -11,8 +11,8 @@ use std::{
 };
 
 use pointsman_balance::{
-    Availability, Change, GuardSpec, Kept, Monitor, Policy, Probe, ProbeOutcome, Tally, TargetId,
-    Ticket,
+    Availability, Change, GuardReport, GuardSpec, Kept, Monitor, Policy, Probe, ProbeOutcome,
+    Tally, TargetId, Ticket,
 };
 
 use crate::{
@@ -91,6 +91,30 @@ impl Health {
             );
         }
         (restored.len(), down)
+    }
+
+    /// The same for guards: where an earlier process left them, as `known` has it.
+    pub fn restore_guards(
+        &mut self,
+        known: impl FnMut(&GuardSpec) -> Option<GuardReport>,
+        now: Instant,
+    ) -> (usize, usize) {
+        let restored = self.monitor.restore_guards(known, now);
+        let mut down = 0;
+        for guard in &restored {
+            let report = self.monitor.guard_report(*guard);
+            if report.is_some_and(|report| !report.usable) {
+                down += 1;
+                let target = self.guard_name(*guard);
+                tracing::warn!(target, "health verdict kept from before the restart");
+            }
+        }
+        (restored.len(), down)
+    }
+
+    /// What the log calls a guard.
+    pub fn guard_name(&self, guard: TargetId) -> &str {
+        self.guards.get(&guard).map_or("", String::as_str)
     }
 
     /// Lets `told` be called after each change of a verdict, or of what is watched. It must not call
@@ -208,6 +232,7 @@ impl Health {
         let target = self.guards.get(&change.target).map_or("", String::as_str);
         let usable = change.to.usable();
         self.changes.count(target, usable);
+        self.changed();
         tracing::warn!(target, usable, cause, "health verdict changed");
     }
 

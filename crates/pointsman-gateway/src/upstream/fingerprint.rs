@@ -6,7 +6,7 @@
 
 use std::fmt::Display;
 
-use pointsman_balance::Policy;
+use pointsman_balance::{Breaker, GuardSpec, Policy};
 
 use crate::upstream::health::{ProbeKind, ProbeRequest, ProbeSpec};
 
@@ -42,6 +42,32 @@ pub fn canonical(probe: &ProbeSpec, policy: &Policy) -> String {
         }
     }
     text.policy(policy);
+    text.0
+}
+
+/// The canonical text of a guard, which no target has.
+pub fn canonical_guard(spec: &GuardSpec) -> String {
+    let mut text = Text(String::with_capacity(512));
+    let GuardSpec { key, breaker } = spec;
+    text.add("guard", key);
+    if let Some(breaker) = breaker {
+        let Breaker {
+            failures,
+            error_percent,
+            min_attempts,
+            window,
+            open,
+            open_max,
+            trials,
+        } = breaker;
+        text.add("failures", failures);
+        text.add("error_percent", error_percent);
+        text.add("min_attempts", min_attempts);
+        text.add("window", window.as_nanos());
+        text.add("open", open.as_nanos());
+        text.add("open_max", open_max.as_nanos());
+        text.add("trials", trials);
+    }
     text.0
 }
 
@@ -231,5 +257,28 @@ mod tests {
             policy
         });
         changed.into()
+    }
+
+    #[test]
+    fn every_part_of_a_guard_tells() {
+        let breaker = Breaker {
+            failures: 1,
+            error_percent: 2,
+            min_attempts: 3,
+            window: Duration::from_nanos(4),
+            open: Duration::from_nanos(5),
+            open_max: Duration::from_nanos(6),
+            trials: 7,
+        };
+        let spec = |breaker| GuardSpec {
+            key: "k".to_owned(),
+            breaker,
+        };
+        assert_eq!(
+            canonical_guard(&spec(Some(breaker))),
+            "guard 1 k\nfailures 1 1\nerror_percent 1 2\nmin_attempts 1 3\nwindow 1 4\nopen 1 5\n\
+             open_max 1 6\ntrials 1 7\n"
+        );
+        assert_eq!(canonical_guard(&spec(None)), "guard 1 k\n");
     }
 }

@@ -17,6 +17,25 @@ pub(super) struct Contents {
     pub(super) saved_ms: u64,
     /// One for each target of which there is something to say.
     pub(super) lines: Vec<Line>,
+    /// One for each guard that keeps somebody out.
+    pub(super) guards: Vec<Guard>,
+}
+
+/// Where a guard stands. Times are in milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Guard {
+    pub(super) name: Name,
+    /// Until when it cools down.
+    pub(super) cools_until_ms: Option<u64>,
+    pub(super) circuit: Circuit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Circuit {
+    Closed,
+    /// Until then.
+    Open(u64),
+    HalfOpen,
 }
 
 /// What is known about one target.
@@ -82,6 +101,17 @@ pub(super) fn write(contents: &Contents) -> String {
             None => text.push_str(" - -\n"),
         }
     }
+    for guard in &contents.guards {
+        let cools = guard
+            .cools_until_ms
+            .map_or_else(|| "-".to_owned(), |at_ms| at_ms.to_string());
+        text.push_str(&format!("guard {} {cools} ", hex(&guard.name)));
+        match guard.circuit {
+            Circuit::Closed => text.push_str("closed\n"),
+            Circuit::Open(until_ms) => text.push_str(&format!("open {until_ms}\n")),
+            Circuit::HalfOpen => text.push_str("half_open\n"),
+        }
+    }
     let sum = checksum(&text);
     text.push_str(&format!("{SUM}{sum}\n"));
     text
@@ -105,16 +135,44 @@ pub(super) fn read(text: &[u8]) -> Result<Contents, Unreadable> {
 }
 
 fn parse<'a>(mut lines: impl Iterator<Item = &'a str>) -> Option<Contents> {
-    Some(Contents {
+    let mut contents = Contents {
         salt: bytes(lines.next()?.strip_prefix("salt ")?)?,
         saved_ms: lines.next()?.strip_prefix("saved ")?.parse().ok()?,
-        lines: lines.map(line).collect::<Option<_>>()?,
+        lines: Vec::new(),
+        guards: Vec::new(),
+    };
+    for text in lines {
+        let words: Vec<&str> = text.split(' ').collect();
+        match words.split_first()? {
+            (&"target", words) => contents.lines.push(line(words)?),
+            (&"guard", words) => contents.guards.push(guard(words)?),
+            _ => return None,
+        }
+    }
+    Some(contents)
+}
+
+fn guard(words: &[&str]) -> Option<Guard> {
+    let [name, cools, circuit @ ..] = words else {
+        return None;
+    };
+    Some(Guard {
+        name: bytes(name)?,
+        cools_until_ms: match *cools {
+            "-" => None,
+            at_ms => Some(at_ms.parse().ok()?),
+        },
+        circuit: match circuit {
+            ["closed"] => Circuit::Closed,
+            ["open", until_ms] => Circuit::Open(until_ms.parse().ok()?),
+            ["half_open"] => Circuit::HalfOpen,
+            _ => return None,
+        },
     })
 }
 
-fn line(text: &str) -> Option<Line> {
-    let words: Vec<&str> = text.strip_prefix("target ")?.split(' ').collect();
-    let [name, status, success, http, tcp, timeout, outcome, at] = words[..] else {
+fn line(words: &[&str]) -> Option<Line> {
+    let [name, status, success, http, tcp, timeout, outcome, at] = *words else {
         return None;
     };
     let last = match (outcome, at) {
@@ -184,6 +242,23 @@ mod tests {
                     last: None,
                 },
             ],
+            guards: vec![
+                Guard {
+                    name: name(&salt, "c"),
+                    cools_until_ms: Some(1_700_000_009_000),
+                    circuit: Circuit::Open(1_700_000_008_000),
+                },
+                Guard {
+                    name: name(&salt, "d"),
+                    cools_until_ms: None,
+                    circuit: Circuit::HalfOpen,
+                },
+                Guard {
+                    name: name(&salt, "e"),
+                    cools_until_ms: Some(1_700_000_009_000),
+                    circuit: Circuit::Closed,
+                },
+            ],
         }
     }
 
@@ -191,6 +266,7 @@ mod tests {
     fn a_file_says_what_was_written() {
         let empty = Contents {
             lines: Vec::new(),
+            guards: Vec::new(),
             ..contents()
         };
         for contents in [contents(), empty] {
@@ -240,6 +316,11 @@ mod tests {
         check(" 1 2 3 ", " 1 2 ", Unreadable::Damaged);
         check("status_503", "-", Unreadable::Damaged);
         check("target ", "target", Unreadable::Damaged);
+        check("target ", "member ", Unreadable::Damaged);
+        check(" closed", " closed 1", Unreadable::Damaged);
+        check(" half_open", " ajar", Unreadable::Damaged);
+        check(" open 1", " open -1", Unreadable::Damaged);
+        check(" - half_open", " half_open", Unreadable::Damaged);
     }
 
     #[test]

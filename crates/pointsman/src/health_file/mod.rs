@@ -22,15 +22,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pointsman_balance::{Counters, Kept, Policy, Status};
+use pointsman_balance::{CircuitState, Counters, GuardReport, GuardSpec, Kept, Policy, Status};
 use pointsman_gateway::{
     clock,
     config::settings::{HealthStateFile, Settings},
-    upstream::{driver::Health, fingerprint::canonical},
+    upstream::{
+        driver::Health,
+        fingerprint::{canonical, canonical_guard},
+        health::ProbeSpec,
+    },
 };
 use tokio::sync::Notify;
 
-use self::format::{Contents, Line, Name, Salt};
+use self::format::{Circuit, Contents, Guard, Line, Name, Salt};
 
 /// The file of this process.
 pub(crate) struct HealthFile {
@@ -46,18 +50,24 @@ pub(crate) struct HealthFile {
 #[derive(Default)]
 struct Written {
     /// What it says; `None` until something was written.
-    known: Option<Vec<(Name, Kept)>>,
+    known: Option<Known>,
     /// Which [`Sample`] that was.
     number: u64,
     /// The last attempt failed, which was told.
     is_failing: bool,
 }
 
+/// The targets and guards that are not as at the start.
+#[derive(PartialEq)]
+struct Known {
+    targets: Vec<(Name, Kept)>,
+    guards: Vec<(Name, GuardReport)>,
+}
+
 /// What is known at one time.
 struct Sample {
-    known: Vec<(Name, Kept)>,
-    now: Instant,
-    wall_ms: u64,
+    known: Known,
+    time: Time,
     /// Grows; an earlier sample never replaces a later one.
     number: u64,
 }
@@ -85,15 +95,20 @@ impl HealthFile {
     /// Gives the targets of `health` what an earlier process knew about them, as far as that is
     /// not too old. To be called once, when the first configuration has been compiled.
     pub(crate) fn restore(&self, health: &mut Health, now: Instant) {
-        let wall_ms = clock::unix_millis();
+        let time = Time {
+            now,
+            wall_ms: clock::unix_millis(),
+        };
         let path = self.path.display();
-        match self.read(wall_ms) {
+        match self.read(time.wall_ms) {
             Ok(None) => {}
             Ok(Some(contents)) => {
-                let found = contents.lines.len();
-                let memory = Memory::new(contents, now, wall_ms);
-                let (restored, down) =
-                    health.restore(|probe, policy| memory.of(&canonical(probe, policy), policy));
+                let found = contents.lines.len() + contents.guards.len();
+                let memory = Memory::new(contents, time);
+                let (targets, targets_down) =
+                    health.restore(|probe, policy| memory.target(probe, policy));
+                let (guards, guards_down) = health.restore_guards(|spec| memory.guard(spec), now);
+                let (restored, down) = (targets + guards, targets_down + guards_down);
                 tracing::info!(found, restored, down, "health restored from {path}");
             }
             Err(reason) => tracing::warn!(
@@ -138,28 +153,34 @@ impl HealthFile {
         }
         Some(Sample {
             known,
-            now,
-            wall_ms: clock::unix_millis(),
+            time: Time {
+                now,
+                wall_ms: clock::unix_millis(),
+            },
             number: self.taken.fetch_add(1, Ordering::Relaxed) + 1,
         })
     }
 
-    /// The targets that are not as at the start.
-    fn known(&self, health: &Health) -> Vec<(Name, Kept)> {
-        let mut known = Vec::new();
+    fn known(&self, health: &Health) -> Known {
+        let name = |canonical: String| format::name(&self.salt, &canonical);
+        let mut targets = Vec::new();
         for (_, report) in health.monitor().export() {
-            if report.status == Status::Healthy && report.counters == Counters::default() {
-                continue;
+            if report.status != Status::Healthy || report.counters != Counters::default() {
+                let kept = Kept {
+                    status: report.status,
+                    counters: report.counters,
+                    last: report.last,
+                };
+                targets.push((name(canonical(report.probe, report.policy)), kept));
             }
-            let kept = Kept {
-                status: report.status,
-                counters: report.counters,
-                last: report.last,
-            };
-            let canonical = canonical(report.probe, report.policy);
-            known.push((format::name(&self.salt, &canonical), kept));
         }
-        known
+        let mut guards = Vec::new();
+        for (_, spec, report) in health.monitor().export_guards() {
+            if !report.is_as_at_the_start() {
+                guards.push((name(canonical_guard(&spec)), report));
+            }
+        }
+        Known { targets, guards }
     }
 
     fn write(&self, sample: Sample) {
@@ -167,11 +188,7 @@ impl HealthFile {
         if sample.number <= written.number {
             return;
         }
-        let contents = Contents {
-            salt: self.salt,
-            saved_ms: sample.wall_ms,
-            lines: sample.lines(),
-        };
+        let contents = sample.contents(self.salt);
         match replace(&self.path, format::write(&contents).as_bytes()) {
             Ok(()) => {
                 if written.is_failing {
@@ -203,18 +220,54 @@ impl HealthFile {
 }
 
 impl Sample {
-    fn lines(&self) -> Vec<Line> {
-        let at_ms = |at: Instant| {
-            self.wall_ms
-                .saturating_sub(millis(self.now.duration_since(at)))
-        };
+    fn contents(&self, salt: Salt) -> Contents {
+        let time = self.time;
         let line = |&(name, kept): &(Name, Kept)| Line {
             name,
             status: kept.status,
             counters: kept.counters,
-            last: kept.last.map(|(outcome, at)| (outcome, at_ms(at))),
+            last: kept.last.map(|(outcome, at)| (outcome, time.ms_of(at))),
         };
-        self.known.iter().map(line).collect()
+        let guard = |&(name, report): &(Name, GuardReport)| Guard {
+            name,
+            cools_until_ms: report.cools_until.map(|until| time.ms_of(until)),
+            circuit: match report.circuit {
+                CircuitState::Closed => Circuit::Closed,
+                CircuitState::Open(until) => Circuit::Open(time.ms_of(until)),
+                CircuitState::HalfOpen => Circuit::HalfOpen,
+            },
+        };
+        Contents {
+            salt,
+            saved_ms: time.wall_ms,
+            lines: self.known.targets.iter().map(line).collect(),
+            guards: self.known.guards.iter().map(guard).collect(),
+        }
+    }
+}
+
+/// One moment by the clock of this process and by the one that it shares with others.
+#[derive(Clone, Copy)]
+struct Time {
+    now: Instant,
+    wall_ms: u64,
+}
+
+impl Time {
+    fn ms_of(&self, at: Instant) -> u64 {
+        let ahead = millis(at.saturating_duration_since(self.now));
+        let ago = millis(self.now.saturating_duration_since(at));
+        self.wall_ms.saturating_add(ahead).saturating_sub(ago)
+    }
+
+    /// `None` if the clock of this process does not reach that far.
+    fn of_ms(&self, at_ms: u64) -> Option<Instant> {
+        let ahead = Duration::from_millis(at_ms.saturating_sub(self.wall_ms));
+        self.now.checked_add(ahead)?.checked_sub(self.age(at_ms))
+    }
+
+    fn age(&self, at_ms: u64) -> Duration {
+        Duration::from_millis(self.wall_ms.saturating_sub(at_ms))
     }
 }
 
@@ -265,42 +318,72 @@ struct Memory {
     salt: Salt,
     saved_ms: u64,
     lines: HashMap<Name, Line>,
-    now: Instant,
-    wall_ms: u64,
+    guards: HashMap<Name, Guard>,
+    time: Time,
 }
 
 impl Memory {
-    fn new(contents: Contents, now: Instant, wall_ms: u64) -> Self {
-        let named = |line: Line| (line.name, line);
+    fn new(contents: Contents, time: Time) -> Self {
         Self {
             salt: contents.salt,
             saved_ms: contents.saved_ms,
-            lines: contents.lines.into_iter().map(named).collect(),
-            now,
-            wall_ms,
+            lines: (contents.lines.into_iter())
+                .map(|line| (line.name, line))
+                .collect(),
+            guards: (contents.guards.into_iter())
+                .map(|guard| (guard.name, guard))
+                .collect(),
+            time,
         }
     }
 
-    /// What is known of the target that `canonical` and `policy` define, unless it is too old.
-    fn of(&self, canonical: &str, policy: &Policy) -> Option<Kept> {
+    /// What is known of a target, unless it is too old.
+    fn target(&self, probe: &ProbeSpec, policy: &Policy) -> Option<Kept> {
         if self.lines.is_empty() {
             return None;
         }
-        let line = self.lines.get(&format::name(&self.salt, canonical))?;
+        let name = format::name(&self.salt, &canonical(probe, policy));
+        let line = self.lines.get(&name)?;
         let at_ms = line.last.map_or(self.saved_ms, |(_, at_ms)| at_ms);
-        let age = Duration::from_millis(self.wall_ms.saturating_sub(at_ms));
-        if age > age_max(policy) {
+        if self.time.age(at_ms) > age_max(policy) {
             return None;
         }
-        let last = line.last.and_then(|(outcome, _)| {
+        let last = line.last.and_then(|(outcome, at_ms)| {
             // A machine that has just started has no time as long ago as that.
-            Some((outcome, self.now.checked_sub(age)?))
+            Some((outcome, self.time.of_ms(at_ms)?))
         });
         Some(Kept {
             status: line.status,
             counters: line.counters,
             last,
         })
+    }
+
+    /// Where a guard is now: waits go on to their end, and what was to be tried still is, unless that
+    /// was long ago.
+    fn guard(&self, spec: &GuardSpec) -> Option<GuardReport> {
+        if self.guards.is_empty() {
+            return None;
+        }
+        let name = format::name(&self.salt, &canonical_guard(spec));
+        let guard = self.guards.get(&name)?;
+        let is_recent = |at_ms: u64| self.time.age(at_ms) <= TRIAL_AGE_MAX;
+        let circuit = match guard.circuit {
+            Circuit::Open(until_ms) if is_recent(until_ms) => {
+                (self.time.of_ms(until_ms)).map_or(CircuitState::HalfOpen, CircuitState::Open)
+            }
+            Circuit::HalfOpen if is_recent(self.saved_ms) => CircuitState::HalfOpen,
+            Circuit::Closed | Circuit::Open(_) | Circuit::HalfOpen => CircuitState::Closed,
+        };
+        let cools_until = (guard.cools_until_ms)
+            .filter(|until_ms| *until_ms > self.time.wall_ms)
+            .and_then(|until_ms| self.time.of_ms(until_ms));
+        let report = GuardReport {
+            usable: cools_until.is_none() && circuit == CircuitState::Closed,
+            cools_until,
+            circuit,
+        };
+        (!report.is_as_at_the_start()).then_some(report)
     }
 }
 
@@ -338,6 +421,8 @@ fn millis(duration: Duration) -> u64 {
 const FILE: &str = "health.state";
 /// Evidence is used at least for this long.
 const AGE_MIN: Duration = Duration::from_secs(60);
+/// For circuits that were to be tried by then: whoever fails on such a trial still falls back.
+const TRIAL_AGE_MAX: Duration = Duration::from_secs(600);
 /// Between two writes.
 const BETWEEN_WRITES: Duration = Duration::from_millis(100);
 /// How often newer evidence is written down. Far below [`AGE_MIN`], so that a crash costs little.
