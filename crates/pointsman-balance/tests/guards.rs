@@ -420,3 +420,46 @@ fn a_success_counts_only_if_it_began_after_the_latest_failure() {
     let new = monitor.on_traffic(target, ProbeOutcome::Status(200), &passive, next, next);
     assert_eq!(new.map(|change| change.to), Some(Status::Healthy));
 }
+
+/// The short cut says the same as a look at each member.
+#[test]
+fn all_are_usable_iff_each_is() {
+    let now = start();
+    let mut monitor = Monitor::<u8>::new();
+    let target = watched(&mut monitor, now);
+    let (guard, _) = monitor.guard(spec("a", None), now);
+    let member = |name: &str, targets: &[TargetId]| MemberSpec {
+        name: name.to_owned(),
+        weight: 1,
+        priority: 0,
+        targets: targets.to_vec(),
+    };
+    let members = || vec![member("free", &[]), member("probed", &[target])];
+    let plain = Pool::new(members(), Algorithm::RoundRobin, 0).expect("sound");
+    let guarded = Pool::new(members(), Algorithm::RoundRobin, 0)
+        .expect("sound")
+        .guarded(vec![vec![guard], vec![]]);
+    let check = |monitor: &Monitor<u8>, expected: [bool; 2]| {
+        let verdicts = monitor.availability();
+        for (pool, expected) in [&plain, &guarded].into_iter().zip(expected) {
+            assert_eq!(pool.all_usable(&verdicts), expected);
+            assert_eq!((0..2).all(|at| pool.usable(at, &verdicts)), expected);
+        }
+    };
+    check(&monitor, [true, true]);
+    monitor.cool_down(guard, now + seconds(5), now);
+    check(&monitor, [true, false]);
+    let down = Passive {
+        limits: Limits {
+            successes: 1,
+            http_failures: 1,
+            tcp_failures: 1,
+            timeouts: 1,
+        },
+        ..Passive::default()
+    };
+    monitor.on_traffic(target, ProbeOutcome::Timeout, &down, now, now);
+    check(&monitor, [false, false]);
+    monitor.tick(now + seconds(5));
+    check(&monitor, [false, false]);
+}

@@ -169,6 +169,8 @@ proptest! {
         for (up, availability) in history.iter().cycle().take(2 * (sketches.len() + 1)) {
             let ask = Ask { key: Some(&key), tried: &tried };
             let expected = oracle(&sketches, algorithm, up, &marks);
+            let is_up = |sketch: &Sketch| sketch.2.is_empty() || sketch.2.iter().any(|&target| up[target]);
+            prop_assert_eq!(pool.all_usable(availability), sketches.iter().all(is_up));
             match (pool.pick(&ask, availability), expected) {
                 (Ok(picked), Ok((best, fail_open))) => {
                     prop_assert!(best.contains(&picked.member()), "{picked:?} of {best:?}");

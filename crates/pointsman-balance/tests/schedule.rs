@@ -388,3 +388,29 @@ impl Simulation {
         }
     }
 }
+
+/// What reports say of the next probe: when it is due, also when that has passed, and nothing while it
+/// is under way.
+#[test]
+fn the_next_probe_is_told() {
+    let now = start();
+    let mut monitor = Monitor::new();
+    let ids = monitor.reconcile(targets(2, 2, &policy(1_000, 200, 1)), now);
+    assert_eq!(
+        ids.iter().map(|&id| monitor.next_probe(id)).max(),
+        Some(Some(now))
+    );
+    let due = monitor.poll_probe(now).unwrap();
+    let (first, second) = (
+        due.ticket.target(),
+        ids[usize::from(due.ticket.target() == ids[0])],
+    );
+    assert!(monitor.poll_probe(now).is_none(), "one at a time");
+    let told = |monitor: &Monitor<usize>| (monitor.next_probe(first), monitor.next_probe(second));
+    assert_eq!(told(&monitor), (None, Some(now)), "in flight, and queued");
+    let answered = now + 50 * MS;
+    monitor.on_probe(due.ticket, ProbeOutcome::TcpOk, answered);
+    assert_eq!(told(&monitor), (Some(now + 1_000 * MS), Some(now)));
+    monitor.reconcile(Vec::new(), now);
+    assert_eq!(told(&monitor), (None, None));
+}

@@ -242,6 +242,45 @@ fn every_attempt_has_its_pick() {
     assert_eq!((picks[0].get("error"), picks[2].get("error")), (None, None));
 }
 
+/// A request that finds out whether a circuit may close says so.
+#[test]
+fn a_trial_is_told() {
+    let (failing, fine) = (Upstream::failing(500), Upstream::named("fine"));
+    let at = |name: &str, upstream: &Upstream, priority: i32| {
+        json!({
+            "name": name, "provider": "openai-compatible", "weight": 1, "priority": priority,
+            "auth": {"header": {"Authorization": "Bearer sesame"}},
+            "override": {"endpoint": format!("http://{}", upstream.address)}
+        })
+    };
+    let plugin = json!({
+        "instances": [at("failing", &failing, 1), at("fine", &fine, 0)],
+        "fallback_strategy": ["http_5xx"],
+        "circuit_breaker": {"failures": 1, "open_ms": 10}
+    });
+    let route = json!({"id": 1, "uri": "/*", "plugins": {"ai-proxy-multi": plugin}});
+    let gateway = Gateway::start(&json!({"routes": [route]}).to_string());
+    assert_eq!(post_json(gateway.proxy, "/x", CHAT).status, 200);
+    wait_until("the circuit to ask for a trial", || {
+        let mut all = targets(&gateway).into_iter();
+        all.find(|one| one["circuit"] == "half_open")
+    });
+    assert_eq!(post_json(gateway.proxy, "/x", CHAT).status, 200);
+    let line = gateway.access_log(2).remove(1);
+    let picks = line["picks"].as_array().expect("a list");
+    let told = |index: usize| {
+        let pick = &picks[index];
+        (&pick["member"], &pick["trial"], &pick["excluded_count"])
+    };
+    assert_eq!(
+        told(0),
+        (&json!("failing"), &json!(true), &json!(0)),
+        "{line}"
+    );
+    assert_eq!(told(1).0, "fine", "{line}");
+    assert_eq!(told(1).1, &Value::Null, "{line}");
+}
+
 /// Of many, the first few are named.
 #[test]
 fn many_exclusions_are_counted() {
