@@ -148,6 +148,21 @@ fn a_restart_in_an_outage_sends_nothing_to_the_dead() {
     assert_eq!(outage.hammer(), 10);
 }
 
+/// The guard of an instance, once that is out.
+fn out(gateway: &Gateway, instance: &str) -> Value {
+    let end = format!("({instance})");
+    wait_until(&format!("{instance} to be out"), || {
+        let all = gateway.control("/v1/targets");
+        assert!(!all.text().contains("sesame"), "{}", all.text());
+        let is_guard = |one: &Value| {
+            let name = one["name"].as_str().unwrap_or_default();
+            name.starts_with("/routes/1") && name.ends_with(&end)
+        };
+        let mut all = all.json().as_array().cloned()?.into_iter();
+        all.find(|one| is_guard(one) && one["usable"] == false)
+    })
+}
+
 /// Waits that an instance asked for, and circuits that are open, go on to their end.
 #[test]
 fn cool_downs_and_open_circuits_survive() {
@@ -172,19 +187,6 @@ fn cool_downs_and_open_circuits_survive() {
     });
     let route = json!({"id": 1, "uri": "/*", "plugins": {"ai-proxy-multi": plugin}});
     let mut gateway = Gateway::start(&json!({"routes": [route]}).to_string());
-    let out = |gateway: &Gateway, name: &str| {
-        wait_until(&format!("{name} to be out"), || {
-            let all = gateway.control("/v1/targets");
-            assert!(!all.text().contains("sesame"), "{}", all.text());
-            let all = all.json().as_array().cloned()?;
-            let is_guard = |one: &Value| {
-                let called = one["name"].as_str().unwrap_or_default();
-                called.starts_with("/routes/1") && called.ends_with(&format!("({name})"))
-            };
-            all.into_iter()
-                .find(|one| is_guard(one) && one["usable"] == false)
-        })
-    };
     for round in 0..3 {
         for _ in 0..10 {
             let response = post_json(gateway.proxy, "/x", CHAT);
