@@ -5,6 +5,7 @@
 //! deadline. A verdict is public as soon as the call that brought the result returns.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
     sync::Arc,
     time::Instant,
@@ -170,55 +171,58 @@ impl Health {
     /// Takes what a worker saw; publishes what it changes.
     pub fn on_evidence(&mut self, evidence: Evidence, now: Instant, state: &State) {
         let before = self.monitor.availability();
-        match evidence {
+        let monitor = &mut self.monitor;
+        let (change, cause) = match &evidence {
             Evidence::Request {
                 target,
                 outcome,
                 passive,
                 began,
             } => {
-                let monitor = &mut self.monitor;
-                if let Some(change) = monitor.on_traffic(target, outcome, &passive, began, now) {
-                    self.tell(&change, outcome);
-                }
+                let change = monitor.on_traffic(*target, *outcome, passive, *began, now);
+                (change, Cause::Outcome(*outcome))
             }
             Evidence::CoolDown {
                 guard,
                 until,
                 cause,
             } => {
-                if let Some(change) = self.monitor.cool_down(guard, until, now) {
-                    let seconds = until.saturating_duration_since(now).as_secs_f64();
-                    let cause = format!("{cause}, {seconds:.1} s");
-                    self.tell_guard(&change, &cause);
-                }
+                let seconds = until.saturating_duration_since(now).as_secs_f64();
+                let cause = Cause::Guard(format!("{cause}, {seconds:.1} s").into());
+                (monitor.cool_down(*guard, *until, now), cause)
             }
             Evidence::Trip { guard } => {
-                if let Some(change) = self.monitor.trip(guard, now) {
-                    self.tell_guard(&change, "too many failures");
-                }
+                let cause = Cause::Guard("too many failures".into());
+                (monitor.trip(*guard, now), cause)
             }
             Evidence::Trial {
                 guard,
                 succeeded,
                 trial,
             } => {
-                let trial = trial.as_ref();
-                if let Some(change) = self.monitor.on_trial(guard, succeeded, trial, now) {
-                    self.tell_guard(&change, "trials succeeded");
-                }
+                let change = monitor.on_trial(*guard, *succeeded, trial.as_ref(), now);
+                (change, Cause::Guard("trials succeeded".into()))
             }
-        }
+        };
+        // Whoever reads of it in the log may rely on it; and a trial ends only now, or another could
+        // begin by the verdicts of before.
         self.publish_if_newer(&before, state);
+        drop(evidence);
+        match (change, cause) {
+            (Some(change), Cause::Outcome(outcome)) => self.tell(&change, outcome),
+            (Some(change), Cause::Guard(cause)) => self.tell_guard(&change, &cause),
+            (None, _) => {}
+        }
     }
 
     /// Ends the cool-downs that are over and lets circuits ask for trials.
     pub fn tick(&mut self, now: Instant, state: &State) {
         let before = self.monitor.availability();
-        for change in self.monitor.tick(now) {
+        let changes = self.monitor.tick(now);
+        self.publish_if_newer(&before, state);
+        for change in changes {
             self.tell_guard(&change, "its time is over");
         }
-        self.publish_if_newer(&before, state);
     }
 
     fn publish_if_newer(&self, before: &Arc<Availability>, state: &State) {
@@ -310,6 +314,12 @@ impl Changes {
         }
         *self.0.entry(key).or_default() += 1;
     }
+}
+
+/// Why a verdict changed.
+enum Cause {
+    Outcome(ProbeOutcome),
+    Guard(Cow<'static, str>),
 }
 
 /// A line of the log names no more users of a target than this.
