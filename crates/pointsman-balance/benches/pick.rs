@@ -4,7 +4,7 @@
 #![expect(clippy::print_stdout, reason = "the figures are the output")]
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pointsman_balance::{
     Algorithm, Ask, Availability, MemberSpec, Monitor, Policy, Pool, ProbeOutcome, TargetId, Tried,
@@ -63,13 +63,67 @@ fn main() {
         ring_weights,
         |m| m == 50,
     );
-    contended();
+    measure_loads();
+    for algorithm in [round_robin, Algorithm::LeastConn, Algorithm::Ewma] {
+        contended(algorithm);
+    }
+}
+
+/// The algorithms that count, each with all idle and with the load that many earlier picks have left.
+fn measure_loads() {
+    for (name, algorithm) in [
+        ("least_conn", Algorithm::LeastConn),
+        ("ewma", Algorithm::Ewma),
+    ] {
+        let measure = |what: &str, weight, up, held| {
+            measure_held(&format!("{name}, {what}"), algorithm, weight, up, held);
+        };
+        measure("100 equal, idle, all up", |_| 1, |_| true, 0);
+        measure("100 equal, busy, all up", |_| 1, |_| true, 5_000);
+        measure(
+            "100 in weights 1..=100, busy, all up",
+            |m| 1 + m,
+            |_| true,
+            5_000,
+        );
+        measure(
+            "100 in weights 1..=100, busy, every other up",
+            |m| 1 + m,
+            |m| m % 2 == 0,
+            5_000,
+        );
+        measure("100 equal, one up", |_| 1, |m| m == 50, 0);
+        measure("100 equal, none up", |_| 1, |_| false, 0);
+    }
 }
 
 /// A hundred members in three priorities.
 fn measure(what: &str, algorithm: Algorithm, weight: fn(u32) -> u32, up: fn(u32) -> bool) {
+    measure_held(what, algorithm, weight, up, 0);
+}
+
+/// The same after `held` picks that are not over yet, and have told a response time.
+fn measure_held(
+    what: &str,
+    algorithm: Algorithm,
+    weight: fn(u32) -> u32,
+    up: fn(u32) -> bool,
+    held: u32,
+) {
     let (pool, availability) = hundred(algorithm, weight, up);
     let tried = Tried::new();
+    let holds: Vec<_> = (0..held)
+        .filter_map(|number| {
+            let ask = Ask {
+                key: None,
+                now: Duration::from_millis(number.into()),
+                tried: &tried,
+            };
+            let mut hold = pool.pick(&ask, &availability).ok()?.take_hold()?;
+            hold.observe(Duration::from_millis(20 + u64::from(number % 7)), ask.now);
+            Some(hold)
+        })
+        .collect();
     let keys: Vec<String> = (0..1024)
         .map(|number| format!("session-{number}"))
         .collect();
@@ -80,6 +134,7 @@ fn measure(what: &str, algorithm: Algorithm, weight: fn(u32) -> u32, up: fn(u32)
             let key = keys[number % keys.len()].as_bytes();
             let ask = Ask {
                 key: Some(black_box(key)),
+                now: Duration::from_secs(6),
                 tried: &tried,
             };
             let _ = black_box(pool.pick(&ask, black_box(&availability)));
@@ -87,10 +142,11 @@ fn measure(what: &str, algorithm: Algorithm, weight: fn(u32) -> u32, up: fn(u32)
         best = best.min(start.elapsed().as_secs_f64() * 1e9 / PICKS as f64);
     }
     println!("{best:8.1} ns  {what}");
+    drop(holds);
 }
 
-fn contended() {
-    let (pool, availability) = hundred(Algorithm::RoundRobin, |member| 1 + member, |_| true);
+fn contended(algorithm: Algorithm) {
+    let (pool, availability) = hundred(algorithm, |member| 1 + member, |_| true);
     let threads = 2;
     let start = now();
     std::thread::scope(|scope| {
@@ -101,6 +157,7 @@ fn contended() {
                     let _ = black_box(pool.pick(
                         &Ask {
                             key: None,
+                            now: Duration::ZERO,
                             tried: &tried,
                         },
                         &availability,
@@ -111,7 +168,7 @@ fn contended() {
     });
     let each = start.elapsed().as_secs_f64() * 1e9 / PICKS as f64;
     println!(
-        "{each:8.1} ns  round robin, 100 in weights 1..=100, all up, {threads} threads at once"
+        "{each:8.1} ns  {algorithm:?}, 100 in weights 1..=100, all up, {threads} threads at once"
     );
 }
 

@@ -7,14 +7,15 @@
 //! Three parts meet in one call, [`Pool::pick`]:
 //!
 //! 1. A [`Pool`] is compiled from configuration alone. It knows names, weights, priorities and, for
-//!    round robin, a position. It never stores a verdict.
+//!    round robin, a position. It never stores a verdict. If its algorithm asks how much its members have
+//!    to do, it counts that in cells which it may share with its successors ([`Loads`]).
 //! 2. A [`Monitor`] turns probe outcomes into verdicts and publishes them as an immutable
 //!    [`Availability`]. Its owner asks it what to probe next and tells it what came of it.
 //! 3. A pick reads one `Availability` at the moment of picking. No picker is ever built *from* health,
 //!    so no picker can be stale; that is the class of defect this crate is shaped to exclude.
 //!
 //! ```
-//! use std::time::Instant;
+//! use std::time::{Duration, Instant};
 //! use pointsman_balance::{Algorithm, Ask, MemberSpec, Monitor, Policy, Pool, ProbeOutcome, Tried, Wanted};
 //!
 //! # #[allow(clippy::disallowed_methods, reason = "an example has no clock to be given")]
@@ -41,7 +42,8 @@
 //! monitor.on_probe(probe.ticket, ProbeOutcome::TcpFailure, now);
 //!
 //! let tried = Tried::new();
-//! let picked = pool.pick(&Ask { key: None, tried: &tried }, &monitor.availability()).expect("b is usable");
+//! let ask = Ask { key: None, now: Duration::ZERO, tried: &tried };
+//! let picked = pool.pick(&ask, &monitor.availability()).expect("b is usable");
 //! assert_eq!(pool.name(picked.member()), "b");
 //! # Ok::<(), pointsman_balance::PoolError>(())
 //! ```
@@ -49,6 +51,7 @@
 mod pool;
 mod tried;
 
+mod load;
 mod picker;
 
 mod health;
@@ -59,6 +62,7 @@ pub use health::{
     Monitor, Passive, Policy, Probe, ProbeOutcome, Report, Status, Tally, Ticket, Trial,
     UnknownWord, Wanted,
 };
+pub use load::{Hold, Load, Loads};
 pub use picker::RING_POINTS_MAX;
 pub use pool::{Algorithm, Ask, Exhausted, MEMBERS_MAX, MemberSpec, Picked, Pool, PoolError};
 pub use target::TargetId;

@@ -6,10 +6,12 @@
 //! never an unusable member while any member of the pool is usable.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::health::HalfOpen;
-use crate::picker::{self, Census, Stage};
+use crate::load::{Cell, Hold, Load, Loads};
+use crate::picker::{self, Census, Offer, Stage};
 use crate::{Availability, TargetId, Trial, Tried};
 
 /// The most members a pool takes.
@@ -21,7 +23,7 @@ pub struct MemberSpec {
     /// Identity inside the pool: decides the hash ring, and which position survives a rebuild.
     pub name: String,
     /// Share inside its priority. 0: used only once no positive-weight member of the same priority
-    /// can be; if all weights of a priority are 0, round robin shares equally and chash offers none.
+    /// can be; if all weights of a priority are 0, chash offers none and the others share equally.
     pub weight: u32,
     /// Higher is used first.
     pub priority: i32,
@@ -37,13 +39,31 @@ pub enum Algorithm {
     RoundRobin,
     /// Consistent hashing on the request's key, with APISIX's ring.
     Chash,
+    /// The lowest (1 + requests under way) / weight; equals take turns.
+    LeastConn,
+    /// The quicker of two random ones, by a fading average of response times. Of weights it only knows
+    /// 0.
+    Ewma,
+}
+
+impl Algorithm {
+    /// Whether its picks depend on what earlier ones came to, and have a [`Hold`].
+    #[must_use]
+    pub const fn counts(self) -> bool {
+        match self {
+            Self::RoundRobin | Self::Chash => false,
+            Self::LeastConn | Self::Ewma => true,
+        }
+    }
 }
 
 /// What one request asks of a pool.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
-    /// What chash hashes; `None` is hashed as the empty key. Round robin ignores it.
+    /// What chash hashes; `None` is hashed as the empty key. The others ignore it.
     pub key: Option<&'a [u8]>,
+    /// The time since any one moment that stays the same while the process lives. Only ewma looks at it.
+    pub now: Duration,
     /// The members this request must not be given again.
     pub tried: &'a Tried,
 }
@@ -58,6 +78,7 @@ pub struct Picked {
     trial: Option<Trial>,
     /// Stays when the trial is taken out.
     is_trial: bool,
+    hold: Option<Hold>,
 }
 
 /// Why a pool had nobody to offer.
@@ -105,6 +126,8 @@ pub struct Pool {
     stages: Box<[Stage]>,
     /// By member, the guards that must all be usable; `None` if nobody has any.
     guards: Option<Box<[Box<[TargetId]>]>>,
+    /// By member; none unless the algorithm counts.
+    cells: Box<[Arc<Cell>]>,
 }
 
 #[derive(Debug)]
@@ -149,7 +172,9 @@ impl Pool {
             });
         }
         let by_name = order_by_name(&members)?;
-        let stages = picker::stages(&members, algorithm, start)?;
+        let counted = members.iter().filter(|_| algorithm.counts());
+        let cells: Box<[Arc<Cell>]> = counted.map(|_| Arc::default()).collect();
+        let stages = picker::stages(&members, algorithm, start, &cells)?;
         let census = Census::new(members.iter().map(|member| member.targets.as_slice()));
         let members = members.into_iter().map(Member::from).collect();
         Ok(Self {
@@ -158,7 +183,22 @@ impl Pool {
             by_name,
             stages,
             guards: None,
+            cells,
         })
+    }
+
+    /// Shares the load of its members with every pool that has the identity `key` in `loads`, earlier ones
+    /// included; without this a pool's load is its own. Changes nothing if the algorithm does not count.
+    #[must_use]
+    pub fn counting_in(mut self, loads: &Loads, key: &str) -> Self {
+        if self.counts() {
+            let names = self.members.iter().map(|member| member.name.as_str());
+            self.cells = loads.cells(key, names);
+            for stage in &mut self.stages {
+                stage.share(&self.cells);
+            }
+        }
+        self
     }
 
     /// Gives members guards: a member is usable only if all of its guards are, whatever its targets say.
@@ -231,6 +271,22 @@ impl Pool {
         }
     }
 
+    /// Whether picks depend on what earlier ones came to, and have a [`Hold`].
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        !self.cells.is_empty()
+    }
+
+    /// The load of a member at the time `now`, which is as in [`Ask`]; `None` if this pool does not count.
+    ///
+    /// # Panics
+    ///
+    /// If the pool counts and `member` is not below [`len`](Self::len).
+    #[must_use]
+    pub fn load(&self, member: usize, now: Duration) -> Option<Load> {
+        self.counts().then(|| self.cells[member].load(now))
+    }
+
     /// Picks a member for one attempt. Lock-free; does not allocate.
     ///
     /// Unusable members are offered iff no member of the whole pool is usable (fail-open); what was
@@ -240,28 +296,28 @@ impl Pool {
     ///
     /// If everything that may be offered was tried, or nothing may be.
     pub fn pick(&self, ask: &Ask<'_>, availability: &Availability) -> Result<Picked, Exhausted> {
-        let key = ask.key.unwrap_or_default();
         let untried = |member: usize| !ask.tried.contains(member);
         let passes = |member: usize| self.passes(member, availability);
         let usable = |member: usize| self.members[member].gate.usable(availability);
-        let picked = |member: usize, failed_open: bool, trial: Option<Trial>| Picked {
-            member,
+        let picked = |offer: Offer, failed_open: bool, trial: Option<Trial>| Picked {
+            member: offer.member,
             epoch: availability.epoch(),
             failed_open,
             is_trial: trial.is_some(),
             trial,
+            hold: offer.hold,
         };
 
         let offer = self.stages.iter().enumerate().find_map(|(at, stage)| {
-            let member = stage.pick_usable(key, availability, usable, |member| {
+            let offer = stage.pick_usable(ask, availability, usable, |member| {
                 untried(member) && passes(member)
             })?;
-            Some((at, member))
+            Some((at, offer))
         });
-        if let Some((at, member)) = offer {
+        if let Some((at, offer)) = offer {
             return Ok(match self.trial(at, ask, availability) {
-                Some((tried, trial)) => picked(tried, false, Some(trial)),
-                None => picked(member, false, None),
+                Some((tried, trial)) => picked(self.offer(tried), false, Some(trial)),
+                None => picked(offer, false, None),
             });
         }
         if self.any_usable(availability) {
@@ -270,9 +326,9 @@ impl Pool {
         match self
             .stages
             .iter()
-            .find_map(|stage| stage.pick(key, untried))
+            .find_map(|stage| stage.pick(ask, untried))
         {
-            Some(member) => Ok(picked(member, true, None)),
+            Some(offer) => Ok(picked(offer, true, None)),
             None => Err(self.exhausted(|_| true)),
         }
     }
@@ -290,6 +346,7 @@ impl Pool {
             failed_open,
             trial: None,
             is_trial: false,
+            hold: self.offer(member).hold,
         })
     }
 
@@ -303,6 +360,14 @@ impl Pool {
         availability.epoch() == picked.epoch
             || self.usable(member, availability)
             || !self.any_usable(availability)
+    }
+
+    /// The offer of a member that no stage chose.
+    fn offer(&self, member: usize) -> Offer {
+        Offer {
+            member,
+            hold: self.cells.get(member).map(Cell::hold),
+        }
     }
 
     /// Whether all guards of a member are usable.
@@ -437,6 +502,12 @@ impl Picked {
     /// with the outcome. Dropped, it is given back.
     pub fn take_trial(&mut self) -> Option<Trial> {
         self.trial.take()
+    }
+
+    /// What counts this attempt among those under way, if the pool counts: to be kept until the attempt is
+    /// over. Left here, it is over when the pick is dropped.
+    pub fn take_hold(&mut self) -> Option<Hold> {
+        self.hold.take()
     }
 
     /// Whether health was ignored, because no member of the pool was usable.

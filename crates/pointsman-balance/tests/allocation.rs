@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use pointsman_balance::{Algorithm, Ask, Pool, Tried};
 use support::{Verdicts, member};
 
@@ -24,6 +26,7 @@ fn check(algorithm: Algorithm, usable: fn(usize) -> bool) {
         loop {
             let ask = Ask {
                 key: Some(b"session-7"),
+                now: Duration::ZERO,
                 tried: &tried,
             };
             let Ok(picked) = pool.pick(&ask, &availability) else {

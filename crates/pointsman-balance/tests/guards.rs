@@ -54,6 +54,7 @@ fn pick(pool: &Pool, monitor: &Monitor<u8>, tried: &[usize]) -> Option<(usize, b
     tried.iter().for_each(|&member| marks.mark(member));
     let ask = Ask {
         key: None,
+        now: Duration::ZERO,
         tried: &marks,
     };
     let mut picked = pool.pick(&ask, &monitor.availability()).ok()?;
@@ -107,6 +108,7 @@ fn when_all_are_out_all_are_offered() {
     assert!(!pool.any_usable(&monitor.availability()));
     let ask = Ask {
         key: None,
+        now: Duration::ZERO,
         tried: &Tried::new(),
     };
     let first = pool
@@ -152,6 +154,7 @@ fn an_open_circuit_asks_for_one_trial_at_a_time() {
     assert!(!availability.usable(guard));
     let ask = Ask {
         key: None,
+        now: Duration::ZERO,
         tried: &Tried::new(),
     };
     let mut first = pool.pick(&ask, &availability).expect("two are there");
@@ -197,6 +200,7 @@ fn an_open_circuit_asks_for_one_trial_at_a_time() {
 fn claim(pool: &Pool, monitor: &Monitor<u8>) -> pointsman_balance::Trial {
     let ask = Ask {
         key: None,
+        now: Duration::ZERO,
         tried: &Tried::new(),
     };
     let mut picked = pool.pick(&ask, &monitor.availability()).expect("somebody");

@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use pointsman_balance::{
     Algorithm, Ask, Availability, Exhausted, MEMBERS_MAX, Pool, PoolError, RING_POINTS_MAX, Tried,
 };
@@ -217,7 +219,11 @@ fn a_key_exactly_at_a_point_belongs_to_it() {
 fn no_key_is_the_empty_key() {
     let pool = pool(unchecked(&GPUS), Algorithm::Chash);
     let tried = Tried::new();
-    let ask = |key| Ask { key, tried: &tried };
+    let ask = |key| Ask {
+        key,
+        now: Duration::ZERO,
+        tried: &tried,
+    };
     let picked = |key| {
         pool.pick(&ask(key), &Availability::empty())
             .unwrap()
@@ -344,6 +350,7 @@ fn a_retry_reads_newer_verdicts() {
         .pick(
             &Ask {
                 key: None,
+                now: Duration::ZERO,
                 tried: &tried,
             },
             &b_fell,

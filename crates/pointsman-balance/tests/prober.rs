@@ -111,6 +111,7 @@ fn attempts(pool: &Pool, key: &[u8], verdicts: &Availability) -> (Vec<usize>, Ex
     loop {
         let ask = Ask {
             key: Some(key),
+            now: Duration::ZERO,
             tried: &tried,
         };
         match pool.pick(&ask, verdicts) {

@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::thread;
+use std::time::Duration;
 
 use pointsman_balance::{
     Algorithm, Ask, Availability, Exhausted, MemberSpec, Picked, Pool, TargetId, Tried,
@@ -167,7 +168,7 @@ proptest! {
             .map(|up| (up, verdicts.settle(|target| up[target])))
             .collect();
         for (up, availability) in history.iter().cycle().take(2 * (sketches.len() + 1)) {
-            let ask = Ask { key: Some(&key), tried: &tried };
+            let ask = Ask { key: Some(&key), now: Duration::ZERO, tried: &tried };
             let expected = oracle(&sketches, algorithm, up, &marks);
             let is_up = |sketch: &Sketch| sketch.2.is_empty() || sketch.2.iter().any(|&target| up[target]);
             prop_assert_eq!(pool.all_usable(availability), sketches.iter().all(is_up));

@@ -171,6 +171,7 @@ fn pick_until(done: &AtomicBool, state: &State, epoch: &AtomicU64, generation: &
         let pool = &target.pool;
         let ask = Ask {
             key: None,
+            now: Duration::ZERO,
             tried: &Tried::new(),
         };
         // Panics in a test build if the verdicts do not know one of the pool's targets (I-9).

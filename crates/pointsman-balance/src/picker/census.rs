@@ -163,6 +163,11 @@ pub(super) trait Eligible {
     fn only(&self) -> Option<usize> {
         None
     }
+
+    /// All of them in no particular order, if they are known to be few.
+    fn few(&self) -> Option<&[u32]> {
+        None
+    }
 }
 
 /// Whoever passes a test, tried rank by rank.
@@ -195,5 +200,9 @@ impl Eligible for Few {
             [only] => Some(*only as usize),
             _ => None,
         }
+    }
+
+    fn few(&self) -> Option<&[u32]> {
+        Some(self.ranks())
     }
 }

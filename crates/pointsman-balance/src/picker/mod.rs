@@ -10,11 +10,18 @@
 mod census;
 mod chash;
 mod crc32;
+mod ewma;
+mod least_conn;
 mod round_robin;
 
-use crate::{Algorithm, Availability, MemberSpec, PoolError};
+use std::sync::Arc;
+
+use crate::load::{Cell, Hold};
+use crate::{Algorithm, Ask, Availability, MemberSpec, PoolError};
 use census::{Eligible, Tested};
 use chash::Ring;
+use ewma::Ewma;
+use least_conn::LeastConn;
 use round_robin::RoundRobin;
 
 pub(crate) use census::Census;
@@ -45,6 +52,15 @@ enum Share {
 enum Picker {
     RoundRobin(RoundRobin),
     Chash(Ring),
+    LeastConn(LeastConn),
+    Ewma(Ewma),
+}
+
+/// Whom a stage offers; counted already, if its picker counts.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub(crate) member: usize,
+    pub(crate) hold: Option<Hold>,
 }
 
 /// A member as the pickers see it while they are built.
@@ -59,11 +75,13 @@ struct Candidate<'a> {
 /// Arranges members in the order they are offered.
 ///
 /// The result depends on names, weights and priorities, not on the order of `specs`: writing the same
-/// members in another order moves no key and starts no other sequence.
+/// members in another order moves no key and starts no other sequence. `cells` are those of the members,
+/// if the algorithm counts.
 pub(crate) fn stages(
     specs: &[MemberSpec],
     algorithm: Algorithm,
     start: u64,
+    cells: &[Arc<Cell>],
 ) -> Result<Box<[Stage]>, PoolError> {
     let mut order: Vec<usize> = (0..specs.len()).collect();
     order.sort_unstable_by(|&a, &b| {
@@ -79,16 +97,19 @@ pub(crate) fn stages(
         })
         .map(|group| Group::new(specs, group))
         .collect();
-    match algorithm {
-        Algorithm::RoundRobin => Ok(groups
-            .into_iter()
-            .map(|group| {
-                let picker = Picker::RoundRobin(RoundRobin::new(&group.candidates, start));
-                group.into_stage(specs, picker)
-            })
-            .collect()),
-        Algorithm::Chash => rings(specs, groups),
-    }
+    let picker: &dyn Fn(&[Candidate<'_>]) -> Picker = match algorithm {
+        Algorithm::Chash => return rings(specs, groups),
+        Algorithm::RoundRobin => &|group| Picker::RoundRobin(RoundRobin::new(group, start)),
+        Algorithm::LeastConn => &|group| Picker::LeastConn(LeastConn::new(group, cells, start)),
+        Algorithm::Ewma => &|group| Picker::Ewma(Ewma::new(group, cells, start)),
+    };
+    Ok(groups
+        .into_iter()
+        .map(|group| {
+            let picker = picker(&group.candidates);
+            group.into_stage(specs, picker)
+        })
+        .collect())
 }
 
 fn rings(specs: &[MemberSpec], mut groups: Vec<Group<'_>>) -> Result<Box<[Stage]>, PoolError> {
@@ -163,28 +184,28 @@ impl Stage {
     #[inline]
     pub(crate) fn pick_usable(
         &self,
-        key: &[u8],
+        ask: &Ask<'_>,
         availability: &Availability,
         usable: impl Fn(usize) -> bool,
         eligible: impl Fn(usize) -> bool,
-    ) -> Option<usize> {
+    ) -> Option<Offer> {
         let Some(mut few) = self.census.few(availability) else {
-            return self.pick(key, |member| eligible(member) && usable(member));
+            return self.pick(ask, |member| usable(member) && eligible(member));
         };
         let members = self.picker.members();
         few.retain(|rank| eligible(members[rank] as usize));
         if few.ranks().is_empty() {
             return None;
         }
-        self.picker.pick(key, &few)
+        self.picker.pick(ask, &few)
     }
 
     /// The next member that passes the test, if this stage has one.
     #[inline]
-    pub(crate) fn pick(&self, key: &[u8], eligible: impl Fn(usize) -> bool) -> Option<usize> {
+    pub(crate) fn pick(&self, ask: &Ask<'_>, eligible: impl Fn(usize) -> bool) -> Option<Offer> {
         let members = self.picker.members();
         let eligible = Tested(|rank: usize| eligible(members[rank] as usize));
-        self.picker.pick(key, &eligible)
+        self.picker.pick(ask, &eligible)
     }
 
     /// All members this stage can ever offer.
@@ -206,6 +227,15 @@ impl Stage {
             now.resume(then, successor);
         }
     }
+
+    /// Counts in these cells from now on, those of all members.
+    pub(crate) fn share(&mut self, cells: &[Arc<Cell>]) {
+        match &mut self.picker {
+            Picker::RoundRobin(_) | Picker::Chash(_) => {}
+            Picker::LeastConn(least_conn) => least_conn.share(cells),
+            Picker::Ewma(ewma) => ewma.share(cells),
+        }
+    }
 }
 
 impl Picker {
@@ -214,13 +244,21 @@ impl Picker {
         match self {
             Self::RoundRobin(round_robin) => round_robin.members(),
             Self::Chash(ring) => ring.members(),
+            Self::LeastConn(least_conn) => least_conn.members(),
+            Self::Ewma(ewma) => ewma.members(),
         }
     }
 
-    fn pick(&self, key: &[u8], eligible: &impl Eligible) -> Option<usize> {
+    fn pick(&self, ask: &Ask<'_>, eligible: &impl Eligible) -> Option<Offer> {
+        let uncounted = |member: usize| Offer { member, hold: None };
         match self {
-            Self::RoundRobin(round_robin) => round_robin.pick(eligible),
-            Self::Chash(ring) => ring.pick(key, eligible),
+            Self::RoundRobin(round_robin) => round_robin.pick(eligible).map(uncounted),
+            Self::Chash(ring) => {
+                let key = ask.key.unwrap_or_default();
+                ring.pick(key, eligible).map(uncounted)
+            }
+            Self::LeastConn(least_conn) => least_conn.pick(eligible),
+            Self::Ewma(ewma) => ewma.pick(eligible, ask.now),
         }
     }
 }

@@ -90,6 +90,7 @@ pub(crate) fn pick(
     pool.pick(
         &Ask {
             key: Some(key.as_bytes()),
+            now: Duration::ZERO,
             tried: &Tried::new(),
         },
         availability,
@@ -112,6 +113,7 @@ pub(crate) fn all_attempts(
         match pool.pick(
             &Ask {
                 key: Some(key.as_bytes()),
+                now: Duration::ZERO,
                 tried: &tried,
             },
             availability,

@@ -14,7 +14,10 @@ pub mod picks;
 pub mod relay;
 pub mod wait;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ::http::Response;
 use pointsman_balance::{Ask, Exhausted, Picked, Pool, Tried};
@@ -194,8 +197,9 @@ impl Plan {
         }
     }
 
-    /// A target for the next attempt, by the newest verdicts.
-    fn pick(&self, exchange: &Exchange, tried: &Tried) -> Result<Picked, Exhausted> {
+    /// A target for the next attempt, by the newest verdicts. The one before it is over.
+    fn pick(&self, exchange: &mut Exchange, tried: &Tried) -> Result<Picked, Exhausted> {
+        exchange.release();
         let (pool, key): (&Pool, Option<&str>) = match self {
             Self::Plain(plan) => (&plan.upstream.pool, plan.hash_key.as_deref()),
             Self::Ai(plan) => (&plan.target.pool, plan.hash_key.as_deref()),
@@ -203,6 +207,11 @@ impl Plan {
         let availability = exchange.gateway().availability();
         let ask = Ask {
             key: key.map(str::as_bytes),
+            now: if pool.counts() {
+                clock::since_start(clock::now())
+            } else {
+                Duration::ZERO
+            },
             tried,
         };
         let picked = pool.pick(&ask, &availability)?;

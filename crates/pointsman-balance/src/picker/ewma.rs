@@ -1,0 +1,134 @@
+//! The quicker of two members drawn at random, by a moving average of their response times.
+//!
+//! Two and not all, because everybody reads the same averages: the quickest of all would get every
+//! request until its average tells what that did to it. The averages fade with time, so a member that
+//! nobody has asked for long gets another chance; one that was never asked is the quickest.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::census::Eligible;
+use super::{Candidate, Offer};
+use crate::load::Cell;
+
+#[derive(Debug)]
+pub(crate) struct Ewma {
+    /// By rank.
+    members: Box<[u32]>,
+    cells: Box<[Arc<Cell>]>,
+    dice: Dice,
+}
+
+/// A position in the sequence of SplitMix64, which each pick moves on. On its own cache line, as it is
+/// written by every pick.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Dice(AtomicU64);
+
+/// The random numbers of one pick.
+struct Throw(u64);
+
+impl Ewma {
+    /// `candidates` are at least one; `cells` are those of all members.
+    pub(super) fn new(candidates: &[Candidate<'_>], cells: &[Arc<Cell>], start: u64) -> Self {
+        let members: Box<[u32]> = candidates
+            .iter()
+            .map(|candidate| candidate.member as u32)
+            .collect();
+        Self {
+            cells: by_rank(&members, cells),
+            members,
+            dice: Dice(AtomicU64::new(start)),
+        }
+    }
+
+    pub(super) fn members(&self) -> &[u32] {
+        &self.members
+    }
+
+    pub(super) fn share(&mut self, cells: &[Arc<Cell>]) {
+        self.cells = by_rank(&self.members, cells);
+    }
+
+    pub(super) fn pick(&self, eligible: &impl Eligible, now: Duration) -> Option<Offer> {
+        let mut throw = self.dice.throw();
+        let (one, other) = match eligible.few() {
+            Some(few) => throw.two_of(few.len(), |at| few[at] as usize),
+            None => self.two(eligible, &mut throw),
+        }?;
+        let latency = |rank: usize| self.cells[rank].latency(now);
+        let rank = match other {
+            Some(other) if latency(other) < latency(one) => other,
+            _ => one,
+        };
+        Some(Offer {
+            member: self.members[rank] as usize,
+            hold: Some(self.cells[rank].hold()),
+        })
+    }
+
+    /// Two who are eligible, or the only one.
+    fn two(&self, eligible: &impl Eligible, throw: &mut Throw) -> Option<(usize, Option<usize>)> {
+        let mut one = None;
+        for _ in 0..DRAWS {
+            let rank = throw.below(self.members.len());
+            if one != Some(rank) && eligible.contains(rank) {
+                if let Some(one) = one {
+                    return Some((one, Some(rank)));
+                }
+                one = Some(rank);
+            }
+        }
+        // Few are eligible: find out who, and draw among those.
+        let ranks = || (0..self.members.len()).filter(|&rank| eligible.contains(rank));
+        throw.two_of(ranks().count(), |at| ranks().nth(at).unwrap_or_default())
+    }
+}
+
+impl Dice {
+    fn throw(&self) -> Throw {
+        Throw(self.0.fetch_add(STEP, Ordering::Relaxed))
+    }
+}
+
+impl Throw {
+    /// A number below `end`, each as likely as any other but for a part in some 10^14.
+    fn below(&mut self, end: usize) -> usize {
+        let mut bits = self.0;
+        // Another odd step than that between picks, so that a pick does not draw what the next will.
+        self.0 = self.0.wrapping_add(STEP_INSIDE);
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^= bits >> 31;
+        ((u128::from(bits) * end as u128) >> u64::BITS) as usize
+    }
+
+    /// Two different ones of `count`, or the only one.
+    fn two_of(
+        &mut self,
+        count: usize,
+        nth: impl Fn(usize) -> usize,
+    ) -> Option<(usize, Option<usize>)> {
+        if count == 0 {
+            return None;
+        }
+        let one = self.below(count);
+        let other = (count > 1).then(|| (one + 1 + self.below(count - 1)) % count);
+        Some((nth(one), other.map(nth)))
+    }
+}
+
+fn by_rank(members: &[u32], cells: &[Arc<Cell>]) -> Box<[Arc<Cell>]> {
+    let cell = |&member: &u32| Arc::clone(&cells[member as usize]);
+    members.iter().map(cell).collect()
+}
+
+/// How often a member is drawn before all are looked at. With half of them eligible, hardly ever.
+const DRAWS: usize = 12;
+
+/// 2^64 divided by the golden ratio, as SplitMix64 has it.
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// 2^64 divided by the square root of 3, made odd.
+const STEP_INSIDE: u64 = 0x93cd_3a2c_8198_e269;
