@@ -3,7 +3,10 @@
 //! Everything else takes an `Instant` or a `SystemTime` as an argument, so that tests can choose
 //! it. Durations are measured with the monotonic clock; wall time appears only in logs.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 /// The monotonic clock, for every duration and deadline.
 #[expect(
@@ -17,6 +20,12 @@ pub fn now() -> Instant {
 /// The wall clock, to read dates by that others have written.
 pub fn wall() -> SystemTime {
     SystemTime::now()
+}
+
+/// How far `at` is from one moment near the start of the process: the first that was asked about.
+pub fn since_start(at: Instant) -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    at.saturating_duration_since(*START.get_or_init(|| at))
 }
 
 /// Milliseconds of wall time since the Unix epoch, for log entries; 0 before 1970.

@@ -22,6 +22,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use pointsman_ai::{Protocol, Sent, Usage};
+use pointsman_balance::Hold;
 
 use crate::{
     body::Body,
@@ -174,7 +175,7 @@ pub struct Llm {
 }
 
 /// One attempt, for logs and variables.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct AttemptRecord {
     /// `host:port` that was dialled, as configured.
     pub address: Arc<str>,
@@ -194,6 +195,8 @@ pub struct AttemptRecord {
     pub header: Option<Duration>,
     /// Until its end.
     pub total: Option<Duration>,
+    /// Counts it among the requests under way at its member, if the balancing asks for that.
+    pub hold: Option<Hold>,
     /// Bytes of the response's body.
     pub body_bytes: u64,
     /// Path without query that was sent.
@@ -410,15 +413,42 @@ impl Exchange {
         let Some(attempt) = self.attempts.last_mut() else {
             return;
         };
-        let took = clock::now() - attempt.started;
+        let now = clock::now();
+        let took = now - attempt.started;
         match sent {
             Ok(answer) => {
                 attempt.status = answer.response.status().as_u16();
                 attempt.answered = true;
                 attempt.connect = answer.connect_time;
                 attempt.header = Some(took);
+                // An LLM's stream has begun with its first bytes, as its head says nothing.
+                if self.ai.is_none() && is_open_ended(&answer.response) {
+                    attempt.observe(took, now);
+                }
             }
-            Err(_) => attempt.total = Some(took),
+            Err(error) => {
+                attempt.total = Some(took);
+                // It would have taken at least that long.
+                if error.fault.is_timeout() {
+                    attempt.observe(took, now);
+                }
+            }
+        }
+    }
+
+    /// Tells the balancing that the current attempt has an answer by now. For answers that may go on
+    /// for as long as somebody listens: how long they take says nothing about the target.
+    pub(crate) fn observe_so_far(&mut self) {
+        if let Some(attempt) = self.attempts.last_mut() {
+            let now = clock::now();
+            attempt.observe(now - attempt.started, now);
+        }
+    }
+
+    /// The current attempt is over, and another may follow.
+    pub(crate) fn release(&mut self) {
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.hold = None;
         }
     }
 
@@ -499,10 +529,44 @@ impl Exchange {
             return;
         }
         self.ended = Some(ended);
-        self.took = clock::now() - self.started;
+        let now = clock::now();
+        self.took = now - self.started;
         self.active = None;
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.end(ended, now);
+        }
         crate::observe::finished(self);
     }
+}
+
+impl AttemptRecord {
+    /// Tells the balancing how long the target took. As in APISIX, connecting counts on top of a time
+    /// that includes it.
+    fn observe(&mut self, response_time: Duration, now: Instant) {
+        if let Some(hold) = &mut self.hold {
+            let connect = self.connect.unwrap_or_default();
+            hold.observe(connect + response_time, clock::since_start(now));
+        }
+    }
+
+    /// The exchange has ended with this attempt.
+    fn end(&mut self, ended: Ended, now: Instant) {
+        // Of a response that was not passed on to its end, the rest says how patient the client was.
+        let whole = self.total.filter(|_| ended == Ended::Complete);
+        if self.answered
+            && let Some(response_time) = whole.or(self.header)
+        {
+            self.observe(response_time, now);
+        }
+        self.hold = None;
+    }
+}
+
+/// Whether a response lasts as long as somebody listens: a stream of events, a tunnel.
+fn is_open_ended<T>(response: &http::Response<T>) -> bool {
+    let kind = response.headers().get(http::header::CONTENT_TYPE);
+    response.status() == StatusCode::SWITCHING_PROTOCOLS
+        || kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
 }
 
 impl Drop for Exchange {

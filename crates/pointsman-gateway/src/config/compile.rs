@@ -23,7 +23,7 @@ use self::{
     references::References,
 };
 
-use pointsman_balance::{GuardSpec, Tally, TargetId};
+use pointsman_balance::{GuardSpec, Loads, Tally, TargetId};
 
 use crate::{
     config::{
@@ -95,6 +95,11 @@ pub fn compile(input: Input<'_>) -> Compiled {
     } else {
         Assigned::new(plans.iter().map(|plan| &plan.checker).zip(&ids))
     };
+    let loads = input
+        .previous
+        .map(|previous| Arc::clone(&previous.loads))
+        .unwrap_or_default();
+    loads.tidy();
     let mut report = Report::new(input.lines);
     references.tell_dangling(&document, &mut report);
     let guards = Guards {
@@ -112,6 +117,7 @@ pub fn compile(input: Input<'_>) -> Compiled {
         env: input.env,
         assigned: &assigned,
         previous: input.previous,
+        loads,
         report,
         told: HashSet::new(),
         pools: HashMap::new(),
@@ -165,6 +171,7 @@ struct Compiler<'a> {
     env: &'a dyn Fn(&str) -> Option<String>,
     assigned: &'a Assigned,
     previous: Option<&'a Snapshot>,
+    loads: Arc<Loads>,
     report: Report<'a>,
     /// Plugins, by the key of who carries them and their name, of which everything was told.
     told: HashSet<(String, String)>,
@@ -188,6 +195,10 @@ enum UpstreamState {
 impl Predecessors for Compiler<'_> {
     fn pool(&self, key: &str) -> Option<&pointsman_balance::Pool> {
         self.previous?.pool(key)
+    }
+
+    fn loads(&self) -> &Loads {
+        &self.loads
     }
 }
 
@@ -245,6 +256,7 @@ impl<'a> Compiler<'a> {
             ),
             document,
             pools: std::mem::take(&mut self.pools),
+            loads: Arc::clone(&self.loads),
         }
     }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use http::HeaderValue;
-use pointsman_balance::{Pool, TargetId};
+use pointsman_balance::{Loads, Pool, TargetId};
 use rustc_hash::FxHashMap;
 use subtle::ConstantTimeEq;
 
@@ -52,6 +52,8 @@ pub struct Snapshot {
     pub document: Arc<Document>,
     /// Pools by the resource that they belong to.
     pub pools: HashMap<String, PoolRef>,
+    /// The load of all pools, which every snapshot of a process has in common.
+    pub loads: Arc<Loads>,
 }
 
 /// A pool wherever it lives.
@@ -75,6 +77,10 @@ impl PoolRef {
 impl Predecessors for Snapshot {
     fn pool(&self, key: &str) -> Option<&Pool> {
         Some(self.pools.get(key)?.pool())
+    }
+
+    fn loads(&self) -> &Loads {
+        &self.loads
     }
 }
 

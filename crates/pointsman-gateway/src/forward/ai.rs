@@ -125,7 +125,11 @@ impl AiPlan {
     }
 
     /// The attempt that `picked` stands for.
-    pub fn prepare(&mut self, exchange: &mut Exchange, picked: Picked) -> Result<Attempt, Failure> {
+    pub fn prepare(
+        &mut self,
+        exchange: &mut Exchange,
+        mut picked: Picked,
+    ) -> Result<Attempt, Failure> {
         let target = Arc::clone(&self.target);
         let instance = &target.instances[picked.member()];
         exchange.llm.instance = Some(Arc::clone(&instance.name));
@@ -174,6 +178,7 @@ impl AiPlan {
             connect: None,
             header: None,
             total: None,
+            hold: picked.take_hold(),
             body_bytes: 0,
             path,
             scheme: destination.scheme(),
@@ -260,6 +265,7 @@ impl AiPlan {
             let mut answer = answer;
             let first = first_frame(exchange, answer.response.body_mut(), limits).await?;
             exchange.llm.first_token_ms = Some(millis(exchange));
+            exchange.observe_so_far();
             if let Some(call) = exchange.ai.as_mut() {
                 call.meter = Some(StreamMeter::new(self.protocol, capture));
                 call.relay_limits = limits;

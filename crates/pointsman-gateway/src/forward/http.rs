@@ -65,7 +65,11 @@ impl PlainPlan {
     }
 
     /// The attempt that `picked` stands for.
-    pub fn prepare(&mut self, exchange: &mut Exchange, picked: Picked) -> Result<Attempt, Failure> {
+    pub fn prepare(
+        &mut self,
+        exchange: &mut Exchange,
+        mut picked: Picked,
+    ) -> Result<Attempt, Failure> {
         let destination = Arc::clone(&self.upstream.nodes[picked.member()]);
         let host = match (&exchange.request.host, &self.upstream.pass_host) {
             (Some(host), _) | (None, PassHost::Rewrite(host)) => host.clone(),
@@ -95,6 +99,7 @@ impl PlainPlan {
             connect: None,
             header: None,
             total: None,
+            hold: picked.take_hold(),
             body_bytes: 0,
             path: uri.path().into(),
             scheme: destination.scheme(),

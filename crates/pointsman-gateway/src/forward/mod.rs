@@ -128,6 +128,7 @@ async fn attempt(
         let Some(wait) = ai.wait_for_same(&outcome, repeats) else {
             return outcome;
         };
+        exchange.release();
         let due = clock::now() + wait;
         let gateway = std::rc::Rc::clone(exchange.gateway());
         gateway.upstreams().sleep_until(due).await;

@@ -70,15 +70,19 @@ pub(crate) fn multi(conf: &Value, building: &mut Building<'_>) -> Result<Arc<AiT
             })
         })
         .collect::<Result<Vec<_>, String>>()?;
-    let (algorithm, hash_key) = match &conf.balancer {
-        written::Balancer {
-            algorithm: written::BalancerAlgorithm::Chash,
-            ..
-        } => (Algorithm::Chash, Some(hash_key(&conf.balancer))),
-        _ => (Algorithm::RoundRobin, None),
+    let algorithm = match conf.balancer.algorithm {
+        written::BalancerAlgorithm::Chash => Algorithm::Chash,
+        written::BalancerAlgorithm::LeastConn => Algorithm::LeastConn,
+        written::BalancerAlgorithm::Ewma => Algorithm::Ewma,
+        // Semantic balancing did not pass the check of the document.
+        written::BalancerAlgorithm::Roundrobin | written::BalancerAlgorithm::Semantic => {
+            Algorithm::RoundRobin
+        }
     };
-    let mut pool =
-        Pool::new(members, algorithm, rand::random()).map_err(|error| error.to_string())?;
+    let hash_key = (algorithm == Algorithm::Chash).then(|| hash_key(&conf.balancer));
+    let mut pool = Pool::new(members, algorithm, rand::random())
+        .map_err(|error| error.to_string())?
+        .counting_in(building.previous.loads(), &key);
     if let Some(previous) = building.previous.pool(&key) {
         pool = pool.succeeding(previous);
     }

@@ -42,20 +42,14 @@ pub fn upstream(
     if nodes.is_empty() {
         return Ok(Built::NoNodes);
     }
-    let algorithm = match upstream.kind.as_str() {
-        "roundrobin" => Algorithm::RoundRobin,
-        "chash" => Algorithm::Chash,
-        other => {
-            let text = format!("type {other} is not supported yet (roundrobin, chash)");
-            return Err(("type", text));
-        }
-    };
+    let algorithm = upstream.algorithm().map_err(|error| ("type", error))?;
     if algorithm == Algorithm::Chash && nodes.iter().all(|node| node.weight == 0) {
         return Ok(Built::NothingToPick);
     }
     let members = members(key, upstream, &nodes, assigned).map_err(in_nodes)?;
     let mut pool = Pool::new(members, algorithm, rand::random())
-        .map_err(|error: PoolError| in_nodes(error.to_string()))?;
+        .map_err(|error: PoolError| in_nodes(error.to_string()))?
+        .counting_in(previous.loads(), key);
     if let Some(before) = previous.pool(key) {
         pool = pool.succeeding(before);
     }

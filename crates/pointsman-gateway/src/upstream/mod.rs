@@ -10,7 +10,7 @@ pub mod health;
 use std::{sync::Arc, time::Duration};
 
 use http::HeaderValue;
-use pointsman_balance::{GuardSpec, Passive, Pool, Tally, TargetId};
+use pointsman_balance::{GuardSpec, Loads, Passive, Pool, Tally, TargetId};
 
 use crate::{
     exchange::Exchange,
@@ -121,8 +121,11 @@ pub trait Guarding {
     fn guard(&self, spec: GuardSpec, name: &str) -> (TargetId, Option<Arc<Tally>>);
 }
 
-/// The pools of an earlier configuration, by the resource that they belong to.
+/// What earlier configurations leave behind: pools, by the resource that they belong to, and load.
 pub trait Predecessors {
     /// The pool that `key` had, whose balancing position a new one takes over.
     fn pool(&self, key: &str) -> Option<&Pool>;
+
+    /// The load of all pools there are or have been, as far as anything of it is under way.
+    fn loads(&self) -> &Loads;
 }

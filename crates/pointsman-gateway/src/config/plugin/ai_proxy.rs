@@ -321,6 +321,11 @@ pub enum BalancerAlgorithm {
     Roundrobin,
     /// By meaning.
     Semantic,
+    /// The least to do for its weight (not in APISIX).
+    #[serde(rename = "least_conn")]
+    LeastConn,
+    /// The quicker of two (not in APISIX).
+    Ewma,
 }
 
 /// `balancer.hash_on`.

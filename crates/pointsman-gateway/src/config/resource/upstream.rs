@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use pointsman_balance::Algorithm;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -154,6 +155,22 @@ impl Upstream {
         nodes
     }
 
+    /// How a node is picked: `type`.
+    ///
+    /// # Errors
+    /// If there is no such type.
+    pub fn algorithm(&self) -> Result<Algorithm, String> {
+        match self.kind.as_str() {
+            "roundrobin" => Ok(Algorithm::RoundRobin),
+            "chash" => Ok(Algorithm::Chash),
+            "least_conn" => Ok(Algorithm::LeastConn),
+            "ewma" => Ok(Algorithm::Ewma),
+            other => Err(format!(
+                "type {other} is not known (roundrobin, chash, least_conn, ewma)"
+            )),
+        }
+    }
+
     /// Connections to the nodes use TLS.
     pub fn is_tls(&self) -> bool {
         matches!(self.scheme.as_str(), "https" | "grpcs")
@@ -192,14 +209,8 @@ impl Upstream {
                 format!("scheme {} is not supported (http, https)", self.scheme),
             ));
         }
-        if !matches!(self.kind.as_str(), "roundrobin" | "chash") {
-            wrong.push(Issue::new(
-                "type",
-                format!(
-                    "type {} is not supported yet (roundrobin, chash)",
-                    self.kind
-                ),
-            ));
+        if let Err(error) = self.algorithm() {
+            wrong.push(Issue::new("type", error));
         }
         if self.rewrites_host() && self.upstream_host.as_deref().unwrap_or_default().is_empty() {
             let text = "`upstream_host` can't be empty when `pass_host` is `rewrite`";

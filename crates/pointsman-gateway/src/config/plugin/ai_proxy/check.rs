@@ -86,7 +86,7 @@ pub(super) fn multi(conf: &Value) -> Result<(), Faults> {
 
 fn check_balancer(balancer: &Balancer, found: &mut Vec<Issue>) {
     match balancer.algorithm {
-        BalancerAlgorithm::Roundrobin => {}
+        BalancerAlgorithm::Roundrobin | BalancerAlgorithm::LeastConn | BalancerAlgorithm::Ewma => {}
         BalancerAlgorithm::Chash => {
             let key = balancer.key.as_deref();
             if let Err(error) = check_hash_key(balancer.hash_on.as_str(), key) {
@@ -95,7 +95,7 @@ fn check_balancer(balancer: &Balancer, found: &mut Vec<Issue>) {
             }
         }
         BalancerAlgorithm::Semantic => {
-            let text = "balancer.algorithm semantic is not supported yet (roundrobin, chash)";
+            let text = "balancer.algorithm semantic is not supported yet (roundrobin, chash, least_conn, ewma)";
             found.push(Issue::new("balancer.algorithm", text));
         }
     }
