@@ -29,11 +29,14 @@ fn check(algorithm: Algorithm, usable: fn(usize) -> bool) {
                 now: Duration::ZERO,
                 tried: &tried,
             };
-            let Ok(picked) = pool.pick(&ask, &availability) else {
+            let Ok(mut picked) = pool.pick(&ask, &availability) else {
                 break;
             };
             tried.mark(picked.member());
             picks += 1;
+            if let Some(mut hold) = picked.take_hold() {
+                hold.observe(Duration::from_millis(picks as u64), Duration::ZERO);
+            }
             bytes += pool.name(picked.member()).len();
         }
     });
@@ -46,7 +49,12 @@ fn check(algorithm: Algorithm, usable: fn(usize) -> bool) {
 
 #[test]
 fn picks_and_retries_allocate_nothing() {
-    for algorithm in [Algorithm::RoundRobin, Algorithm::Chash] {
+    for algorithm in [
+        Algorithm::RoundRobin,
+        Algorithm::Chash,
+        Algorithm::LeastConn,
+        Algorithm::Ewma,
+    ] {
         check(algorithm, |_| true);
         check(algorithm, |member| member % 2 == 0);
         check(algorithm, |member| member == 50);

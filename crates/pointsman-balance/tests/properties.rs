@@ -54,7 +54,12 @@ fn ups() -> impl Strategy<Value = Vec<bool>> {
 }
 
 fn algorithms() -> impl Strategy<Value = Algorithm> {
-    prop_oneof![Just(Algorithm::RoundRobin), Just(Algorithm::Chash)]
+    prop_oneof![
+        Just(Algorithm::RoundRobin),
+        Just(Algorithm::Chash),
+        Just(Algorithm::LeastConn),
+        Just(Algorithm::Ewma),
+    ]
 }
 
 fn weights() -> impl Strategy<Value = Vec<u32>> {
@@ -112,7 +117,7 @@ fn oracle(
     };
     let on_offer: Vec<usize> = (0..sketches.len())
         .filter(|&member| fail_open || usable(&sketches[member]))
-        .filter(|&member| algorithm == Algorithm::RoundRobin || on_ring(&sketches[member]))
+        .filter(|&member| algorithm != Algorithm::Chash || on_ring(&sketches[member]))
         .collect();
     let left: Vec<usize> = on_offer
         .iter()
@@ -163,6 +168,7 @@ proptest! {
         let mut verdicts = Verdicts::new(TARGETS);
         let pool = Pool::new(specs(&sketches, &verdicts.ids), algorithm, start).unwrap();
         let (mut tried, mut marks) = (Tried::new(), BTreeSet::new());
+        let mut holds = Vec::new();
         let history: Vec<_> = history
             .iter()
             .map(|up| (up, verdicts.settle(|target| up[target])))
@@ -173,12 +179,15 @@ proptest! {
             let is_up = |sketch: &Sketch| sketch.2.is_empty() || sketch.2.iter().any(|&target| up[target]);
             prop_assert_eq!(pool.all_usable(availability), sketches.iter().all(is_up));
             match (pool.pick(&ask, availability), expected) {
-                (Ok(picked), Ok((best, fail_open))) => {
+                (Ok(mut picked), Ok((best, fail_open))) => {
                     prop_assert!(best.contains(&picked.member()), "{picked:?} of {best:?}");
                     prop_assert_eq!(picked.failed_open(), fail_open);
                     prop_assert_eq!(picked.epoch(), availability.epoch());
                     marks.insert(picked.member());
                     tried.mark(picked.member());
+                    let hold = picked.take_hold();
+                    prop_assert_eq!(hold.is_some(), algorithm.counts());
+                    holds.push(hold);
                 }
                 (Err(end), Err(expected)) => prop_assert_eq!(end, expected),
                 (got, expected) => prop_assert!(false, "{got:?} instead of {expected:?}"),
