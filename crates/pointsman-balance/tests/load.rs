@@ -5,7 +5,8 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::sync::{Barrier, Mutex};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use pointsman_balance::{
 };
 use proptest::prelude::*;
 use support::{Verdicts, all_attempts, checked, member, pool, start, unchecked};
+
+const ROUNDS: usize = 20_000;
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -375,23 +378,38 @@ fn b201_the_dead_are_passed_over() {
 /// Picks at the same moment do not take the same idle member.
 #[test]
 fn concurrent_picks_spread() {
-    const THREADS: usize = 4;
-    let names = ["a", "b", "c", "d"].map(|name| (name, 1));
-    let pool = least_conn(&names);
-    let barrier = Barrier::new(THREADS);
-    for _ in 0..500 {
-        let held = Mutex::new(Vec::new());
-        thread::scope(|scope| {
-            for _ in 0..THREADS {
-                scope.spawn(|| {
-                    barrier.wait();
-                    let picked = pick(&pool);
-                    held.lock().unwrap().push(picked);
-                });
+    let pool = least_conn(&[("a", 1), ("b", 1)]);
+    // How often either thread has come to the next of its three steps: pick, look, let go.
+    let steps = [AtomicUsize::new(0), AtomicUsize::new(0)];
+    let together = |own: usize| {
+        let step = steps[own].fetch_add(1, Ordering::SeqCst) + 1;
+        for spin in 1_u64.. {
+            if steps[1 - own].load(Ordering::SeqCst) >= step {
+                break;
             }
-        });
-        assert_eq!(in_flight(&pool), [1; THREADS]);
-    }
+            // To yield each time would pull the threads apart; not to, waste time on a single core.
+            if spin % 4_096 == 0 {
+                thread::yield_now();
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for own in 0..2 {
+            let (pool, together) = (&pool, &together);
+            scope.spawn(move || {
+                let mut uneven = 0;
+                for _ in 0..ROUNDS {
+                    together(own);
+                    let _held = pick(pool);
+                    together(own);
+                    uneven += usize::from(in_flight(pool) != [1, 1]);
+                    together(own);
+                }
+                // Later, so that the other thread does not wait for ever.
+                assert_eq!(uneven, 0, "of {ROUNDS}");
+            });
+        }
+    });
 }
 
 /// I-26, with threads that pick, tell, hand over and drop as they like.
