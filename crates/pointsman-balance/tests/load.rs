@@ -47,7 +47,7 @@ fn pick(pool: &Pool) -> (usize, Hold) {
 }
 
 /// Picks that stay under way: the names, in order, and their holds.
-fn hold<'a>(pool: &'a Pool, count: usize) -> (Vec<&'a str>, Vec<Hold>) {
+fn hold(pool: &Pool, count: usize) -> (Vec<&str>, Vec<Hold>) {
     (0..count)
         .map(|_| pick(pool))
         .map(|(member, hold)| (pool.name(member), hold))
@@ -68,7 +68,7 @@ fn counting(loads: &Loads, weights: &[(&str, u32)]) -> Pool {
     least_conn(weights).counting_in(loads, "/upstreams/1")
 }
 
-fn sorted<'a>(mut names: Vec<&'a str>) -> Vec<&'a str> {
+fn sorted(mut names: Vec<&str>) -> Vec<&str> {
     names.sort_unstable();
     names
 }
