@@ -252,6 +252,19 @@ fn a_trial_is_counted_where_it_goes() {
     }
 }
 
+/// An attempt more at the same member is one more under way.
+#[test]
+fn another_attempt_is_counted() {
+    for algorithm in [Algorithm::LeastConn, Algorithm::Ewma] {
+        let pool = pool(unchecked(&[("a", 1), ("b", 1)]), algorithm);
+        let mut again = pool.again(1, &Availability::empty()).unwrap();
+        let hold = again.take_hold();
+        assert_eq!((hold.is_some(), in_flight(&pool)), (true, vec![0, 1]));
+        drop((again, hold));
+        assert_eq!(in_flight(&pool), [0, 0]);
+    }
+}
+
 fn ewma(names: &[&str], start: u64) -> Pool {
     let weights: Vec<_> = names.iter().map(|&name| (name, 1)).collect();
     Pool::new(unchecked(&weights), Algorithm::Ewma, start).unwrap()
