@@ -8,7 +8,7 @@
 //!
 //! 1. A [`Pool`] is compiled from configuration alone. It knows names, weights, priorities and, for
 //!    round robin, a position. It never stores a verdict. If its algorithm asks how much its members have
-//!    to do, it counts that in cells which it may share with its successors ([`Loads`]).
+//!    to do, it counts that in gauges which it may share with its successors ([`Loads`]).
 //! 2. A [`Monitor`] turns probe outcomes into verdicts and publishes them as an immutable
 //!    [`Availability`]. Its owner asks it what to probe next and tells it what came of it.
 //! 3. A pick reads one `Availability` at the moment of picking. No picker is ever built *from* health,

@@ -1,13 +1,13 @@
 //! What members have under way, and how long they took: all that a pick learns from earlier requests.
 //!
-//! Each member of a pool that counts has one cell of two numbers. A pick adds one to the first and hands
+//! Each member of a pool that counts has one gauge of two numbers. A pick adds one to the first and hands
 //! out a [`Hold`], which takes it off again when it is dropped; so whatever becomes of a request, it is
 //! counted once, and for as long as somebody has its hold. The second is a moving average of response
 //! times, which fades when nobody adds to it.
 //!
-//! A cell belongs to a name, not to a pool: [`Loads`] gives every pool of one identity the same cells. It
+//! A gauge belongs to a name, not to a pool: [`Loads`] gives every pool of one identity the same gauges. It
 //! only lends them, and a hold keeps its own alive. So load survives a reload, and a member that left with
-//! requests under way is found with those when it comes back; once nobody uses a cell any more, it is gone.
+//! requests under way is found with those when it comes back; once nobody uses a gauge any more, it is gone.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -19,7 +19,7 @@ use std::time::Duration;
 /// It is locked while pools are built, and never by a pick.
 #[derive(Debug, Default)]
 pub struct Loads {
-    pools: Mutex<HashMap<String, HashMap<String, Weak<Cell>>>>,
+    pools: Mutex<HashMap<String, HashMap<String, Weak<Gauge>>>>,
 }
 
 /// What a member has to do at one moment.
@@ -35,13 +35,13 @@ pub struct Load {
 #[derive(Debug)]
 #[must_use = "dropping it says that the attempt is over"]
 pub struct Hold {
-    cell: Arc<Cell>,
+    gauge: Arc<Gauge>,
     has_observed: bool,
 }
 
 /// The two numbers of one member.
 #[derive(Debug, Default)]
-pub(crate) struct Cell {
+pub(crate) struct Gauge {
     in_flight: AtomicU32,
     /// An [`Average`], packed into one word so that no reader sees half of one; 0 before the first.
     average: AtomicU64,
@@ -64,33 +64,33 @@ impl Loads {
 
     /// Forgets what nobody uses any more. To be called before pools are built anew.
     pub fn tidy(&self) {
-        self.pools().retain(|_, cells| {
-            cells.retain(|_, cell| cell.strong_count() > 0);
-            !cells.is_empty()
+        self.pools().retain(|_, gauges| {
+            gauges.retain(|_, gauge| gauge.strong_count() > 0);
+            !gauges.is_empty()
         });
     }
 
-    /// The cells of the pool `key`, one for each name.
-    pub(crate) fn cells<'a>(
+    /// The gauges of the pool `key`, one for each name.
+    pub(crate) fn gauges<'a>(
         &self,
         key: &str,
         names: impl Iterator<Item = &'a str>,
-    ) -> Box<[Arc<Cell>]> {
+    ) -> Box<[Arc<Gauge>]> {
         let mut pools = self.pools();
         let known = pools.entry(key.to_owned()).or_default();
         names
             .map(|name| {
-                if let Some(cell) = known.get(name).and_then(Weak::upgrade) {
-                    return cell;
+                if let Some(gauge) = known.get(name).and_then(Weak::upgrade) {
+                    return gauge;
                 }
-                let cell = Arc::default();
-                known.insert(name.to_owned(), Arc::downgrade(&cell));
-                cell
+                let gauge = Arc::default();
+                known.insert(name.to_owned(), Arc::downgrade(&gauge));
+                gauge
             })
             .collect()
     }
 
-    fn pools(&self) -> std::sync::MutexGuard<'_, HashMap<String, HashMap<String, Weak<Cell>>>> {
+    fn pools(&self) -> std::sync::MutexGuard<'_, HashMap<String, HashMap<String, Weak<Gauge>>>> {
         // Each change to the map is whole in itself: a panic elsewhere has not spoilt it.
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -102,28 +102,28 @@ impl Hold {
     pub fn observe(&mut self, response_time: Duration, now: Duration) {
         if !self.has_observed {
             self.has_observed = true;
-            self.cell.observe(response_time, now);
+            self.gauge.observe(response_time, now);
         }
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.cell.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.gauge.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// Holds are equal if they are of the same member.
 impl PartialEq for Hold {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.cell, &other.cell)
+        Arc::ptr_eq(&self.gauge, &other.gauge)
     }
 }
 
 impl Eq for Hold {}
 
 // Relaxed everywhere: each number stands for itself and guards no other memory.
-impl Cell {
+impl Gauge {
     #[inline]
     pub(crate) fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
@@ -146,7 +146,7 @@ impl Cell {
 
     fn counted(self: &Arc<Self>) -> Hold {
         Hold {
-            cell: Arc::clone(self),
+            gauge: Arc::clone(self),
             has_observed: false,
         }
     }
@@ -250,8 +250,8 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(cell: &Cell, now: u64, expected: f32) {
-        let found = cell.latency(ms(now));
+    fn check(gauge: &Gauge, now: u64, expected: f32) {
+        let found = gauge.latency(ms(now));
         let error = (found - expected).abs();
         assert!(error <= expected * 1e-4, "{found} instead of {expected}");
     }
@@ -259,79 +259,79 @@ mod tests {
     /// The formula of the specification, §3.7.
     #[test]
     fn an_average_takes_the_first_as_it_is_and_fades_by_e_in_ten_seconds() {
-        let cell = Cell::default();
-        check(&cell, 0, 0.0);
-        cell.observe(ms(200), ms(5_000));
-        check(&cell, 5_000, 0.2);
-        check(&cell, 15_000, 0.2 * (-1.0_f32).exp());
-        cell.observe(ms(1_000), ms(10_000));
+        let gauge = Gauge::default();
+        check(&gauge, 0, 0.0);
+        gauge.observe(ms(200), ms(5_000));
+        check(&gauge, 5_000, 0.2);
+        check(&gauge, 15_000, 0.2 * (-1.0_f32).exp());
+        gauge.observe(ms(1_000), ms(10_000));
         let old = (-0.5_f32).exp();
-        check(&cell, 10_000, 0.2 * old + (1.0 - old));
-        check(&cell, 1_000_000_000, 0.0);
+        check(&gauge, 10_000, 0.2 * old + (1.0 - old));
+        check(&gauge, 1_000_000_000, 0.0);
     }
 
     #[test]
     fn small_steps_add_up() {
-        let cell = Cell::default();
-        cell.observe(ms(1_000), ms(0));
+        let gauge = Gauge::default();
+        gauge.observe(ms(1_000), ms(0));
         for now in 1..=100_000 {
-            cell.observe(ms(10), ms(now));
+            gauge.observe(ms(10), ms(now));
         }
-        check(&cell, 100_000, 0.01 + 0.99 * (-10.0_f32).exp());
+        check(&gauge, 100_000, 0.01 + 0.99 * (-10.0_f32).exp());
     }
 
     #[test]
     fn a_clock_that_was_read_earlier_changes_nothing() {
-        let cell = Cell::default();
-        cell.observe(ms(100), ms(9_000));
-        cell.observe(ms(900), ms(8_000));
-        check(&cell, 9_000, 0.1);
-        check(&cell, 8_000, 0.1);
-        check(&cell, 19_000, 0.1 * (-1.0_f32).exp());
+        let gauge = Gauge::default();
+        gauge.observe(ms(100), ms(9_000));
+        gauge.observe(ms(900), ms(8_000));
+        check(&gauge, 9_000, 0.1);
+        check(&gauge, 8_000, 0.1);
+        check(&gauge, 19_000, 0.1 * (-1.0_f32).exp());
     }
 
     #[test]
     fn time_may_come_round() {
-        let (cell, round) = (Cell::default(), 1 << 32);
-        cell.observe(ms(100), ms(round - 5_000));
-        check(&cell, round + 5_000, 0.1 * (-1.0_f32).exp());
-        check(&cell, round - 5_000 + round / 2, 0.0);
+        let (gauge, round) = (Gauge::default(), 1 << 32);
+        gauge.observe(ms(100), ms(round - 5_000));
+        check(&gauge, round + 5_000, 0.1 * (-1.0_f32).exp());
+        check(&gauge, round - 5_000 + round / 2, 0.0);
     }
 
     #[test]
     fn a_response_in_no_time_is_still_one() {
-        let cell = Cell::default();
-        cell.observe(Duration::ZERO, ms(0));
-        assert!(cell.load(ms(0)).latency.is_some());
-        cell.observe(Duration::MAX, ms(100_000));
-        assert!(cell.load(ms(100_000)).latency > Some(Duration::from_secs(1 << 40)));
+        let gauge = Gauge::default();
+        gauge.observe(Duration::ZERO, ms(0));
+        assert!(gauge.load(ms(0)).latency.is_some());
+        gauge.observe(Duration::MAX, ms(100_000));
+        assert!(gauge.load(ms(100_000)).latency > Some(Duration::from_secs(1 << 40)));
     }
 
     #[test]
     fn a_hold_counts_once_and_tells_once() {
-        let cell = Arc::new(Cell::default());
-        let mut one = cell.hold();
-        let two = cell.hold_if(1).unwrap();
-        assert!(cell.hold_if(1).is_none());
-        assert_eq!(cell.in_flight(), 2);
+        let gauge = Arc::new(Gauge::default());
+        let mut one = gauge.hold();
+        let two = gauge.hold_if(1).unwrap();
+        assert!(gauge.hold_if(1).is_none());
+        assert_eq!(gauge.in_flight(), 2);
         one.observe(ms(100), ms(0));
         one.observe(ms(500), ms(10_000));
-        check(&cell, 0, 0.1);
+        check(&gauge, 0, 0.1);
         drop(one);
         drop(two);
-        assert_eq!(cell.in_flight(), 0);
+        assert_eq!(gauge.in_flight(), 0);
     }
 
     #[test]
     fn what_nobody_uses_is_forgotten() {
         let loads = Loads::new();
-        let cells = loads.cells("pool", ["a", "b"].into_iter());
-        let hold = cells[0].hold();
-        drop(cells);
+        let gauges = loads.gauges("pool", ["a", "b"].into_iter());
+        let hold = gauges[0].hold();
+        drop(gauges);
         loads.tidy();
-        let again = loads.cells("pool", ["b", "a"].into_iter());
+        let again = loads.gauges("pool", ["b", "a"].into_iter());
         assert_eq!([again[0].in_flight(), again[1].in_flight()], [0, 1]);
-        assert_eq!(loads.cells("other", ["a"].into_iter())[0].in_flight(), 0);
+        assert_eq!(loads.gauges("other", ["a"].into_iter())[0].in_flight(), 0);
         drop((again, hold));
         loads.tidy();
         assert!(loads.pools().is_empty());

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::health::HalfOpen;
-use crate::load::{Cell, Hold, Load, Loads};
+use crate::load::{Gauge, Hold, Load, Loads};
 use crate::picker::{self, Census, Offer, Stage};
 use crate::{Availability, TargetId, Trial, Tried};
 
@@ -127,7 +127,7 @@ pub struct Pool {
     /// By member, the guards that must all be usable; `None` if nobody has any.
     guards: Option<Box<[Box<[TargetId]>]>>,
     /// By member; none unless the algorithm counts.
-    cells: Box<[Arc<Cell>]>,
+    gauges: Box<[Arc<Gauge>]>,
 }
 
 #[derive(Debug)]
@@ -173,8 +173,8 @@ impl Pool {
         }
         let by_name = order_by_name(&members)?;
         let counted = members.iter().filter(|_| algorithm.counts());
-        let cells: Box<[Arc<Cell>]> = counted.map(|_| Arc::default()).collect();
-        let stages = picker::stages(&members, algorithm, start, &cells)?;
+        let gauges: Box<[Arc<Gauge>]> = counted.map(|_| Arc::default()).collect();
+        let stages = picker::stages(&members, algorithm, start, &gauges)?;
         let census = Census::new(members.iter().map(|member| member.targets.as_slice()));
         let members = members.into_iter().map(Member::from).collect();
         Ok(Self {
@@ -183,7 +183,7 @@ impl Pool {
             by_name,
             stages,
             guards: None,
-            cells,
+            gauges,
         })
     }
 
@@ -193,9 +193,9 @@ impl Pool {
     pub fn counting_in(mut self, loads: &Loads, key: &str) -> Self {
         if self.counts() {
             let names = self.members.iter().map(|member| member.name.as_str());
-            self.cells = loads.cells(key, names);
+            self.gauges = loads.gauges(key, names);
             for stage in &mut self.stages {
-                stage.share(&self.cells);
+                stage.share(&self.gauges);
             }
         }
         self
@@ -274,7 +274,7 @@ impl Pool {
     /// Whether picks depend on what earlier ones came to, and have a [`Hold`].
     #[must_use]
     pub fn counts(&self) -> bool {
-        !self.cells.is_empty()
+        !self.gauges.is_empty()
     }
 
     /// The load of a member at the time `now`, which is as in [`Ask`]; `None` if this pool does not count.
@@ -284,7 +284,7 @@ impl Pool {
     /// If the pool counts and `member` is not below [`len`](Self::len).
     #[must_use]
     pub fn load(&self, member: usize, now: Duration) -> Option<Load> {
-        self.counts().then(|| self.cells[member].load(now))
+        self.counts().then(|| self.gauges[member].load(now))
     }
 
     /// Picks a member for one attempt. Lock-free; does not allocate.
@@ -366,7 +366,7 @@ impl Pool {
     fn offer(&self, member: usize) -> Offer {
         Offer {
             member,
-            hold: self.cells.get(member).map(Cell::hold),
+            hold: self.gauges.get(member).map(Gauge::hold),
         }
     }
 

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use super::census::Eligible;
 use super::{Candidate, Offer};
-use crate::load::Cell;
+use crate::load::Gauge;
 
 #[derive(Debug)]
 pub(crate) struct Ewma {
     /// By rank.
     members: Box<[u32]>,
-    cells: Box<[Arc<Cell>]>,
+    gauges: Box<[Arc<Gauge>]>,
     dice: Dice,
 }
 
@@ -30,14 +30,14 @@ struct Dice(AtomicU64);
 struct Throw(u64);
 
 impl Ewma {
-    /// `candidates` are at least one; `cells` are those of all members.
-    pub(super) fn new(candidates: &[Candidate<'_>], cells: &[Arc<Cell>], start: u64) -> Self {
+    /// `candidates` are at least one; `gauges` are those of all members.
+    pub(super) fn new(candidates: &[Candidate<'_>], gauges: &[Arc<Gauge>], start: u64) -> Self {
         let members: Box<[u32]> = candidates
             .iter()
             .map(|candidate| candidate.member as u32)
             .collect();
         Self {
-            cells: by_rank(&members, cells),
+            gauges: by_rank(&members, gauges),
             members,
             dice: Dice(AtomicU64::new(start)),
         }
@@ -47,8 +47,8 @@ impl Ewma {
         &self.members
     }
 
-    pub(super) fn share(&mut self, cells: &[Arc<Cell>]) {
-        self.cells = by_rank(&self.members, cells);
+    pub(super) fn share(&mut self, gauges: &[Arc<Gauge>]) {
+        self.gauges = by_rank(&self.members, gauges);
     }
 
     pub(super) fn pick(&self, eligible: &impl Eligible, now: Duration) -> Option<Offer> {
@@ -57,14 +57,14 @@ impl Ewma {
             Some(few) => throw.two_of(few.len(), |at| few[at] as usize),
             None => self.two(eligible, &mut throw),
         }?;
-        let latency = |rank: usize| self.cells[rank].latency(now);
+        let latency = |rank: usize| self.gauges[rank].latency(now);
         let rank = match other {
             Some(other) if latency(other) < latency(one) => other,
             _ => one,
         };
         Some(Offer {
             member: self.members[rank] as usize,
-            hold: Some(self.cells[rank].hold()),
+            hold: Some(self.gauges[rank].hold()),
         })
     }
 
@@ -119,9 +119,9 @@ impl Throw {
     }
 }
 
-fn by_rank(members: &[u32], cells: &[Arc<Cell>]) -> Box<[Arc<Cell>]> {
-    let cell = |&member: &u32| Arc::clone(&cells[member as usize]);
-    members.iter().map(cell).collect()
+fn by_rank(members: &[u32], gauges: &[Arc<Gauge>]) -> Box<[Arc<Gauge>]> {
+    let gauge = |&member: &u32| Arc::clone(&gauges[member as usize]);
+    members.iter().map(gauge).collect()
 }
 
 /// How often a member is drawn before all are looked at. With half of them eligible, hardly ever.

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::census::Eligible;
 use super::{Candidate, Offer};
-use crate::load::Cell;
+use crate::load::Gauge;
 
 #[derive(Debug)]
 pub(crate) struct LeastConn {
@@ -24,7 +24,7 @@ pub(crate) struct LeastConn {
 
 #[derive(Debug)]
 struct Seat {
-    cell: Arc<Cell>,
+    gauge: Arc<Gauge>,
     /// At least 1.
     weight: u32,
 }
@@ -43,10 +43,10 @@ struct Best {
 }
 
 impl LeastConn {
-    /// `candidates` are at least one, heaviest first; `cells` are those of all members.
-    pub(super) fn new(candidates: &[Candidate<'_>], cells: &[Arc<Cell>], start: u64) -> Self {
+    /// `candidates` are at least one, heaviest first; `gauges` are those of all members.
+    pub(super) fn new(candidates: &[Candidate<'_>], gauges: &[Arc<Gauge>], start: u64) -> Self {
         let seat = |candidate: &Candidate<'_>| Seat {
-            cell: Arc::clone(&cells[candidate.member]),
+            gauge: Arc::clone(&gauges[candidate.member]),
             weight: candidate.weight,
         };
         Self {
@@ -63,9 +63,9 @@ impl LeastConn {
         &self.members
     }
 
-    pub(super) fn share(&mut self, cells: &[Arc<Cell>]) {
+    pub(super) fn share(&mut self, gauges: &[Arc<Gauge>]) {
         for (seat, &member) in self.seats.iter_mut().zip(&self.members) {
-            seat.cell = Arc::clone(&cells[member as usize]);
+            seat.gauge = Arc::clone(&gauges[member as usize]);
         }
     }
 
@@ -77,7 +77,7 @@ impl LeastConn {
                 None => self.best(eligible, first),
             }?;
             // A failure means that another pick or release came to its end: somebody always gets on.
-            let Some(hold) = self.seats[best.rank].cell.hold_if(best.in_flight) else {
+            let Some(hold) = self.seats[best.rank].gauge.hold_if(best.in_flight) else {
                 continue;
             };
             let next = best.rank + 1;
@@ -130,7 +130,7 @@ impl Seat {
     fn candidate(&self, rank: usize) -> Best {
         Best {
             rank,
-            in_flight: self.cell.in_flight(),
+            in_flight: self.gauge.in_flight(),
             weight: self.weight,
         }
     }

@@ -16,7 +16,7 @@ mod round_robin;
 
 use std::sync::Arc;
 
-use crate::load::{Cell, Hold};
+use crate::load::{Gauge, Hold};
 use crate::{Algorithm, Ask, Availability, MemberSpec, PoolError};
 use census::{Eligible, Tested};
 use chash::Ring;
@@ -75,13 +75,13 @@ struct Candidate<'a> {
 /// Arranges members in the order they are offered.
 ///
 /// The result depends on names, weights and priorities, not on the order of `specs`: writing the same
-/// members in another order moves no key and starts no other sequence. `cells` are those of the members,
+/// members in another order moves no key and starts no other sequence. `gauges` are those of the members,
 /// if the algorithm counts.
 pub(crate) fn stages(
     specs: &[MemberSpec],
     algorithm: Algorithm,
     start: u64,
-    cells: &[Arc<Cell>],
+    gauges: &[Arc<Gauge>],
 ) -> Result<Box<[Stage]>, PoolError> {
     let mut order: Vec<usize> = (0..specs.len()).collect();
     order.sort_unstable_by(|&a, &b| {
@@ -100,8 +100,8 @@ pub(crate) fn stages(
     let picker: &dyn Fn(&[Candidate<'_>]) -> Picker = match algorithm {
         Algorithm::Chash => return rings(specs, groups),
         Algorithm::RoundRobin => &|group| Picker::RoundRobin(RoundRobin::new(group, start)),
-        Algorithm::LeastConn => &|group| Picker::LeastConn(LeastConn::new(group, cells, start)),
-        Algorithm::Ewma => &|group| Picker::Ewma(Ewma::new(group, cells, start)),
+        Algorithm::LeastConn => &|group| Picker::LeastConn(LeastConn::new(group, gauges, start)),
+        Algorithm::Ewma => &|group| Picker::Ewma(Ewma::new(group, gauges, start)),
     };
     Ok(groups
         .into_iter()
@@ -228,12 +228,12 @@ impl Stage {
         }
     }
 
-    /// Counts in these cells from now on, those of all members.
-    pub(crate) fn share(&mut self, cells: &[Arc<Cell>]) {
+    /// Counts in these gauges from now on, those of all members.
+    pub(crate) fn share(&mut self, gauges: &[Arc<Gauge>]) {
         match &mut self.picker {
             Picker::RoundRobin(_) | Picker::Chash(_) => {}
-            Picker::LeastConn(least_conn) => least_conn.share(cells),
-            Picker::Ewma(ewma) => ewma.share(cells),
+            Picker::LeastConn(least_conn) => least_conn.share(gauges),
+            Picker::Ewma(ewma) => ewma.share(gauges),
         }
     }
 }
