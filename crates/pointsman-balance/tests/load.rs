@@ -366,7 +366,7 @@ fn draws_are_even() {
     }
 }
 
-/// B-201, B-183: who is down or tried is not drawn; when all are down, each is tried once.
+/// B-201: who is down or tried is not drawn; when all are down, each is tried once.
 #[test]
 fn b201_the_dead_are_passed_over() {
     let mut verdicts = Verdicts::new(2);

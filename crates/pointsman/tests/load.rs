@@ -258,7 +258,7 @@ fn an_idle_node_gets_another_chance() {
     assert!(hits().1 > 10, "{:?}", hits());
 }
 
-/// B-201, B-183
+/// B-201
 #[test]
 fn ewma_gets_past_the_dead() {
     let alive = node("alive");
