@@ -6,6 +6,7 @@
 //! once: it is called at the end of the body, and `Drop` calls it for a request that was
 //! abandoned.
 
+mod attempt;
 mod intake;
 mod rare;
 mod request_body;
@@ -22,7 +23,6 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use pointsman_ai::{Protocol, Sent, Usage};
-use pointsman_balance::Hold;
 
 use crate::{
     body::Body,
@@ -38,6 +38,8 @@ use crate::{
     ports::{Answer, SendError},
     router,
 };
+
+pub use self::attempt::AttemptRecord;
 
 /// One request and its response.
 pub struct Exchange {
@@ -172,39 +174,6 @@ pub struct Llm {
     pub response_ms: Option<u64>,
     /// A stream ended by its protocol's own end event.
     pub stream_done: bool,
-}
-
-/// One attempt, for logs and variables.
-#[derive(Debug)]
-pub struct AttemptRecord {
-    /// `host:port` that was dialled, as configured.
-    pub address: Arc<str>,
-    /// Name of the node or instance.
-    pub member: Arc<str>,
-    /// Epoch of the verdicts that the pick saw.
-    pub epoch: u64,
-    /// When it began.
-    pub started: Instant,
-    /// Status of the response, or the one that its failure stands for; 0 while unknown.
-    pub status: u16,
-    /// Whether `status` came from the target.
-    pub answered: bool,
-    /// Time to connect.
-    pub connect: Option<Duration>,
-    /// Until the response's head.
-    pub header: Option<Duration>,
-    /// Until its end.
-    pub total: Option<Duration>,
-    /// Counts it among the requests under way at its member, if the balancing asks for that.
-    pub hold: Option<Hold>,
-    /// Bytes of the response's body.
-    pub body_bytes: u64,
-    /// Path without query that was sent.
-    pub path: Arc<str>,
-    /// Scheme of the destination.
-    pub scheme: &'static str,
-    /// `Host` that was sent.
-    pub host: Arc<str>,
 }
 
 /// What the client got.
@@ -536,29 +505,6 @@ impl Exchange {
             attempt.end(ended, now);
         }
         crate::observe::finished(self);
-    }
-}
-
-impl AttemptRecord {
-    /// Tells the balancing how long the target took. As in APISIX, connecting counts on top of a time
-    /// that includes it.
-    fn observe(&mut self, response_time: Duration, now: Instant) {
-        if let Some(hold) = &mut self.hold {
-            let connect = self.connect.unwrap_or_default();
-            hold.observe(connect + response_time, clock::since_start(now));
-        }
-    }
-
-    /// The exchange has ended with this attempt.
-    fn end(&mut self, ended: Ended, now: Instant) {
-        // Of a response that was not passed on to its end, the rest says how patient the client was.
-        let whole = self.total.filter(|_| ended == Ended::Complete);
-        if self.answered
-            && let Some(response_time) = whole.or(self.header)
-        {
-            self.observe(response_time, now);
-        }
-        self.hold = None;
     }
 }
 

@@ -168,22 +168,14 @@ impl AiPlan {
         request
             .headers_mut()
             .insert(header::HOST, destination.authority.clone());
-        exchange.attempts.push(AttemptRecord {
-            address: Arc::clone(&instance.address),
-            member: Arc::clone(&instance.name),
-            epoch: picked.epoch(),
-            started: clock::now(),
-            status: 0,
-            answered: false,
-            connect: None,
-            header: None,
-            total: None,
-            hold: picked.take_hold(),
-            body_bytes: 0,
+        exchange.attempts.push(AttemptRecord::begin(
+            &mut picked,
+            Arc::clone(&instance.address),
+            Arc::clone(&instance.name),
             path,
-            scheme: destination.scheme(),
-            host: Arc::clone(&instance.host),
-        });
+            destination.scheme(),
+            Arc::clone(&instance.host),
+        ));
         exchange.active = Some(ActiveConnection::begin(exchange));
         Ok(Attempt {
             picked,

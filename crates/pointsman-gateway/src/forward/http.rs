@@ -7,7 +7,6 @@ use pointsman_balance::Picked;
 
 use crate::{
     body::Body,
-    clock,
     config::snapshot::PoolRef,
     exchange::{AttemptRecord, Exchange},
     failure::Failure,
@@ -89,22 +88,15 @@ impl PlainPlan {
         if self.replayable {
             self.body = body.replay();
         }
-        exchange.attempts.push(AttemptRecord {
-            address: Arc::clone(&destination.address),
-            member: self.upstream.pool.name(picked.member()).into(),
-            epoch: picked.epoch(),
-            started: clock::now(),
-            status: 0,
-            answered: false,
-            connect: None,
-            header: None,
-            total: None,
-            hold: picked.take_hold(),
-            body_bytes: 0,
-            path: uri.path().into(),
-            scheme: destination.scheme(),
-            host: host.to_str().unwrap_or_default().into(),
-        });
+        let member = self.upstream.pool.name(picked.member()).into();
+        exchange.attempts.push(AttemptRecord::begin(
+            &mut picked,
+            Arc::clone(&destination.address),
+            member,
+            uri.path().into(),
+            destination.scheme(),
+            host.to_str().unwrap_or_default().into(),
+        ));
         let mut request = Request::new(body);
         *request.method_mut() = exchange.request.method.clone();
         *request.uri_mut() = uri;

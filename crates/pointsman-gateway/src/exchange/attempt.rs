@@ -1,0 +1,94 @@
+//! One attempt of a request: where it went, and how it fared.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use pointsman_balance::{Hold, Picked};
+
+use crate::{clock, exchange::Ended};
+
+/// One attempt, for logs and variables.
+#[derive(Debug)]
+pub struct AttemptRecord {
+    /// `host:port` that was dialled, as configured.
+    pub address: Arc<str>,
+    /// Name of the node or instance.
+    pub member: Arc<str>,
+    /// Epoch of the verdicts that the pick saw.
+    pub epoch: u64,
+    /// When it began.
+    pub started: Instant,
+    /// Status of the response, or the one that its failure stands for; 0 while unknown.
+    pub status: u16,
+    /// Whether `status` came from the target.
+    pub answered: bool,
+    /// Time to connect.
+    pub connect: Option<Duration>,
+    /// Until the response's head.
+    pub header: Option<Duration>,
+    /// Until its end.
+    pub total: Option<Duration>,
+    /// Counts it among the requests under way at its member, if the balancing asks for that.
+    pub hold: Option<Hold>,
+    /// Bytes of the response's body.
+    pub body_bytes: u64,
+    /// Path without query that was sent.
+    pub path: Arc<str>,
+    /// Scheme of the destination.
+    pub scheme: &'static str,
+    /// `Host` that was sent.
+    pub host: Arc<str>,
+}
+
+impl AttemptRecord {
+    /// What is known of the attempt that `picked` stands for as it begins. The parameters are the
+    /// fields of the same names.
+    pub fn begin(
+        picked: &mut Picked,
+        address: Arc<str>,
+        member: Arc<str>,
+        path: Arc<str>,
+        scheme: &'static str,
+        host: Arc<str>,
+    ) -> Self {
+        Self {
+            address,
+            member,
+            epoch: picked.epoch(),
+            started: clock::now(),
+            status: 0,
+            answered: false,
+            connect: None,
+            header: None,
+            total: None,
+            hold: picked.take_hold(),
+            body_bytes: 0,
+            path,
+            scheme,
+            host,
+        }
+    }
+
+    /// Tells the balancing how long the target took. As in APISIX, connecting counts on top of a time
+    /// that includes it.
+    pub(super) fn observe(&mut self, response_time: Duration, now: Instant) {
+        if let Some(hold) = &mut self.hold {
+            let connect = self.connect.unwrap_or_default();
+            hold.observe(connect + response_time, clock::since_start(now));
+        }
+    }
+
+    /// The exchange has ended with this attempt.
+    pub(super) fn end(&mut self, ended: Ended, now: Instant) {
+        // Of a response that was not passed on to its end, the rest says how patient the client was.
+        let whole = self.total.filter(|_| ended == Ended::Complete);
+        if self.answered
+            && let Some(response_time) = whole.or(self.header)
+        {
+            self.observe(response_time, now);
+        }
+        self.hold = None;
+    }
+}
