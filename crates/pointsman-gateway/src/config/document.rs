@@ -21,6 +21,7 @@ use crate::config::{
         upstream::Upstream,
     },
     schema::{self, Issue, Schema},
+    similar::did_you_mean,
     text::{self, Coerce, Env, Lines, TextError, join},
 };
 
@@ -139,6 +140,9 @@ impl Document {
                 }));
             }
         };
+        if let Some(error) = nothing_known(&root, &located.lines) {
+            return Err(DocumentError::Broken(error));
+        }
         let named = Named::of(&mut root, catalog);
         let mut reader = Reader {
             catalog: named.as_ref().map_or(catalog, |named| named),
@@ -234,6 +238,24 @@ struct Reader<'a> {
     report: Report<'a>,
 }
 
+/// What is wrong with a document that names collections, but none that is known: a slip of the
+/// pen, which must not end in a gateway without routes. `None` if one is known, or none named.
+fn nothing_known(root: &Map<String, Value>, lines: &Lines) -> Option<TextError> {
+    let known = || COLLECTIONS.iter().chain(&OUT_OF_SCOPE).copied();
+    if known().any(|name| root.contains_key(name)) {
+        return None;
+    }
+    let key = root.keys().next()?;
+    let hint = did_you_mean(key, known());
+    let message = format!(
+        "`{key}` is not a collection, and no other key of the document is{hint}; known are {}; \
+         nothing of it is loaded",
+        COLLECTIONS.join(", ")
+    );
+    let line = lines.of(key);
+    Some(TextError { message, line })
+}
+
 impl Reader<'_> {
     fn document(&mut self, mut root: Map<String, Value>) -> Document {
         let mut document = Document {
@@ -259,6 +281,12 @@ impl Reader<'_> {
                 "secrets" => "secret managers are not supported yet; ignored",
                 _ => "unknown collection; ignored",
             };
+            let known = COLLECTIONS.iter().copied();
+            let hint = match OUT_OF_SCOPE.contains(&name.as_str()) {
+                true => String::new(),
+                false => did_you_mean(name, known),
+            };
+            let message = format!("{message}{hint}");
             self.report.warning(Spot::bare(name), "", message);
         }
         document
@@ -516,6 +544,22 @@ fn id_of(value: &Value, index: usize) -> String {
         _ => format!("arr_{}", index + 1),
     }
 }
+
+/// What a document may name.
+const COLLECTIONS: [&str; 10] = [
+    "routes",
+    "services",
+    "upstreams",
+    "plugin_configs",
+    "global_rules",
+    "consumer_groups",
+    "consumers",
+    "ssls",
+    "plugin_metadata",
+    "plugins",
+];
+/// What APISIX has besides, and a document may name without effect.
+const OUT_OF_SCOPE: [&str; 3] = ["stream_routes", "protos", "secrets"];
 
 #[cfg(test)]
 mod tests;

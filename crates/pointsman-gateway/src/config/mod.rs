@@ -8,6 +8,7 @@ pub mod plugin_schema;
 pub mod problem;
 pub mod reference;
 pub mod schema;
+mod similar;
 pub mod text;
 
 pub mod document;

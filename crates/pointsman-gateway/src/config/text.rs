@@ -48,6 +48,7 @@ pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Reads YAML. An empty text is `null`.
 pub fn yaml(text: &str) -> Result<Located, TextError> {
+    let text = without_mark(text);
     limit_size(text)?;
     let mut reader = Reader {
         parser: Parser::new_from_str(text),
@@ -66,6 +67,7 @@ pub fn yaml(text: &str) -> Result<Located, TextError> {
 
 /// Reads JSON.
 pub fn json(text: &str) -> Result<Located, TextError> {
+    let text = without_mark(text);
     limit_size(text)?;
     let value: Value = serde_json::from_str(text).map_err(|error| TextError {
         line: Some(error.line()),
@@ -419,6 +421,12 @@ fn size(value: &Value) -> usize {
         Value::Object(map) => map.values().map(size).sum(),
         _ => 0,
     }
+}
+
+/// `text` without the byte order mark that some editors begin every file with. It says nothing
+/// about UTF-8; left in place, it would be a part of the first key.
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 fn limit_size(text: &str) -> Result<(), TextError> {
