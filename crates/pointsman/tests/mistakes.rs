@@ -87,3 +87,70 @@ fn a_misspelt_only_collection_wipes_nothing() {
     gateway.reload("");
     assert_eq!(get(gateway.proxy, "/x", &[]).status, 404);
 }
+
+/// G-282: a reference that nothing stands for is passed on as it is, which nobody wants.
+#[test]
+fn references_that_stay_as_they_are_are_told() {
+    let multi = |token: &str| {
+        format!(
+            "routes:\n- id: r\n  uri: /a\n  plugins:\n    ai-proxy-multi:\n      instances:\n      \
+             - {{name: a, provider: openai, weight: 1, auth: {{header: {{Authorization: \"{token}\"}}}}}}\n"
+        )
+    };
+    let place = "routes[0] (id r) plugins.ai-proxy-multi.instances[0].auth.header.Authorization: ";
+    for (token, message) in [
+        (
+            "$ENV://POINTSMAN_TEST_NOWHERE",
+            "environment variable POINTSMAN_TEST_NOWHERE is not set, so the reference stays as it is",
+        ),
+        (
+            "$env://PATH/key",
+            "environment variable PATH has no `key`, so the reference stays as it is",
+        ),
+        (
+            "$secret://vault/1/openai/key",
+            "$secret:// is not supported yet, so the reference stays as it is",
+        ),
+    ] {
+        let (code, stderr) = check(&multi(token));
+        assert_eq!(code, Some(0), "{stderr}");
+        let expected = format!("apisix.yaml: line 7: {place}{message}\n");
+        assert!(
+            stderr.contains("warning: ") && stderr.contains(&expected),
+            "{stderr} lacks {expected}"
+        );
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+    assert_eq!(check(&multi("$env://PATH")), (Some(0), String::new()));
+    assert_eq!(check(&multi("plain")), (Some(0), String::new()));
+
+    // A key that is a reference does not work; that is said once.
+    let (_, stderr) = check(
+        "consumers:\n- {username: a, plugins: {key-auth: {key: $secret://vault/1/a}}}\n\
+         - {username: b, plugins: {key-auth: {key: $env://POINTSMAN_TEST_NOWHERE}}}",
+    );
+    let lines: Vec<&str> = stderr.lines().collect();
+    assert_eq!(lines.len(), 2, "{stderr}");
+    assert!(
+        lines[0].ends_with(
+            "consumers[0] (id a) plugins.key-auth.key: $secret:// is not supported yet; this key does not work"
+        ) && lines[1].ends_with(
+            "consumers[1] (id b) plugins.key-auth.key: environment variable \
+             POINTSMAN_TEST_NOWHERE is not set; this key does not work"
+        ),
+        "{stderr}"
+    );
+
+    let (_, stderr) = check(
+        "ssls:\n- {id: s, snis: [a.test], cert: $env://POINTSMAN_TEST_NOWHERE, key: $secret://vault/1/k}\n\
+         upstreams:\n- {id: u, nodes: {\"a:1\": 1}, scheme: https, upstream_host: $env://PATH}",
+    );
+    for part in [
+        "ssls[0] (id s) cert: environment variable POINTSMAN_TEST_NOWHERE is not set, so",
+        "ssls[0] (id s) key: $secret:// is not supported yet, so",
+        "upstreams[0] (id u) upstream_host: references have no effect in an upstream, so",
+    ] {
+        assert!(stderr.contains(part), "{stderr} lacks {part}");
+    }
+    assert!(!stderr.contains("/usr/bin"), "{stderr}");
+}

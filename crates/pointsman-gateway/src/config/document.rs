@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use crate::config::{
     plugin_schema::{self, Named, Place, PluginCatalog},
     problem::{Problem, Report, Severity, Spot},
+    reference,
     resource::{
         Resource,
         consumer::{Consumer, Credential, CredentialBody, PluginSet},
@@ -147,6 +148,7 @@ impl Document {
         let mut reader = Reader {
             catalog: named.as_ref().map_or(catalog, |named| named),
             report: Report::new(&located.lines),
+            env,
         };
         let document = reader.document(root);
         let problems = reader.report.into_problems();
@@ -236,6 +238,7 @@ type Places = HashMap<String, usize>;
 struct Reader<'a> {
     catalog: &'a dyn PluginCatalog,
     report: Report<'a>,
+    env: Env<'a>,
 }
 
 /// What is wrong with a document that names collections, but none that is known: a slip of the
@@ -347,6 +350,7 @@ impl Reader<'_> {
             issues.extend(wrong);
             warnings = odd;
         }
+        warnings.extend(self.unresolved(collection, &value, place));
         // Plugins stay as they are: reading them with the rest would build each of them anew.
         let plugins = value.get_mut("plugins").and_then(Value::as_object_mut);
         let plugins = plugins.map(std::mem::take);
@@ -389,6 +393,35 @@ impl Reader<'_> {
             place: at,
             value,
         })
+    }
+
+    /// The references in a resource that nothing will stand for.
+    fn unresolved(&self, collection: &str, value: &Value, place: Place) -> Vec<Issue> {
+        let mut found = Vec::new();
+        let plugins = value.get("plugins").and_then(Value::as_object);
+        for (name, conf) in plugins.into_iter().flatten() {
+            // What identifies a consumer is compiled with care, and told there.
+            if !(place == Place::Consumer && self.is_auth(name)) {
+                let path = join("plugins", name);
+                reference::unresolved(conf, self.env, &path, &mut found);
+            }
+        }
+        match collection {
+            "ssls" => {
+                for field in ["cert", "key", "certs", "keys"] {
+                    if let Some(value) = value.get(field) {
+                        reference::unresolved(value, self.env, field, &mut found);
+                    }
+                }
+            }
+            "upstreams" => reference::ineffective(value, "", &mut found),
+            _ => {
+                if let Some(upstream) = value.get("upstream") {
+                    reference::ineffective(upstream, "upstream", &mut found);
+                }
+            }
+        }
+        found
     }
 
     /// A later item replaces an earlier one with the same id.

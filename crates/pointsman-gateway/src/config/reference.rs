@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use crate::config::text::Env;
+use crate::config::{
+    schema::Issue,
+    text::{Env, join},
+};
 
 /// Replaces every reference to the environment that can be resolved; others stay as they are.
 pub fn resolve(value: &mut Value, env: Env<'_>) {
@@ -35,7 +38,65 @@ pub fn any(value: &Value) -> bool {
 
 /// Whether `text` refers to a value elsewhere.
 pub fn is_reference(text: &str) -> bool {
-    has_scheme(text, "$env://") || has_scheme(text, "$secret://")
+    has_scheme(text, ENV) || has_scheme(text, SECRET)
+}
+
+/// Why nothing stands for the reference `text`; `None` for one that can be replaced, and for any
+/// other text. Names the variable, never a value.
+pub fn problem(text: &str, env: Env<'_>) -> Option<String> {
+    if has_scheme(text, SECRET) {
+        return Some("$secret:// is not supported yet".to_owned());
+    }
+    if !has_scheme(text, ENV) || look_up(text, env).is_some() {
+        return None;
+    }
+    let rest = &text[ENV.len()..];
+    Some(match rest.split_once('/') {
+        Some((name, key)) if env(name).is_some() => {
+            format!("environment variable {name} has no `{key}`")
+        }
+        Some((name, _)) => format!("environment variable {name} is not set"),
+        None => format!("environment variable {rest} is not set"),
+    })
+}
+
+/// Adds to `found` every reference in `value`, which stands at `path`, that nothing stands for.
+pub fn unresolved(value: &Value, env: Env<'_>, path: &str, found: &mut Vec<Issue>) {
+    let tell = |text: &str| {
+        let problem = problem(text, env)?;
+        Some(format!("{problem}, so the reference stays as it is"))
+    };
+    each(value, path, &tell, found);
+}
+
+/// The same of every reference in an upstream, where APISIX replaces none.
+pub fn ineffective(upstream: &Value, path: &str, found: &mut Vec<Issue>) {
+    let tell = |text: &str| {
+        let message = "references have no effect in an upstream, so this one stays as it is";
+        is_reference(text).then(|| message.to_owned())
+    };
+    each(upstream, path, &tell, found);
+}
+
+/// What `tell` has to say of each text in `value`. Paths are made only where there is something
+/// to say: nearly all documents have nothing.
+fn each(value: &Value, path: &str, tell: &dyn Fn(&str) -> Option<String>, found: &mut Vec<Issue>) {
+    match value {
+        Value::String(text) => {
+            found.extend(tell(text).map(|message| Issue::new(path, message)));
+        }
+        Value::Array(items) if any(value) => {
+            for (index, item) in items.iter().enumerate() {
+                each(item, &format!("{path}[{index}]"), tell, found);
+            }
+        }
+        Value::Object(map) if any(value) => {
+            for (key, member) in map {
+                each(member, &join(path, key), tell, found);
+            }
+        }
+        _ => {}
+    }
 }
 
 fn has_scheme(text: &str, scheme: &str) -> bool {
@@ -44,10 +105,10 @@ fn has_scheme(text: &str, scheme: &str) -> bool {
 }
 
 fn look_up(text: &str, env: Env<'_>) -> Option<String> {
-    if !has_scheme(text, "$env://") {
+    if !has_scheme(text, ENV) {
         return None;
     }
-    let rest = &text["$env://".len()..];
+    let rest = &text[ENV.len()..];
     let (name, key) = match rest.split_once('/') {
         Some((name, key)) => (name, Some(key)),
         None => (rest, None),
@@ -60,6 +121,9 @@ fn look_up(text: &str, env: Env<'_>) -> Option<String> {
         other => Some(other.to_string()),
     }
 }
+
+const ENV: &str = "$env://";
+const SECRET: &str = "$secret://";
 
 #[cfg(test)]
 mod tests {
@@ -86,5 +150,28 @@ mod tests {
         assert!(is_reference("$env://missing"));
         assert!(is_reference("$secret://vault/1/a"));
         assert!(!is_reference("plain"));
+    }
+
+    #[test]
+    fn what_nothing_stands_for_is_told_with_its_place() {
+        let env = |name: &str| (name == "K").then(|| "s3cret".to_owned());
+        let value = json!({
+            "a": "$env://K", "b": [1, {"c": "$Env://x"}], "d": "$env://K/k", "e": "$SECRET://a/b/c"
+        });
+        let mut found = Vec::new();
+        unresolved(&value, &env, "p", &mut found);
+        let told: Vec<String> = found
+            .iter()
+            .map(|issue| format!("{}: {}", issue.path, issue.message))
+            .collect();
+        let then = "so the reference stays as it is";
+        assert_eq!(
+            told,
+            [
+                format!("p.b[1].c: environment variable x is not set, {then}"),
+                format!("p.d: environment variable K has no `k`, {then}"),
+                format!("p.e: $secret:// is not supported yet, {then}"),
+            ]
+        );
     }
 }

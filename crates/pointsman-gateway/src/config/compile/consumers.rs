@@ -115,7 +115,9 @@ impl Compiler<'_> {
             };
             if reference::is_reference(value) {
                 // Fail closed: the literal text of a reference must never work as a key.
-                let message = "the reference cannot be resolved; this key does not work";
+                let problem = reference::problem(value, self.env);
+                let problem = problem.unwrap_or_else(|| "it refers to a reference".to_owned());
+                let message = format!("{problem}; this key does not work");
                 self.report.warning(spot, &path, message);
                 continue;
             }
