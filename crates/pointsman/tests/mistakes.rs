@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{Gateway, Upstream, get, run, write_config};
+use support::{Gateway, Start, Upstream, get, run, write_config};
 
 /// A folder with a `config.yaml` and an `apisix.yaml` of exactly that text; the first one's path.
 fn folder(apisix: &str, document: &str) -> (tempfile::TempDir, String) {
@@ -153,4 +153,58 @@ fn references_that_stay_as_they_are_are_told() {
         assert!(stderr.contains(part), "{stderr} lacks {part}");
     }
     assert!(!stderr.contains("/usr/bin"), "{stderr}");
+}
+
+/// A trust file without a usable certificate would refuse every target.
+#[test]
+fn a_trust_file_must_hold_certificates() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
+    let good = made.cert.pem();
+    let key = made.signing_key.serialize_pem();
+    let hollow = "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n";
+    let garbled = "-----BEGIN CERTIFICATE-----\n!secret!\n-----END CERTIFICATE-----\n";
+    for (text, problem) in [
+        (String::new(), "holds no certificate"),
+        ("hello\n".to_owned(), "holds no certificate"),
+        (key, "holds no certificate"),
+        (
+            format!("{good}{hollow}"),
+            "certificate number 2 in it cannot be used",
+        ),
+        (garbled.to_owned(), "a section is not base64"),
+    ] {
+        let (kept, config) = folder("", "routes: []\n#END\n");
+        let trust = kept.path().join("trust.pem");
+        std::fs::write(&trust, &text).expect("written");
+        let trust = trust.display();
+        write_config(
+            kept.path(),
+            &format!("  ssl: {{enable: false, ssl_trusted_certificate: {trust}}}"),
+            "",
+        );
+        for command in ["check", "run"] {
+            let (code, _, stderr) = run(&[command, "--config", &config]);
+            assert_eq!(code, Some(1), "{stderr}");
+            let told = stderr
+                .lines()
+                .filter(|line| line.contains(&format!("ssl_trusted_certificate: `{trust}`")));
+            let told: Vec<&str> = told.collect();
+            assert_eq!(told.len(), 1, "{command} {text:?}: {stderr}");
+            assert!(told[0].contains(problem), "{command} {text:?}: {stderr}");
+            assert!(!stderr.contains("!secret!"), "{stderr}");
+        }
+    }
+    let (kept, _) = folder("", "routes: []\n#END\n");
+    let trust = kept.path().join("trust.pem");
+    std::fs::write(&trust, &good).expect("written");
+    let ssl = format!(
+        "  ssl: {{enable: false, ssl_trusted_certificate: {}}}",
+        trust.display()
+    );
+    let gateway = Gateway::start_with(Start {
+        document: "routes: []",
+        apisix: &ssl,
+        ..Start::default()
+    });
+    assert_eq!(get(gateway.proxy, "/x", &[]).status, 404);
 }

@@ -35,6 +35,9 @@ struct Key {
 
 impl ClientTls {
     /// Trusts the system's roots, and those of the PEM file at `extra` if one is named.
+    ///
+    /// # Errors
+    /// When that file cannot be read, holds no certificate, or one that cannot be used.
     pub(crate) fn new(extra: Option<&str>) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
         let system = rustls_native_certs::load_native_certs();
@@ -43,12 +46,9 @@ impl ClientTls {
         }
         roots.add_parsable_certificates(system.certs);
         if let Some(path) = extra {
-            let certificates = CertificateDer::pem_file_iter(path)
-                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-                .map_err(|error| {
-                    format!("apisix.ssl.ssl_trusted_certificate: cannot read `{path}`: {error}")
-                })?;
-            roots.add_parsable_certificates(certificates);
+            trust(&mut roots, path).map_err(|problem| {
+                format!("apisix.ssl.ssl_trusted_certificate: `{path}`: {problem}")
+            })?;
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         Ok(Self {
@@ -114,6 +114,26 @@ impl ClientTls {
         config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
         Ok(config)
     }
+}
+
+/// Adds the certificates of the PEM file at `path` to `roots`. Each must be usable: who names a
+/// file of their own has targets that are refused without what is in it.
+fn trust(roots: &mut RootCertStore, path: &str) -> Result<(), String> {
+    let text = std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let mut count = 0;
+    for certificate in CertificateDer::pem_slice_iter(&text) {
+        let certificate = certificate.map_err(|error| pem_problem(&error).to_owned())?;
+        count += 1;
+        roots
+            .add(certificate)
+            .map_err(|error| format!("certificate number {count} in it cannot be used: {error}"))?;
+    }
+    if count == 0 {
+        return Err(
+            "holds no certificate; it must be a PEM file with the authorities to trust".to_owned(),
+        );
+    }
+    Ok(())
 }
 
 /// Accepts any certificate, for targets whose configuration says so. The handshake's signatures
