@@ -4,7 +4,7 @@
 //! and the health of all targets. A document that cannot be read at all changes nothing; one with
 //! bad items is applied without them.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{cell::RefCell, path::Path, rc::Rc, sync::Arc};
 
 use pointsman_gateway::{
     clock,
@@ -128,8 +128,14 @@ impl Publisher {
         }
     }
 
-    /// Puts `prepared` in force.
-    pub(crate) fn publish(&self, prepared: Prepared, state: &State, tls: &ServerTls) {
+    /// Puts `prepared`, which stands in the file `source`, in force.
+    pub(crate) fn publish(
+        &self,
+        prepared: Prepared,
+        source: &Path,
+        state: &State,
+        tls: &ServerTls,
+    ) {
         let generation = prepared.snapshot.generation;
         let routes = prepared.snapshot.routes.len();
         tls.publish(prepared.certificates);
@@ -139,7 +145,7 @@ impl Publisher {
             .iter()
             .filter(|p| p.severity == Severity::Error)
             .count();
-        tell(&prepared.problems);
+        tell(&prepared.problems, source);
         if generation > 0 {
             tracing::info!(
                 routes,
@@ -150,12 +156,13 @@ impl Publisher {
     }
 }
 
-/// Says what is wrong, one line each.
-pub(crate) fn tell(problems: &[Problem]) {
+/// Says what is wrong with the file `source`, one line each, as `check` does.
+fn tell(problems: &[Problem], source: &Path) {
+    let source = source.display();
     for problem in problems {
         match problem.severity {
-            Severity::Error => tracing::error!("{problem}"),
-            Severity::Warning => tracing::warn!("{problem}"),
+            Severity::Error => tracing::error!("{source}: {problem}"),
+            Severity::Warning => tracing::warn!("{source}: {problem}"),
         }
     }
 }

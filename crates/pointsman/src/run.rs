@@ -286,7 +286,8 @@ impl Program {
             sinks: Arc::clone(&self.sinks),
             settings: Arc::clone(&self.settings),
         };
-        self.publisher.publish(self.first, &state, &tls);
+        self.publisher
+            .publish(self.first, self.document.path(), &state, &tls);
         let runtime = self.runtime;
         let (ending, ended) = watch::channel(false);
         let outcome = runtime.block_on(local.run_until(async {
@@ -509,7 +510,9 @@ impl Reloader {
             .prepare(&text, self.document.format(), Some(&previous))
         {
             Ok(prepared) => {
-                self.publisher.publish(prepared, &self.state, &self.tls);
+                let source = self.document.path();
+                self.publisher
+                    .publish(prepared, source, &self.state, &self.tls);
                 self.health_changed.notify_one();
             }
             Err(error) => tracing::error!(

@@ -155,6 +155,32 @@ fn references_that_stay_as_they_are_are_told() {
     assert!(!stderr.contains("/usr/bin"), "{stderr}");
 }
 
+/// The same at load, in the words of `check`.
+#[test]
+fn the_log_names_the_file_as_check_does() {
+    let document = "routes:\n- {id: 1, uri: 5}\n- {id: r, uri: /a, nonsense: 1}\n\
+                    typos: []\n";
+    let gateway = Gateway::start(document);
+    gateway.wait_for_line("configuration applied");
+    let path = gateway.folder().join("apisix.yaml");
+    let path = path.to_str().expect("UTF-8");
+    let config = gateway.folder().join("config.yaml");
+    let (_, _, checked) = run(&["check", "--config", config.to_str().expect("UTF-8")]);
+    let problems: Vec<&str> = checked
+        .lines()
+        .filter_map(|line| {
+            line.split_once(": ")
+                .filter(|(_, rest)| rest.contains("line "))
+        })
+        .map(|(_, problem)| problem)
+        .collect();
+    assert_eq!(problems.len(), 3, "{checked}");
+    for problem in problems {
+        assert!(problem.starts_with(path), "{problem}");
+        assert!(gateway.stderr().contains(problem), "{}", gateway.stderr());
+    }
+}
+
 /// A trust file without a usable certificate would refuse every target.
 #[test]
 fn a_trust_file_must_hold_certificates() {
