@@ -234,3 +234,47 @@ fn a_trust_file_must_hold_certificates() {
     });
     assert_eq!(get(gateway.proxy, "/x", &[]).status, 404);
 }
+
+/// Keys that nobody reads are accepted, as in APISIX, and told.
+#[test]
+fn misspelt_keys_of_ai_plugins_are_told() {
+    let (code, stderr) = check(
+        "routes:\n- id: r\n  uri: /a\n  plugins:\n    ai-proxy-multi:\n      instances:\n      \
+         - name: a\n        provider: openai\n        weight: 1\n        wieght: 2\n        \
+         auth: {header: {a: b}}\n        options: {anything: 1}\n        \
+         override: {endpoint: \"http://h\", endpont: \"http://i\"}\n        \
+         checks:\n          activ: {}\n          active:\n            http_pth: /a\n            \
+         healthy: {interval: 1}\n            unhealthy: {interval: 1}\n\
+         - {id: s, uri: /b, plugins: {ai-proxy: {provider: openai, auth: {header: {a: b}}, \
+         override: {xyzzy: 1}}}}\n",
+    );
+    assert_eq!(code, Some(0), "{stderr}");
+    let multi = "routes[0] (id r) plugins.ai-proxy-multi.instances[0]";
+    for (line, place, hint) in [
+        (10, format!("{multi}.wieght"), "; did you mean `weight`?"),
+        (
+            13,
+            format!("{multi}.override.endpont"),
+            "; did you mean `endpoint`?",
+        ),
+        (
+            15,
+            format!("{multi}.checks.activ"),
+            "; did you mean `active`?",
+        ),
+        (
+            17,
+            format!("{multi}.checks.active.http_pth"),
+            "; did you mean `http_path`?",
+        ),
+        (
+            20,
+            "routes[1] (id s) plugins.ai-proxy.override.xyzzy".to_owned(),
+            "",
+        ),
+    ] {
+        let expected = format!("line {line}: {place}: unknown key; it has no effect{hint}\n");
+        assert!(stderr.contains(&expected), "{stderr} lacks {expected}");
+    }
+    assert_eq!(stderr.lines().count(), 5, "{stderr}");
+}

@@ -1,6 +1,7 @@
 //! What configuration must know of a plugin, and how plugin configurations are checked.
 
 mod faults;
+mod strays;
 
 use std::borrow::Cow;
 
@@ -109,6 +110,11 @@ pub fn check(
             continue;
         };
         let found = check_one(plugin, conf, place, &path);
+        warnings.extend(strays::find(
+            schema_at(plugin, place).written(),
+            conf,
+            &path,
+        ));
         let disabled = conf.get("_meta").and_then(|m| m.get("disable")) == Some(&Value::Bool(true));
         if disabled {
             warnings.extend(found)
@@ -117,6 +123,14 @@ pub fn check(
         }
     }
     (errors, warnings)
+}
+
+/// What a plugin's configuration must look like in `place`.
+fn schema_at(plugin: &PluginSchema, place: Place) -> &Schema {
+    match (place, plugin.is_auth, &plugin.consumer_schema) {
+        (Place::Consumer, true, Some(schema)) => schema,
+        _ => &plugin.schema,
+    }
 }
 
 fn check_one(plugin: &PluginSchema, conf: &Value, place: Place, path: &str) -> Vec<Issue> {
@@ -136,10 +150,7 @@ fn check_one(plugin: &PluginSchema, conf: &Value, place: Place, path: &str) -> V
         }
     };
     let mut found = check_meta(conf, path);
-    let schema = match (place, plugin.is_auth, &plugin.consumer_schema) {
-        (Place::Consumer, true, Some(schema)) => schema,
-        _ => &plugin.schema,
-    };
+    let schema = schema_at(plugin, place);
     let mut bare = Cow::Borrowed(conf);
     if conf.get("_meta").is_some()
         && let Some(map) = bare.to_mut().as_object_mut()
