@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use pointsman_gateway::gateway::Gateway;
+use pointsman_gateway::{gateway::Gateway, observe::metrics::Shard};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -149,7 +149,9 @@ pub(crate) async fn accept(listener: TcpListener, tls: bool, mut door: Door) {
 }
 
 fn open(stream: TcpStream, client: SocketAddr, server: SocketAddr, tls: bool, door: &mut Door) {
-    let Some(place) = door.places.take() else {
+    let metrics = door.gateway.metrics();
+    metrics.connection_accepted();
+    let Some(place) = door.places.take(metrics) else {
         tracing::warn!(%client, "connection refused: pointsman.max_connections is reached");
         return;
     };
@@ -175,8 +177,11 @@ pub(crate) struct Places {
     max: usize,
 }
 
-/// The place of one connection.
-struct Place(Rc<Cell<usize>>);
+/// The place of one connection, counted as open as long as this lives.
+struct Place {
+    taken: Rc<Cell<usize>>,
+    metrics: Arc<Shard>,
+}
 
 impl Places {
     /// Places for `max` connections.
@@ -187,18 +192,23 @@ impl Places {
         }
     }
 
-    fn take(&self) -> Option<Place> {
+    fn take(&self, metrics: &Arc<Shard>) -> Option<Place> {
         if self.taken.get() >= self.max {
             return None;
         }
         self.taken.set(self.taken.get() + 1);
-        Some(Place(Rc::clone(&self.taken)))
+        metrics.connection_opened();
+        Some(Place {
+            taken: Rc::clone(&self.taken),
+            metrics: Arc::clone(metrics),
+        })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.taken.set(self.taken.get() - 1);
+        self.metrics.connection_closed();
     }
 }
 

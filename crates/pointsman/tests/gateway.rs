@@ -384,9 +384,7 @@ fn an_upload_outlives_changes_of_configuration() {
             let page = gateway.metrics();
             page.lines()
                 .any(|line| {
-                    line.starts_with("apisix_nginx_http_current_connections{")
-                        && line.contains("active")
-                        && !line.ends_with(" 0")
+                    line.starts_with("pointsman_requests_in_flight") && !line.ends_with(" 0")
                 })
                 .then_some(())
         });

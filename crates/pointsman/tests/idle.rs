@@ -106,3 +106,34 @@ fn waiting_is_not_part_of_a_heads_time() {
     client.send(b"Host: a\r\n\r\n");
     assert_eq!(client.response(false).status, 200);
 }
+
+/// `nginx_http_current_connections` counts connections of clients, whether they ask or not.
+#[test]
+fn open_connections_are_counted() {
+    let upstream = Upstream::start(|_| Answer::text(200, "hello"));
+    let gateway = Gateway::start_with(Start {
+        document: &plain(upstream.address),
+        workers: 2,
+        ..Start::default()
+    });
+    let count = |state: &str, expected: f64| {
+        let label = format!("state=\"{state}\"");
+        support::wait_until(&format!("{expected} {state}"), || {
+            let found = gateway.metric(&["apisix_nginx_http_current_connections{", &label]);
+            (found == expected).then_some(())
+        });
+    };
+    count("active", 0.0);
+    let mut clients: Vec<Connection> = (0..3).map(|_| Connection::open(gateway.proxy)).collect();
+    count("active", 3.0);
+    for client in &mut clients {
+        client.send(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.response(false).status, 200);
+    }
+    count("active", 3.0);
+    assert_eq!(gateway.metric(&["pointsman_requests_in_flight"]), 0.0);
+    clients.truncate(1);
+    count("active", 1.0);
+    count("accepted", 3.0);
+    count("handled", 3.0);
+}

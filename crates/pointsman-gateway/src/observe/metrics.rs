@@ -42,10 +42,20 @@ pub struct Shard {
 struct Inner {
     began: u64,
     ended: u64,
+    clients: Clients,
     /// By hash of the labels, so that a look-up borrows them.
     series: FxHashMap<u64, Vec<(Labels, Counts)>>,
     count: usize,
     active: FxHashMap<u64, Vec<(Arc<ActiveLabels>, i64)>>,
+}
+
+/// Connections of clients since the start.
+#[derive(Clone, Copy, Debug, Default)]
+struct Clients {
+    accepted: u64,
+    /// Accepted, and not refused at once.
+    handled: u64,
+    closed: u64,
 }
 
 /// Labels of `llm_active_connections`.
@@ -91,6 +101,21 @@ impl Metrics {
 }
 
 impl Shard {
+    /// A client has connected, to be served or to be refused at once.
+    pub fn connection_accepted(&self) {
+        self.lock().clients.accepted += 1;
+    }
+
+    /// It is served.
+    pub fn connection_opened(&self) {
+        self.lock().clients.handled += 1;
+    }
+
+    /// A connection that was served is closed.
+    pub fn connection_closed(&self) {
+        self.lock().clients.closed += 1;
+    }
+
     /// A request's head has arrived.
     pub fn request_began(&self) {
         self.lock().began += 1;

@@ -233,6 +233,7 @@ impl Gateway {
             let page = self.metrics();
             let line = page
                 .lines()
+                .filter(|line| !line.starts_with('#'))
                 .find(|line| parts.iter().all(|part| line.contains(part)))?;
             line.rsplit(' ').next()?.parse().ok()
         })
@@ -242,14 +243,12 @@ impl Gateway {
     pub(crate) fn wait_until_idle(&self) {
         wait_until("all requests to end", || {
             let page = self.metrics();
-            let idle = page
-                .lines()
-                .filter(|line| {
-                    line.starts_with("apisix_nginx_http_current_connections{")
-                        || line.starts_with("apisix_llm_active_connections{")
-                })
-                .all(|line| line.ends_with(" 0"));
-            idle.then_some(())
+            let is_idle = page.contains("\npointsman_requests_in_flight 0\n")
+                && page
+                    .lines()
+                    .filter(|line| line.starts_with("apisix_llm_active_connections{"))
+                    .all(|line| line.ends_with(" 0"));
+            is_idle.then_some(())
         });
     }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    Histogram, MetricOptions, Shard,
+    Clients, Histogram, MetricOptions, Shard,
     families::{
         CONSUMER, Counts, Labels, LlmCounts, MATCHED_HOST, MATCHED_URI, MODEL, NODE, REQUEST_MODEL,
         REQUEST_TYPE, ROUTE, SERVICE,
@@ -64,10 +64,14 @@ pub(super) fn render(
     let mut series: Vec<(Labels, Counts)> = Vec::new();
     let mut active: BTreeMap<Vec<String>, i64> = BTreeMap::new();
     let (mut began, mut ended) = (0u64, 0u64);
+    let mut clients = Clients::default();
     for shard in shards {
         let inner = shard.lock();
         began += inner.began;
         ended += inner.ended;
+        clients.accepted += inner.clients.accepted;
+        clients.handled += inner.clients.handled;
+        clients.closed += inner.clients.closed;
         series.extend(inner.series.values().flatten().cloned());
         for (labels, value) in inner.active.values().flatten() {
             let further = layout.extra(ACTIVE.name).iter();
@@ -98,7 +102,7 @@ pub(super) fn render(
             page.sample(&ACTIVE, "", &[], texts, &[], value);
         }
     }
-    page.process(began, ended);
+    page.process(began, ended, clients);
     page.extra(extra);
     page.text
 }
@@ -277,17 +281,27 @@ impl Page<'_> {
         self.histograms(family, &groups, [""], bounds);
     }
 
-    fn process(&mut self, began: u64, ended: u64) {
+    fn process(&mut self, began: u64, ended: u64, clients: Clients) {
         self.head("http_requests_total", "gauge", "Requests since the start");
         self.line("http_requests_total", "", &[], began);
         self.head(
             "nginx_http_current_connections",
             "gauge",
-            "Requests under way, by state",
+            "Connections of clients: open now, and accepted and served since the start",
         );
+        for (state, count) in [
+            ("active", clients.handled.saturating_sub(clients.closed)),
+            ("accepted", clients.accepted),
+            ("handled", clients.handled),
+        ] {
+            let state = [("state", state)];
+            self.line("nginx_http_current_connections", "", &state, count);
+        }
+        // Our own, and so without APISIX's prefix.
+        let name = "pointsman_requests_in_flight";
+        head(&mut self.text, name, "gauge", "Requests under way");
         let under_way = began.saturating_sub(ended);
-        let state = [("state", "active")];
-        self.line("nginx_http_current_connections", "", &state, under_way);
+        line(&mut self.text, name, &[], under_way);
         self.head("node_info", "gauge", "This gateway");
         let hostname = self.options.hostname.clone();
         let labels = [
