@@ -6,6 +6,7 @@
 mod check;
 mod cli;
 mod demo;
+mod drain;
 mod run;
 
 mod http1;

@@ -25,13 +25,14 @@ use pointsman_gateway::{
 use tokio::{
     runtime::{Builder, Runtime},
     sync::{mpsc, watch},
-    task::{JoinHandle as Task, JoinSet, LocalSet},
+    task::{JoinSet, LocalSet},
 };
 
 use crate::{
     cli::RunOptions,
     config_source::{self, DocumentFile},
     dns::Resolver,
+    drain::{self, End, any_signal},
     health_file::{HealthFile, Keeper},
     http_client::{ClientTls, Dialer},
     listener::{self, Address, Bound},
@@ -320,11 +321,11 @@ impl Program {
             Ok::<_, String>(feeding)
         }));
         let feeding = outcome?;
-        let end = finish(&runtime, &local, threads, drain_limit);
+        let end = drain::finish(&runtime, &local, threads, drain, drain_limit);
         let _ = ending.send(true);
         keeper.save();
         if end == End::Orderly {
-            flush(&runtime, &local, feeding);
+            drain::flush(&runtime, &local, feeding);
         }
         writer.stop();
         Ok(())
@@ -355,66 +356,6 @@ fn worker_count(wanted: Option<usize>) -> usize {
         .filter(|count| *count > 0)
         .unwrap_or(cores)
         .min(WORKERS_MAX)
-}
-
-/// How the drain ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// Everything was finished, or the time for it was over.
-    Orderly,
-    /// A second signal: whatever waits is dropped.
-    AtOnce,
-}
-
-/// Waits for the workers; a second signal, or the end of the time, ends it at once.
-fn finish(
-    runtime: &Runtime,
-    local: &LocalSet,
-    threads: Vec<JoinHandle<()>>,
-    limit: Duration,
-) -> End {
-    let (done, mut all_done) = mpsc::channel::<()>(1);
-    let joiner = std::thread::spawn(move || {
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("a worker ended in a panic");
-            }
-        }
-        drop(done);
-    });
-    let end = runtime.block_on(local.run_until(async {
-        tokio::select! {
-            _ = all_done.recv() => tracing::info!("drained"),
-            () = tokio::time::sleep(limit) => tracing::warn!("drain time is over"),
-            () = second_signal() => return End::AtOnce,
-        }
-        End::Orderly
-    }));
-    if joiner.is_finished() {
-        let _ = joiner.join();
-    }
-    end
-}
-
-/// Sends what the loggers still hold.
-fn flush(runtime: &Runtime, local: &LocalSet, feeding: Task<()>) {
-    runtime.block_on(local.run_until(async {
-        tokio::select! {
-            _ = feeding => return,
-            () = tokio::time::sleep(FLUSH_LIMIT) => {}
-            () = second_signal() => {}
-        }
-        tracing::error!("log entries were lost: a collector did not take them in time");
-    }));
-}
-
-/// Ends when the program is asked to end once more.
-async fn second_signal() {
-    match any_signal() {
-        Ok(signal) => signal.await,
-        Err(_) => std::future::pending().await,
-    }
-    tracing::warn!("second signal: ending at once");
 }
 
 /// Performs probes as they fall due, and takes in what traffic tells.
@@ -568,29 +509,12 @@ fn hangup() -> Result<tokio::signal::unix::Signal, String> {
     signal(SignalKind::hangup()).map_err(|error| format!("cannot wait for SIGHUP: {error}"))
 }
 
-/// SIGTERM or SIGINT; from this call on, neither ends the process by itself.
-#[cfg(unix)]
-fn any_signal() -> Result<impl Future<Output = ()>, String> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let listen = |kind| signal(kind).map_err(|error| format!("cannot wait for signals: {error}"));
-    let mut term = listen(SignalKind::terminate())?;
-    let mut int = listen(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
-    })
-}
-
 /// More workers than this help nobody.
 const WORKERS_MAX: usize = 256;
 /// From giving a probe up to reporting it.
 const REPORT_MARGIN: Duration = Duration::from_millis(50);
 /// The longest sleep of the prober.
 const PROBE_IDLE: Duration = Duration::from_secs(3600);
-/// For the last deliveries of loggers.
-const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 /// How often the document is looked at, as APISIX does.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// From a change in the folder to reading the file.

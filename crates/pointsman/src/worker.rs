@@ -84,11 +84,20 @@ impl Worker {
             let mut drain = self.drain;
             let _ = drain.wait_for(|drain| *drain).await;
             drop(door);
-            // Every connection holds a sender; `None` means that the last one has ended.
-            let _ = gone.recv().await;
+            tokio::select! {
+                // Every connection holds a sender; `None` means that the last one has ended.
+                _ = gone.recv() => {}
+                // Nobody waits any longer. What is still served is dropped with its tasks.
+                () = cut(drain) => {}
+            }
             Ok(())
         })
     }
+}
+
+/// Ends when the program that told to drain does not wait for it any longer.
+async fn cut(mut drain: watch::Receiver<bool>) {
+    while drain.changed().await.is_ok() {}
 }
 
 fn limits(settings: &Settings) -> Limits {
