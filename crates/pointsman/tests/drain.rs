@@ -63,3 +63,28 @@ fn what_the_end_of_the_drain_cuts_is_logged() {
     assert_eq!(gateway.wait_for_exit().code(), Some(0));
     assert_eq!(gateway.access_log(1)[0]["ended"], "abandoned");
 }
+
+/// A head of which only a part has come is not waited for as long as a request is.
+#[test]
+fn half_a_head_does_not_hold_up_the_end() {
+    let slow =
+        Upstream::start(|_| Answer::After(Duration::from_secs(8), Box::new(Answer::chat("a"))));
+    let mut gateway = Gateway::start(&single("openai", slow.address, ""));
+    let mut half = Connection::open(gateway.proxy);
+    half.send(b"POST /x HTTP/1.1\r\nHost:");
+    let mut whole = Connection::open(gateway.proxy);
+    ask(&mut whole, "/x");
+    wait_until("the request to arrive", || (slow.hits() == 1).then_some(()));
+    let start = Instant::now();
+    gateway.signal("TERM");
+    gateway.wait_for_line("draining");
+    assert_eq!(half.response(false).status, 408);
+    let waited = start.elapsed();
+    assert!(
+        (Duration::from_secs(4)..Duration::from_secs(8)).contains(&waited),
+        "{waited:?}"
+    );
+    assert!(half.is_closed());
+    assert_eq!(whole.response(false).status, 200);
+    assert_eq!(gateway.wait_for_exit().code(), Some(0));
+}

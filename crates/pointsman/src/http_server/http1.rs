@@ -133,10 +133,12 @@ where
         self.drain.has_changed().unwrap_or(true)
     }
 
-    /// The head of the next request. An idle connection ends when the program drains.
+    /// The head of the next request. When the program drains an idle connection ends, and one on
+    /// which a head has begun gets a little time for the rest.
     async fn next_head(&mut self, mut draining: Pin<&mut impl Future<Output = ()>>) -> Next {
         let mut due = clock::now() + self.limits.head;
         let mut has_begun = false;
+        let mut told_at = None;
         poll_fn(|cx| {
             let inbound = &mut *self.inbound.borrow_mut();
             loop {
@@ -167,8 +169,12 @@ where
                 due = clock::now() + self.limits.head;
             }
             let is_draining = self.is_draining() || draining.as_mut().poll(cx).is_ready();
-            if is_draining && idle {
-                return Poll::Ready(Next::Nothing);
+            if is_draining {
+                if idle {
+                    return Poll::Ready(Next::Nothing);
+                }
+                let told_at = *told_at.get_or_insert_with(clock::now);
+                due = due.min(told_at + LAST_HEAD);
             }
             self.alarm.poll(cx, due).map(|()| match idle {
                 true => Next::Nothing,
@@ -555,5 +561,7 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 const READ_AHEAD_BYTES_MAX: usize = 64 << 10;
 /// Frames of an unwanted body that are passed over.
 const SKIPPED_FRAMES_MAX: usize = 64;
+/// For the rest of a head that had begun when the program began to drain.
+const LAST_HEAD: Duration = Duration::from_secs(5);
 /// How long a client may go on sending after its last answer.
 const LINGER: Duration = Duration::from_secs(5);
