@@ -455,6 +455,27 @@ fn side_servers_answer() {
     let schema = gateway.control("/v1/schema").json();
     assert_eq!(schema["plugins"]["key-auth"]["priority"], 2500);
     assert!(schema["main"]["route"]["properties"]["uri"].is_object());
+    // G-276: HEAD says what GET would, without the body.
+    let control = gateway.address("control");
+    for path in [
+        "/v1/route/1",
+        "/v1/routes",
+        "/v1/schema",
+        "/v1/healthcheck",
+        "/v1/route/2",
+    ] {
+        let (head, get) = (
+            request(control, "HEAD", path, &[], ""),
+            gateway.control(path),
+        );
+        assert_eq!(head.status, get.status, "{path}");
+        assert_eq!(
+            head.header("content-length"),
+            get.header("content-length"),
+            "{path}"
+        );
+        assert_eq!((head.body.len(), get.body.is_empty()), (0, false), "{path}");
+    }
     let status = gateway.address("status");
     assert_eq!(get(status, "/status", &[]).json()["status"], "ok");
     assert_eq!(get(status, "/status/ready", &[]).status, 200);

@@ -47,7 +47,8 @@ pub fn respond(
     if ask.method == Method::PUT && segments == ["v1", "plugins", "reload"] {
         return text(StatusCode::OK, "text/plain", "done".to_owned());
     }
-    if ask.method != Method::GET {
+    // The server leaves out the body of what is answered to HEAD.
+    if ask.method != Method::GET && ask.method != Method::HEAD {
         return error(StatusCode::NOT_FOUND, "404 Not Found");
     }
     match segments.as_slice() {
