@@ -7,7 +7,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use pointsman_balance::{Monitor, Policy, ProbeOutcome, Ticket, Wanted};
+use pointsman_balance::{Monitor, Policy, Probe, ProbeOutcome, TargetId, Ticket, Wanted};
 use proptest::prelude::*;
 use support::start;
 
@@ -263,6 +263,64 @@ fn a_lost_probe_is_void_and_starts_again() {
             .on_probe(second.ticket, ProbeOutcome::TcpFailure, void + MS)
             .is_some()
     );
+}
+
+/// One target whose first failure decides, and its first probe.
+fn one_probe() -> (Monitor<usize>, TargetId, Probe<usize>, Instant) {
+    let policy = Policy {
+        tcp_failures: 1,
+        ..policy(1_000, 1_000, 1)
+    };
+    let (mut monitor, now) = (Monitor::new(), start());
+    let id = monitor.reconcile(targets(1, 1, &policy), now)[0];
+    let probe = monitor.poll_probe(now).unwrap();
+    let void = now + probe.answer_within;
+    (monitor, id, probe, void)
+}
+
+#[test]
+fn an_answer_known_too_late_never_counts_whether_somebody_polled_or_not() {
+    let (mut monitor, id, late, void) = one_probe();
+    let failure = ProbeOutcome::TcpFailure;
+    assert_eq!(monitor.on_probe(late.ticket, failure, void), None);
+    assert_eq!(monitor.report(id).unwrap().last, None);
+    assert_eq!(
+        monitor.next_deadline(),
+        Some(void),
+        "due again all the same"
+    );
+    assert!(monitor.poll_probe(void).is_some());
+
+    let (mut monitor, _, in_time, void) = one_probe();
+    let change = monitor.on_probe(in_time.ticket, failure, void - MS / 1_000);
+    assert!(change.is_some_and(|change| change.usable_changed));
+}
+
+#[test]
+fn an_answer_known_in_time_counts_though_it_is_handed_in_late() {
+    let (mut monitor, id, first, void) = one_probe();
+    // The owner was busy: it polls again before it hands in what was known before.
+    let second = monitor.poll_probe(void + 500 * MS).unwrap();
+    let change = monitor.on_probe(first.ticket, ProbeOutcome::TcpFailure, void - MS);
+    assert!(change.is_some_and(|change| change.usable_changed));
+    assert!(
+        monitor.poll_probe(void + 500 * MS).is_none(),
+        "the second probe is in flight still"
+    );
+    monitor.on_probe(second.ticket, ProbeOutcome::TcpOk, void + 501 * MS);
+    assert_eq!(monitor.report(id).unwrap().counters.success, 1);
+}
+
+#[test]
+fn an_answer_that_a_newer_one_has_overtaken_does_not_count() {
+    let (mut monitor, id, first, void) = one_probe();
+    let second = monitor.poll_probe(void).unwrap();
+    monitor.on_probe(second.ticket, ProbeOutcome::TcpOk, void + MS);
+    assert_eq!(
+        monitor.on_probe(first.ticket, ProbeOutcome::TcpFailure, void - MS),
+        None
+    );
+    assert!(monitor.report(id).unwrap().status.usable());
 }
 
 #[test]

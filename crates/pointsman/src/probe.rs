@@ -1,18 +1,44 @@
 //! Probes, performed: one connection, one request, one status line.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pointsman_balance::ProbeOutcome;
-use pointsman_gateway::upstream::{
-    destination::Tls,
-    health::{ProbeKind, ProbeRequest, ProbeSpec},
+use pointsman_gateway::{
+    clock,
+    upstream::{
+        destination::Tls,
+        health::{ProbeKind, ProbeRequest, ProbeSpec},
+    },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
+    time::{timeout, timeout_at},
 };
 
 use crate::http_client::{Dialer, Stream};
+
+/// Ends a probe that began at `began` while its outcome still counts, whatever the peer does; returns
+/// the outcome and when it was known. `None`: this thread was too busy to even begin in time, which
+/// says nothing about the target. Its ticket lapses then, and it is due again.
+///
+/// A busy thread may look long after the probe ended. That is its own lateness and not the target's: no
+/// answer by the time of giving up was a fact at that time, and an answer that is there when the thread
+/// looks again is taken as one that came in time. Stamped with the time of looking, every outcome of a
+/// thread that is always late would be void, and no verdict would ever change.
+pub(crate) async fn in_time(
+    performed: impl Future<Output = ProbeOutcome>,
+    began: Instant,
+    answer_within: Duration,
+) -> Option<(ProbeOutcome, Instant)> {
+    let give_up = began + answer_within.min(LONGEST).saturating_sub(REPORT_MARGIN);
+    if clock::now() >= give_up {
+        return None;
+    }
+    let outcome = timeout_at(give_up.into(), performed)
+        .await
+        .unwrap_or(ProbeOutcome::Timeout);
+    Some((outcome, clock::now().min(give_up)))
+}
 
 /// Performs `spec`. Connecting, the TLS handshake, sending and the wait for the whole status line
 /// may each take `limit`, however the peer spreads its bytes over that.
@@ -117,9 +143,50 @@ fn status_of(line: &[u8]) -> Option<u16> {
 /// A peer that sends more than this without a line end does not speak HTTP.
 const STATUS_LINE_MAX: usize = 8 << 10;
 
+/// From giving a probe up to the point at which an outcome does not count any more. How late the
+/// report is does not matter: it bears the time of giving up.
+const REPORT_MARGIN: Duration = Duration::from_millis(50);
+
+/// No probe takes longer: a point in time further away might not exist.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const WITHIN: Duration = Duration::from_millis(550);
+    const GIVE_UP: Duration = Duration::from_millis(500);
+
+    #[tokio::test]
+    async fn no_answer_is_a_timeout_of_the_time_of_giving_up() {
+        let began = clock::now();
+        let silence = std::future::pending();
+        let expected = (ProbeOutcome::Timeout, began + GIVE_UP);
+        assert_eq!(in_time(silence, began, WITHIN).await, Some(expected));
+    }
+
+    #[tokio::test]
+    async fn a_busy_thread_neither_loses_an_answer_nor_invents_a_timeout() {
+        let began = clock::now();
+        let answered = async {
+            std::thread::sleep(2 * WITHIN);
+            ProbeOutcome::Status(200)
+        };
+        let expected = (ProbeOutcome::Status(200), began + GIVE_UP);
+        assert_eq!(in_time(answered, began, WITHIN).await, Some(expected));
+
+        let too_late = in_time(std::future::pending(), began, WITHIN);
+        assert_eq!(too_late.await, None);
+    }
+
+    #[tokio::test]
+    async fn a_prompt_answer_bears_the_time_at_which_it_came() {
+        let began = clock::now();
+        let prompt = std::future::ready(ProbeOutcome::TcpOk);
+        let (outcome, known) = in_time(prompt, began, Duration::MAX).await.unwrap();
+        assert_eq!(outcome, ProbeOutcome::TcpOk);
+        assert!(known >= began && known <= clock::now());
+    }
 
     #[test]
     fn status_lines() {

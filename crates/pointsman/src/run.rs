@@ -9,7 +9,6 @@ use std::{
     thread::JoinHandle, time::Duration,
 };
 
-use pointsman_balance::ProbeOutcome;
 use pointsman_gateway::{
     clock,
     config::{
@@ -368,21 +367,21 @@ async fn keep_probing(
     loop {
         health.borrow_mut().tick(clock::now(), &state);
         loop {
-            let due = health.borrow_mut().poll_probe(clock::now());
+            let began = clock::now();
+            let due = health.borrow_mut().poll_probe(began);
             let Some(due) = due else { break };
             let (health, dialer) = (Rc::clone(&health), Arc::clone(&dialer));
             let (state, changed) = (Arc::clone(&state), Rc::clone(&changed));
             tokio::task::spawn_local(async move {
-                // Whatever a peer does, the probe ends, and its connection with it, while its
-                // outcome still counts.
-                let guard = due.answer_within.saturating_sub(REPORT_MARGIN);
                 let performed = probe::perform(&dialer, &due.probe, due.timeout);
-                let outcome = tokio::time::timeout(guard, performed)
-                    .await
-                    .unwrap_or(ProbeOutcome::Timeout);
+                let Some((outcome, known)) =
+                    probe::in_time(performed, began, due.answer_within).await
+                else {
+                    return;
+                };
                 health
                     .borrow_mut()
-                    .on_probe(due.ticket, outcome, clock::now(), &state);
+                    .on_probe(due.ticket, outcome, known, &state);
                 changed.notify_one();
             });
         }
@@ -511,8 +510,6 @@ fn hangup() -> Result<tokio::signal::unix::Signal, String> {
 
 /// More workers than this help nobody.
 const WORKERS_MAX: usize = 256;
-/// From giving a probe up to reporting it.
-const REPORT_MARGIN: Duration = Duration::from_millis(50);
 /// The longest sleep of the prober.
 const PROBE_IDLE: Duration = Duration::from_secs(3600);
 /// How often the document is looked at, as APISIX does.

@@ -65,13 +65,14 @@ pub struct Probe<P> {
     pub probe: P,
     /// For each socket operation.
     pub timeout: Duration,
-    /// For the whole probe: three timeouts and one interval. An answer that comes later has no effect,
-    /// so give up before and report [`ProbeOutcome::Timeout`].
+    /// For the whole probe, from the time it was polled: three timeouts and one interval. An answer
+    /// that is known only then, or later, has no effect, so give up before and report
+    /// [`ProbeOutcome::Timeout`].
     pub answer_within: Duration,
 }
 
-/// The right to report one outcome. It lapses if its target is dropped or redefined meanwhile, or if
-/// the answer takes too long.
+/// The right to report one outcome. It lapses if its target is dropped or redefined meanwhile, if the
+/// answer takes too long, or once a newer probe of its target is answered.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ticket {
     target: TargetId,
@@ -98,7 +99,7 @@ pub struct Report<'a, P> {
     pub status: Status,
     /// The outcomes counted at present.
     pub counters: Counters,
-    /// The last outcome of a probe and when it was reported, if there was one under this definition.
+    /// The last outcome of a probe and when it was known, if there was one under this definition.
     pub last: Option<(ProbeOutcome, Instant)>,
     /// What is probed.
     pub probe: &'a P,
@@ -205,22 +206,24 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
 
     /// Takes the outcome of a probe. Returns the change if the target's status is another now; `None`
     /// also if the ticket has lapsed, in which case nothing happens at all.
+    ///
+    /// `known` is when the outcome came to be known, which may be earlier than this call: it decides
+    /// whether the answer was in time, so that handing it in late loses nothing.
     pub fn on_probe(
         &mut self,
         ticket: Ticket,
         outcome: ProbeOutcome,
-        now: Instant,
+        known: Instant,
     ) -> Option<Change> {
         let Ticket { target: id, serial } = ticket;
-        if !self.schedule.is_in_flight(id, serial) {
-            return None;
-        }
-        let began = self.schedule.started(id)?;
+        let answered = self.schedule.answer(id, serial, known)?;
         let target = self.targets.get_mut(&id)?;
         let policy = &target.definition.policy;
         let (signal, limits) = (policy.signal(outcome), policy.limits());
-        let from = target.apply(signal, &limits, outcome, began, now);
-        self.schedule.finish(id, target.interval());
+        let from = target.apply(signal, &limits, outcome, answered.started, known);
+        if answered.holds_slot {
+            self.schedule.finish(id, target.interval());
+        }
         self.settle(id, from)
     }
 
@@ -388,7 +391,8 @@ impl<P> Target<P> {
             self.state.on_signal(signal, limits);
         }
         if matches!(signal, Some(Signal::Failure(_))) {
-            self.failed_at = Some(now);
+            // What is handed in now may have been known before what was handed in earlier.
+            self.failed_at = self.failed_at.max(Some(now));
         }
         from
     }

@@ -4,6 +4,11 @@
 //! checker, or in flight. A probe in flight keeps a date, too: if no answer has come by then, it is
 //! void and the target is due again, so that a lost answer cannot stop a target's checks for ever.
 //! Everything with a date is in one ordered agenda; no step looks at all targets.
+//!
+//! Whether an answer was in time is decided by the time at which it was known, not by who came first:
+//! one known too late never counts, and one known in time counts also if its target was polled again
+//! before it was handed in. Otherwise a busy owner would lose verdicts, and one that is always busy
+//! would lose all of them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -33,6 +38,8 @@ pub(super) struct Seat {
 struct Entry {
     checker: Arc<str>,
     phase: Phase,
+    /// The last probe whose slot was taken back, until something newer is answered.
+    overdue: Option<Flight>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -40,11 +47,22 @@ enum Phase {
     Due(Instant),
     /// Was due then, but all slots of the checker were taken.
     Queued(Instant),
-    InFlight {
-        serial: u64,
-        started: Instant,
-        void_at: Instant,
-    },
+    InFlight(Flight),
+}
+
+/// A probe that was started.
+#[derive(Debug, Clone, Copy)]
+struct Flight {
+    serial: u64,
+    started: Instant,
+    void_at: Instant,
+}
+
+impl Flight {
+    /// Whether an answer with this serial that was known then is an answer to this probe, and in time.
+    fn takes(self, serial: u64, known: Instant) -> bool {
+        self.serial == serial && known < self.void_at
+    }
 }
 
 #[derive(Debug)]
@@ -52,6 +70,15 @@ struct Checker {
     concurrency: u32,
     in_flight: u32,
     queue: BTreeSet<(Instant, TargetId)>,
+}
+
+/// An answer that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Answered {
+    /// When its probe was started.
+    pub(super) started: Instant,
+    /// Whether that is the probe in flight, which is to be [finished](Schedule::finish).
+    pub(super) holds_slot: bool,
 }
 
 impl Schedule {
@@ -74,11 +101,13 @@ impl Schedule {
                 queue: BTreeSet::new(),
             });
             checker.concurrency = checker.concurrency.min(concurrency.max(1));
-            let phase = match earlier.remove(&target).map(|entry| entry.phase) {
+            let earlier = earlier.remove(&target);
+            let overdue = earlier.as_ref().and_then(|entry| entry.overdue);
+            let phase = match earlier.map(|entry| entry.phase) {
                 None => Phase::Due(now),
                 // Back to the agenda: the checker it is queued at may be another one now.
                 Some(Phase::Due(at) | Phase::Queued(at)) => Phase::Due(at),
-                Some(in_flight @ Phase::InFlight { .. }) => {
+                Some(in_flight @ Phase::InFlight(_)) => {
                     checker.in_flight += 1;
                     in_flight
                 }
@@ -89,6 +118,7 @@ impl Schedule {
                 Entry {
                     checker: name,
                     phase,
+                    overdue,
                 },
             );
         }
@@ -109,8 +139,9 @@ impl Schedule {
         while let Some(&(at, target)) = self.agenda.first()
             && at <= now
         {
-            if let Phase::InFlight { .. } = self.entry(target).phase {
+            if let Phase::InFlight(flight) = self.entry(target).phase {
                 // No answer came. Due again, but behind whoever has waited longer for the slot.
+                self.entry_mut(target).overdue = Some(flight);
                 self.release_slot(target);
                 self.place(target, Phase::Due(at));
                 continue;
@@ -124,38 +155,49 @@ impl Schedule {
             self.serial += 1;
             let serial = self.serial;
             let void_at = later(now, patience(target).max(PAUSE_MIN));
-            self.place(
-                target,
-                Phase::InFlight {
-                    serial,
-                    started: now,
-                    void_at,
-                },
-            );
+            let flight = Flight {
+                serial,
+                started: now,
+                void_at,
+            };
+            self.place(target, Phase::InFlight(flight));
             return Some((target, serial));
         }
         None
     }
 
-    /// Whether the probe with this serial is the one in flight for the target.
-    pub(super) fn is_in_flight(&self, target: TargetId, serial: u64) -> bool {
-        self.entries.get(&target).is_some_and(
-            |entry| matches!(entry.phase, Phase::InFlight { serial: current, .. } if current == serial),
-        )
-    }
-
-    /// When the probe in flight for the target began.
-    pub(super) fn started(&self, target: TargetId) -> Option<Instant> {
-        match self.entries.get(&target)?.phase {
-            Phase::InFlight { started, .. } => Some(started),
-            Phase::Due(_) | Phase::Queued(_) => None,
+    /// Takes the answer to the probe with this serial, known at `known`; returns when that probe was
+    /// started. `None`: the answer does not count, because it was known too late, or is not about the
+    /// probe in flight or the one before it, or something newer was answered already.
+    pub(super) fn answer(
+        &mut self,
+        target: TargetId,
+        serial: u64,
+        known: Instant,
+    ) -> Option<Answered> {
+        let entry = self.entries.get_mut(&target)?;
+        if let Phase::InFlight(flight) = entry.phase
+            && flight.takes(serial, known)
+        {
+            entry.overdue = None;
+            return Some(Answered {
+                started: flight.started,
+                holds_slot: true,
+            });
         }
+        let overdue = entry
+            .overdue
+            .take_if(|flight| flight.takes(serial, known))?;
+        Some(Answered {
+            started: overdue.started,
+            holds_slot: false,
+        })
     }
 
     /// Ends the probe in flight; the next is due one interval after this one started, or at once if
     /// that is past.
     pub(super) fn finish(&mut self, target: TargetId, interval: Duration) {
-        if let Phase::InFlight { started, .. } = self.entry(target).phase {
+        if let Phase::InFlight(Flight { started, .. }) = self.entry(target).phase {
             self.release_slot(target);
             self.place(target, Phase::Due(later(started, interval.max(PAUSE_MIN))));
         }
@@ -184,14 +226,14 @@ impl Schedule {
     }
 
     fn place(&mut self, target: TargetId, phase: Phase) {
-        let entry = self.entries.get_mut(&target).expect(SCHEDULED);
-        self.agenda.remove(&(entry.phase.date(), target));
-        entry.phase = phase;
+        let date = self.entry(target).phase.date();
+        self.agenda.remove(&(date, target));
+        self.entry_mut(target).phase = phase;
         match phase {
             Phase::Queued(at) => {
                 self.checker(target).queue.insert((at, target));
             }
-            Phase::Due(_) | Phase::InFlight { .. } => {
+            Phase::Due(_) | Phase::InFlight(_) => {
                 self.agenda.insert((phase.date(), target));
             }
         }
@@ -199,6 +241,10 @@ impl Schedule {
 
     fn entry(&self, target: TargetId) -> &Entry {
         self.entries.get(&target).expect(SCHEDULED)
+    }
+
+    fn entry_mut(&mut self, target: TargetId) -> &mut Entry {
+        self.entries.get_mut(&target).expect(SCHEDULED)
     }
 
     fn checker(&mut self, target: TargetId) -> &mut Checker {
@@ -212,7 +258,8 @@ impl Schedule {
 impl Phase {
     fn date(self) -> Instant {
         match self {
-            Self::Due(at) | Self::Queued(at) | Self::InFlight { void_at: at, .. } => at,
+            Self::Due(at) | Self::Queued(at) => at,
+            Self::InFlight(flight) => flight.void_at,
         }
     }
 }

@@ -139,9 +139,16 @@ impl Health {
         self.monitor.next_deadline()
     }
 
-    /// Takes a probe's result; publishes when it changed who may be picked.
-    pub fn on_probe(&mut self, ticket: Ticket, outcome: ProbeOutcome, now: Instant, state: &State) {
-        let Some(change) = self.monitor.on_probe(ticket, outcome, now) else {
+    /// Takes a probe's result, which was known at `known`; publishes when it changed who may be
+    /// picked.
+    pub fn on_probe(
+        &mut self,
+        ticket: Ticket,
+        outcome: ProbeOutcome,
+        known: Instant,
+        state: &State,
+    ) {
+        let Some(change) = self.monitor.on_probe(ticket, outcome, known) else {
             return;
         };
         state.publish_availability(self.monitor.availability());
