@@ -1,5 +1,10 @@
 //! The end of the program: what is under way, what is cut, and what the logs know of it.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "from outside, there is no clock but the real one"
+)]
+
 mod support;
 
 use std::time::{Duration, Instant};
