@@ -159,8 +159,8 @@ impl JudgedPool {
         use pointsman_balance::{Ask, Tried};
         let (mut tried, mut names) = (Tried::new(), Vec::new());
         let ask = |tried: &Tried| {
-            let key = Some(key);
-            self.pool.pick(&Ask { key, tried }, verdicts).ok()
+            let (key, now) = (Some(key), std::time::Duration::ZERO);
+            self.pool.pick(&Ask { key, now, tried }, verdicts).ok()
         };
         while let Some(picked) = ask(&tried) {
             tried.mark(picked.member());

@@ -387,6 +387,7 @@ impl Life {
         let pool = &request.pools[request.pool];
         let ask = Ask {
             key: Some(&request.key),
+            now: Duration::ZERO,
             tried: &request.tried,
         };
         let got = pool.pool.pick(&ask, &self.published.availability);
