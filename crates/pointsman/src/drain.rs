@@ -21,13 +21,15 @@ pub(crate) enum End {
 }
 
 /// Waits for the workers; a second signal, or the end of the time, cuts what they still serve.
-/// The workers drain since `drain` said so, and take its end for the cut.
+/// The workers drain since `drain` said so, and take its end for the cut. `second` ends with the
+/// second signal.
 pub(crate) fn finish(
     runtime: &Runtime,
     local: &LocalSet,
     threads: Vec<JoinHandle<()>>,
     drain: watch::Sender<bool>,
     limit: Duration,
+    second: impl Future<Output = ()>,
 ) -> End {
     let (done, mut all_done) = mpsc::channel::<()>(1);
     let joiner = std::thread::spawn(move || {
@@ -48,7 +50,7 @@ pub(crate) fn finish(
                 tracing::warn!("drain time is over; what is still under way is cut");
                 End::Orderly
             }
-            () = second_signal() => End::AtOnce,
+            () = second => End::AtOnce,
         };
         drop(drain);
         if tokio::time::timeout(CUT_LIMIT, all_done.recv())
@@ -77,13 +79,16 @@ pub(crate) fn flush(runtime: &Runtime, local: &LocalSet, feeding: Task<()>) {
     }));
 }
 
-/// Ends when the program is asked to end once more.
-async fn second_signal() {
-    match any_signal() {
-        Ok(signal) => signal.await,
-        Err(_) => std::future::pending().await,
+/// Ends when the program is asked to end once more after this call.
+pub(crate) fn second_signal() -> impl Future<Output = ()> {
+    let signal = any_signal();
+    async move {
+        match signal {
+            Ok(signal) => signal.await,
+            Err(_) => std::future::pending().await,
+        }
+        tracing::warn!("second signal: ending at once");
     }
-    tracing::warn!("second signal: ending at once");
 }
 
 /// SIGTERM or SIGINT; from this call on, neither ends the process by itself.

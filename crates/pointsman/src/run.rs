@@ -296,14 +296,12 @@ impl Program {
             let feeding = tokio::task::spawn_local(feeding);
             tokio::task::spawn_local(sinks::watch(Arc::clone(&self.sinks)));
             let health_changed = Rc::new(tokio::sync::Notify::new());
-            if !self.settings.disable_upstream_healthcheck {
-                tokio::task::spawn_local(keep_probing(
-                    Rc::clone(&self.health),
-                    dialer,
-                    Arc::clone(&state),
-                    Rc::clone(&health_changed),
-                ));
-            }
+            tokio::task::spawn_local(keep_probing(
+                Rc::clone(&self.health),
+                dialer,
+                Arc::clone(&state),
+                Rc::clone(&health_changed),
+            ));
             tokio::task::spawn_local(keeper.clone().keep());
             let mut reloader = Reloader {
                 publisher: self.publisher,
@@ -313,14 +311,16 @@ impl Program {
                 health_changed,
             };
             until_signal(&mut reloader, stop, self.announces.then_some("ready")).await?;
+            // Listened for before anybody can know of the first: one in between would be lost.
+            let second = drain::second_signal();
             let _ = drain.send(true);
             // Now, for a second signal or an impatient supervisor may cut the drain short.
             keeper.save();
             tracing::info!("draining: no new connections, up to {drain_limit:?} for open ones");
-            Ok::<_, String>(feeding)
+            Ok::<_, String>((feeding, second))
         }));
-        let feeding = outcome?;
-        let end = drain::finish(&runtime, &local, threads, drain, drain_limit);
+        let (feeding, second) = outcome?;
+        let end = drain::finish(&runtime, &local, threads, drain, drain_limit, second);
         let _ = ending.send(true);
         keeper.save();
         if end == End::Orderly {
