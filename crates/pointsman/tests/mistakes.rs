@@ -155,7 +155,25 @@ fn references_that_stay_as_they_are_are_told() {
     assert!(!stderr.contains("/usr/bin"), "{stderr}");
 }
 
-/// The same at load, in the words of `check`.
+/// A variable may hold what looks like a reference. It is not followed, and does not work as a key.
+#[test]
+fn a_reference_to_a_reference_is_no_key() {
+    let upstream = Upstream::named("a");
+    let document = route(&upstream).replace("uri: /x,", "uri: /x, plugins: {key-auth: {}},");
+    let gateway = Gateway::start_with(Start {
+        document: &format!(
+            "{document}consumers:\n- {{username: a, plugins: {{key-auth: {{key: $env://POINTSMAN_TEST_KEY}}}}}}\n"
+        ),
+        environment: &[("POINTSMAN_TEST_KEY", "$env://PATH")],
+        ..Start::default()
+    });
+    gateway.wait_for_line("plugins.key-auth.key: it refers to a reference; this key does not work");
+    for key in ["$env://PATH", "$env://POINTSMAN_TEST_KEY"] {
+        assert_eq!(get(gateway.proxy, "/x", &[("apikey", key)]).status, 401);
+    }
+}
+
+/// At load, problems are told in the words of `check`.
 #[test]
 fn the_log_names_the_file_as_check_does() {
     let document = "routes:\n- {id: 1, uri: 5}\n- {id: r, uri: /a, nonsense: 1}\n\
