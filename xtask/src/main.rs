@@ -1,5 +1,6 @@
-//! Automation for the repository, in Rust: `cargo xtask ci`, `cargo xtask tidy`.
+//! Automation for the repository, in Rust: `cargo xtask ci`, `cargo xtask tidy`, `cargo xtask mutants`.
 
+mod mutants;
 mod tidy;
 
 use std::process::{Command, ExitCode};
@@ -25,6 +26,12 @@ enum Task {
         #[arg(long)]
         ratchet: bool,
     },
+    /// Breaks each guard of health in turn and shows that a test notices. Takes long; not part of `ci`.
+    Mutants {
+        /// Only those whose name or test contains this.
+        #[arg(long, default_value = "")]
+        only: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -33,6 +40,7 @@ fn main() -> ExitCode {
         Task::Test => test(),
         Task::Tidy { ratchet: true } => tidy::ratchet(),
         Task::Tidy { ratchet: false } => tidy::check(),
+        Task::Mutants { only } => tidy::root().and_then(|root| mutants::run(&root, &only)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

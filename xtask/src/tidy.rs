@@ -21,6 +21,7 @@ pub(crate) fn check() -> Result<(), String> {
     violations.extend(sizes(&root)?);
     violations.extend(unfinished(&root)?);
     violations.extend(memory(&root)?);
+    violations.extend(crate::mutants::problems(&root));
     if violations.is_empty() {
         eprintln!("tidy: all rules hold");
         return Ok(());
@@ -44,7 +45,8 @@ pub(crate) fn ratchet() -> Result<(), String> {
     std::fs::write(root.join(SIZES), text).map_err(|error| error.to_string())
 }
 
-fn root() -> Result<PathBuf, String> {
+/// The folder of the workspace.
+pub(crate) fn root() -> Result<PathBuf, String> {
     let output = cargo(&["locate-project", "--workspace", "--message-format", "plain"])?;
     Path::new(output.trim())
         .parent()

@@ -74,6 +74,7 @@ fn a_cool_down_keeps_out_until_its_end_and_only_ever_extends() {
     assert_eq!((change.target, change.to), (a, Status::Unhealthy));
     let epoch = monitor.availability().epoch();
     assert_eq!(monitor.cool_down(a, now + seconds(5), now), None);
+    assert_eq!(monitor.next_deadline(), Some(now + seconds(10)));
     assert_eq!(monitor.cool_down(a, now + seconds(20), now), None);
     assert_eq!(monitor.cool_down(a, now + seconds(20), now), None);
     assert_eq!(monitor.availability().epoch(), epoch);
