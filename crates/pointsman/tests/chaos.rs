@@ -163,6 +163,15 @@ fn load(proxy: SocketAddr, done: &AtomicBool) -> HashMap<String, Sent> {
     })
 }
 
+/// Ends the load, also when the part of the test that it goes with fails.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// What the Control API showed: when it was asked, when its answer was here, and the answer.
 struct Shown {
     asked: Instant,
@@ -354,6 +363,7 @@ fn flapping_instances_get_nothing_while_they_are_known_to_be_unhealthy() {
     let (shown, sent) = std::thread::scope(|scope| {
         let watched = scope.spawn(|| watch(control, &instances, &done));
         let loaded = scope.spawn(|| load(gateway.proxy, &done));
+        let ending = Ending(&done);
         flap(&instances, &mut SmallRng::seed_from_u64(seed));
         for instance in &instances {
             // All come back in the end, and are used again.
@@ -362,7 +372,7 @@ fn flapping_instances_get_nothing_while_they_are_known_to_be_unhealthy() {
                 (instance.upstream.hits() > before + 20).then_some(())
             });
         }
-        done.store(true, Ordering::SeqCst);
+        drop(ending);
         let watched = watched.join().expect("it watched");
         (watched, loaded.join().expect("there was load"))
     });
@@ -436,10 +446,11 @@ fn a_thousand_reloads_in_an_outage_send_nothing_to_the_dead() {
     let done = AtomicBool::new(false);
     let sent = std::thread::scope(|scope| {
         let loaded = scope.spawn(|| load(gateway.proxy, &done));
+        let ending = Ending(&done);
         for turn in 1..=RELOADS {
             gateway.reload(&variant(turn));
         }
-        done.store(true, Ordering::SeqCst);
+        drop(ending);
         loaded.join().expect("there was load")
     });
     assert_eq!(dead.upstream.hits(), before, "of {} requests", sent.len());

@@ -96,9 +96,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "a lapsed ticket counts",
+        file: "crates/pointsman-balance/src/health/schedule.rs",
+        text: "self.serial == serial && known < self.void_at",
+        replacement: "serial <= self.serial",
+        test: "-p pointsman-balance --test schedule",
+    },
+    Mutant {
+        name: "a probe of an older definition counts",
         file: "crates/pointsman-balance/src/health/monitor.rs",
-        text: "        if !self.schedule.is_in_flight(id, serial) {",
-        replacement: "        if serial == u64::MAX {",
+        text: "            self.schedule.forget(id);\n",
+        replacement: "",
         test: "-p pointsman-balance --test health i14",
     },
     Mutant {
@@ -169,10 +176,10 @@ pub(super) const MUTANTS: &[Mutant] = &[
         test: "-p pointsman --test chaos flapping",
     },
     Mutant {
-        name: "a lapsed ticket counts, seen from outside",
+        name: "a probe of an older definition counts, seen from outside",
         file: "crates/pointsman-balance/src/health/monitor.rs",
-        text: "        if !self.schedule.is_in_flight(id, serial) {",
-        replacement: "        if serial == u64::MAX {",
+        text: "            self.schedule.forget(id);\n",
+        replacement: "",
         test: "-p pointsman --test races r13",
     },
     Mutant {
