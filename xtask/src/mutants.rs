@@ -8,6 +8,7 @@
 mod list;
 
 use std::{
+    io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -83,7 +84,7 @@ pub(crate) fn run(root: &Path, only: &str) -> Result<(), String> {
         }
     }
     let mut bad = 0;
-    println!("| mutant | test | |\n|---|---|---|");
+    say("| mutant | test | |\n|---|---|---|")?;
     for mutant in chosen {
         let fate = copy.with(mutant, || copy.try_test(mutant.test))?;
         bad += usize::from(!matches!(fate, Fate::Caught | Fate::Hung));
@@ -93,7 +94,7 @@ pub(crate) fn run(root: &Path, only: &str) -> Result<(), String> {
             Fate::Survived => "**survived**".to_owned(),
             Fate::Broken(why) => format!("**broken**: {why}"),
         };
-        println!("| {} | `{}` | {word} |", mutant.name, mutant.test);
+        say(&format!("| {} | `{}` | {word} |", mutant.name, mutant.test))?;
     }
     match bad {
         0 => Ok(()),
@@ -220,6 +221,11 @@ impl Copy {
         let text = std::fs::read(&log).map_err(|error| of("the log", &error))?;
         Ok((ended, String::from_utf8_lossy(&text).into_owned()))
     }
+}
+
+/// One line of the table, as soon as it is known.
+fn say(line: &str) -> Result<(), String> {
+    writeln!(std::io::stdout(), "{line}").map_err(|error| of("standard output", &error))
 }
 
 fn of(name: &str, error: &std::io::Error) -> String {

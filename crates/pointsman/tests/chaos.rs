@@ -9,6 +9,11 @@
 //! the attempt before arrived somewhere. How long the gateway or this process were kept waiting in
 //! between does not matter.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests measure and wait in real time"
+)]
+
 mod support;
 
 use std::{

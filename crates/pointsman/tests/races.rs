@@ -1,6 +1,11 @@
 //! The races that remain in APISIX's design (`docs/health.md` lists them all, with the tests that hold
 //! each): those that have no test elsewhere. Four workers, real sockets; the stand-ins' own logs judge.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests measure and wait in real time"
+)]
+
 mod support;
 
 use std::sync::{
