@@ -19,9 +19,11 @@
 
 mod body;
 mod complaint;
+mod embedding;
 mod endpoint;
 mod error;
 mod json;
+mod prompt;
 mod protocol;
 mod provider;
 mod response;
@@ -32,9 +34,11 @@ mod usage;
 
 pub use body::{BodyError, MEMBERS_MAX, RequestBody};
 pub use complaint::{Complaint, complaint};
+pub use embedding::{NoVectors, embedding_request, read_embeddings};
 pub use endpoint::{Endpoint, EndpointError, query_pairs};
 pub use error::error_body;
 pub use json::{readable, value_at};
+pub use prompt::last_user_text;
 pub use protocol::{Protocol, detect, is_streaming};
 pub use provider::{Binding, PathChoice, Provider, Unsupported, bind};
 pub use response::{Capture, ResponseFacts, read_response};

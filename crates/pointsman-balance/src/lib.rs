@@ -49,6 +49,7 @@
 //! ```
 
 mod pool;
+mod semantic;
 mod tried;
 
 mod load;
@@ -65,5 +66,6 @@ pub use health::{
 pub use load::{Hold, Load, Loads};
 pub use picker::RING_POINTS_MAX;
 pub use pool::{Algorithm, Ask, Exhausted, MEMBERS_MAX, MemberSpec, Picked, Pool, PoolError};
+pub use semantic::{Ranking, References, UnequalVectors, rank};
 pub use target::TargetId;
 pub use tried::Tried;

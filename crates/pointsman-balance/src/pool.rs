@@ -5,6 +5,8 @@
 //! higher priority first; inside a priority, shares by weight; never a member the request has tried;
 //! never an unusable member while any member of the pool is usable.
 
+mod in_order;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -68,7 +70,8 @@ pub struct Ask<'a> {
     pub tried: &'a Tried,
 }
 
-/// Proof that a pool picked this member; only [`Pool::pick`] and [`Pool::again`] make one.
+/// Proof that a pool picked this member; only [`Pool::pick`], [`Pool::pick_in_order`] and
+/// [`Pool::again`] make one.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a pick moves the round-robin position: dropping it skips the member's turn"]
 pub struct Picked {
@@ -445,11 +448,17 @@ impl Pool {
         if availability.half_open().is_empty() || !ask.tried.is_empty() {
             return None;
         }
-        self.claim_trial(at, availability)
+        let no_later = || self.stages[..=at].iter().flat_map(Stage::members);
+        self.claim_trial(no_later, availability)
     }
 
+    /// The first of `members` whose circuit asks to be tried and that nothing else keeps out.
     #[cold]
-    fn claim_trial(&self, at: usize, availability: &Availability) -> Option<(usize, Trial)> {
+    fn claim_trial<M: Iterator<Item = usize>>(
+        &self,
+        members: impl Fn() -> M,
+        availability: &Availability,
+    ) -> Option<(usize, Trial)> {
         let guards = self.guards.as_ref()?;
         for asking in availability.half_open() {
             let fits = |&member: &usize| {
@@ -459,9 +468,8 @@ impl Pool {
                     && (guards[member].iter().filter(others))
                         .all(|&guard| availability.usable(guard))
             };
-            let mut members = self.stages[..=at].iter().flat_map(Stage::members);
             if !asking.is_claimed()
-                && let Some(member) = members.find(fits)
+                && let Some(member) = members().find(fits)
                 && let Some(trial) = HalfOpen::claim(asking)
             {
                 return Some((member, trial));

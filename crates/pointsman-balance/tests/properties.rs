@@ -196,6 +196,51 @@ proptest! {
         }
     }
 
+    /// Whatever the order that a request brings: one member after the other, as they stand in it.
+    #[test]
+    fn i2_i3_i23_a_pick_in_order_is_the_first_left(
+        sketches in sketches(),
+        order in prop::collection::vec(0..70_usize, 0..70),
+        is_whole: bool,
+        history in prop::collection::vec(verdicts(), 1..12),
+    ) {
+        let mut verdicts = Verdicts::new(TARGETS);
+        let pool = pool(specs(&sketches, &verdicts.ids), Algorithm::RoundRobin);
+        let mut order = order;
+        if is_whole {
+            order.extend(0..sketches.len());
+        }
+        let (mut tried, mut marks) = (Tried::new(), BTreeSet::new());
+        let history: Vec<_> = history
+            .iter()
+            .map(|up| (up, verdicts.settle(|target| up[target])))
+            .collect();
+        for (up, availability) in history.iter().cycle().take(2 * (sketches.len() + 1)) {
+            let usable = |member: &usize| {
+                let targets = &sketches[*member].2;
+                targets.is_empty() || targets.iter().any(|&target| up[target])
+            };
+            let fail_open = !(0..sketches.len()).any(|member| usable(&member));
+            let on_offer: Vec<usize> = (order.iter().copied())
+                .filter(|&member| member < sketches.len() && (fail_open || usable(&member)))
+                .collect();
+            let expected = match on_offer.iter().find(|member| !marks.contains(*member)) {
+                Some(&member) => Ok((member, fail_open)),
+                None if on_offer.is_empty() => Err(Exhausted::NothingToPick),
+                None => Err(Exhausted::AllTried),
+            };
+            let ask = Ask { key: None, now: Duration::ZERO, tried: &tried };
+            let picked = pool.pick_in_order(&order, &ask, availability);
+            if let Ok(picked) = &picked {
+                prop_assert_eq!(picked.epoch(), availability.epoch());
+                marks.insert(picked.member());
+                tried.mark(picked.member());
+            }
+            let got = picked.map(|picked| (picked.member(), picked.failed_open()));
+            prop_assert_eq!(got, expected, "{:?} of {:?}", marks, order);
+        }
+    }
+
     #[test]
     fn i22_proportions_are_exact_also_among_those_who_remain(
         weights in weights(),

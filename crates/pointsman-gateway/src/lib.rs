@@ -18,6 +18,7 @@ pub mod plugin;
 pub mod plugins;
 
 pub mod forward;
+pub mod semantic;
 pub mod upstream;
 
 pub mod admin;

@@ -12,6 +12,7 @@ pub mod http;
 pub mod judge;
 pub mod picks;
 pub mod relay;
+pub(crate) mod semantic;
 pub mod wait;
 
 use std::{
@@ -41,9 +42,16 @@ use crate::{
 
 /// Sends the request to one target after the other until there is an answer.
 pub async fn run(exchange: &mut Exchange) -> Result<Response<Body>, Failure> {
+    let mut response = answer(exchange).await?;
+    semantic::show(exchange, response.headers_mut());
+    Ok(response)
+}
+
+async fn answer(exchange: &mut Exchange) -> Result<Response<Body>, Failure> {
     if later_needs_body(exchange) {
         exchange.read_body_for_variables().await?;
     }
+    semantic::rank(exchange).await;
     let mut plan = Plan::of(exchange)?;
     let mut tried = Tried::new();
     let mut held: Option<Held> = None;
@@ -215,7 +223,11 @@ impl Plan {
             },
             tried,
         };
-        let picked = pool.pick(&ask, &availability)?;
+        let ranked = exchange.ai.as_ref().and_then(|call| call.ranked.as_ref());
+        let picked = match ranked {
+            Some(ranked) => pool.pick_in_order(&ranked.ranking.order, &ask, &availability)?,
+            None => pool.pick(&ask, &availability)?,
+        };
         picks::note(exchange, pool, &picked, &availability);
         Ok(picked)
     }

@@ -9,11 +9,13 @@ use bytes::Bytes;
 
 use crate::{
     exchange::Exchange,
-    forward::picks::Notes,
+    forward::{picks::Notes, semantic},
     observe::{
         date::{self, four},
         secrets,
     },
+    plugins::ai_proxy::AiCall,
+    semantic::Ranked,
 };
 
 /// The line of a request that has ended, without a line end.
@@ -123,6 +125,11 @@ impl Line {
         let llm = &x.llm;
         self.word(b",\"request_type\":\"", x.request_type());
         self.optional(b",\"balancer_ip\":\"", llm.instance.as_deref());
+        if let Some(call) = &x.ai
+            && let Some(ranked) = &call.ranked
+        {
+            self.semantic(call, ranked, llm.instance.as_deref());
+        }
         self.optional(b",\"request_llm_model\":\"", llm.request_model.as_deref());
         self.optional(b",\"llm_model\":\"", llm.model.as_deref());
         let usage = llm.usage.unwrap_or_default();
@@ -152,6 +159,18 @@ impl Line {
         );
         if llm.stream {
             self.flag(b",\"llm_stream_done\":", llm.stream_done);
+        }
+    }
+
+    /// Who was picked by meaning, and how it scored; or why nobody did.
+    #[cold]
+    fn semantic(&mut self, call: &AiCall, ranked: &Ranked, instance: Option<&str>) {
+        let picked = semantic::picked(call, ranked, instance);
+        self.optional(b",\"semantic_picked\":\"", picked);
+        let scores = semantic::scores(call, ranked);
+        self.optional(b",\"semantic_scores\":\"", scores.as_deref());
+        if let Err(why) = &ranked.scores {
+            self.text(b",\"semantic_unscored\":\"", &why.to_string());
         }
     }
 

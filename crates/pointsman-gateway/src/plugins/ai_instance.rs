@@ -17,6 +17,7 @@ use crate::{
     forward::judge::RetryPolicy,
     plugin::registry::Building,
     plugins::ai_proxy::{AiInstance, AiLimits, AiTarget, Logging, Watch, encode_query},
+    plugins::ai_semantic,
     plugins::parse,
     template::Template,
     upstream::{
@@ -91,6 +92,7 @@ pub(crate) fn multi(conf: &Value, building: &mut Building<'_>) -> Result<Arc<AiT
         .collect();
     let guards = |watch: &Option<Box<Watch>>| watch.as_ref().map_or(vec![], |watch| watch.guards());
     let pool = pool.guarded(watches.iter().map(guards).collect());
+    let semantic = ai_semantic::of(&conf)?;
     let retry = retry_policy(&conf);
     let rejects = conf.on_all_unhealthy == written::OnAllUnhealthy::Reject;
     let written = conf.instances.into_iter().zip(watches).enumerate();
@@ -107,6 +109,7 @@ pub(crate) fn multi(conf: &Value, building: &mut Building<'_>) -> Result<Arc<AiT
     let instances = Faults::collect(instances)?;
     let mut target = target(key, pool, instances, &conf.common, hash_key, retry);
     target.rejects = rejects;
+    target.semantic = semantic;
     Ok(Arc::new(target))
 }
 
@@ -169,6 +172,7 @@ fn target(
         pool,
         instances,
         hash_key,
+        semantic: None,
         retry,
         repeat: common.retry.unwrap_or_default(),
         rejects: false,

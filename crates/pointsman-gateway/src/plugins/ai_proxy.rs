@@ -31,6 +31,7 @@ use crate::{
         registry::{Building, PluginKind},
     },
     plugins::ai_instance,
+    semantic::{Ranked, Semantic},
     upstream::{
         HashKey,
         destination::{Destination, Keepalive, Timeouts},
@@ -47,6 +48,8 @@ pub struct AiTarget {
     pub instances: Vec<AiInstance>,
     /// What a hash ring hashes.
     pub hash_key: Option<HashKey>,
+    /// Picks by meaning, if that is the algorithm.
+    pub semantic: Option<Arc<Semantic>>,
     /// When an attempt may be followed by another.
     pub retry: RetryPolicy,
     /// When it may be followed by another at the same instance.
@@ -223,6 +226,8 @@ pub struct AiCall {
     pub relay_limits: RelayLimits,
     /// The first bytes of the response's stream, for which its head was held back.
     pub first: Option<Bytes>,
+    /// Whom the request resembles, if that decides.
+    pub ranked: Option<Box<Ranked>>,
 }
 
 impl AiCall {
@@ -324,6 +329,7 @@ impl AiProxy {
             meter: None,
             relay_limits: RelayLimits::default(),
             first: None,
+            ranked: None,
         })
     }
 }
@@ -357,7 +363,7 @@ fn refuse_body(error: &BodyError) -> Reply {
 
 /// `base`, in which `over` wins the keys that both have: with all of its values, at the place
 /// where the key stood first. Clients decide how many pairs there are, so each is looked at once.
-fn laid_over(base: &[(String, String)], over: &[(String, String)]) -> Vec<(String, String)> {
+pub(crate) fn laid_over(base: &[(String, String)], over: &[(String, String)]) -> Vec<(String, String)> {
     let mut winners: HashMap<&str, Vec<&(String, String)>> = HashMap::new();
     for pair in over {
         winners.entry(&pair.0).or_default().push(pair);

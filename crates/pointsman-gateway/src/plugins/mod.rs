@@ -3,6 +3,7 @@
 pub mod ai_instance;
 pub mod ai_proxy;
 pub mod ai_proxy_multi;
+mod ai_semantic;
 pub mod cors;
 pub mod file_logger;
 pub mod http_logger;

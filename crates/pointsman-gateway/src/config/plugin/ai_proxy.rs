@@ -141,7 +141,7 @@ pub struct Instance {
     /// Health checks.
     pub checks: Option<Checks>,
     /// Reference utterances, for `semantic`.
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(length(min = 1, max = 64), extend("items" = {"type": "string", "minLength": 1}))]
     pub examples: Option<Vec<String>>,
     /// Similarity, for `semantic`.
     #[schemars(range(min = -1, max = 1))]
@@ -263,8 +263,8 @@ pub struct SemanticOpts {
 /// `semantic_opts.embeddings`.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 pub struct Embeddings {
-    /// Who makes them.
-    #[schemars(extend("enum" = ["openai", "azure-openai"]))]
+    /// Who makes them. `openai-compatible` is our addition.
+    #[schemars(extend("enum" = ["openai", "azure-openai", "openai-compatible"]))]
     pub provider: String,
     /// With which model.
     #[schemars(length(min = 1))]

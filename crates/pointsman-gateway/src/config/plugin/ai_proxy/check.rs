@@ -86,17 +86,16 @@ pub(super) fn multi(conf: &Value) -> Result<(), Faults> {
 
 fn check_balancer(balancer: &Balancer, found: &mut Vec<Issue>) {
     match balancer.algorithm {
-        BalancerAlgorithm::Roundrobin | BalancerAlgorithm::LeastConn | BalancerAlgorithm::Ewma => {}
+        BalancerAlgorithm::Roundrobin
+        | BalancerAlgorithm::LeastConn
+        | BalancerAlgorithm::Ewma
+        | BalancerAlgorithm::Semantic => {}
         BalancerAlgorithm::Chash => {
             let key = balancer.key.as_deref();
             if let Err(error) = check_hash_key(balancer.hash_on.as_str(), key) {
                 let text = format!("balancer: hash_key: {error}");
                 found.push(Issue::new("balancer.key", text));
             }
-        }
-        BalancerAlgorithm::Semantic => {
-            let text = "balancer.algorithm semantic is not supported yet (roundrobin, chash, least_conn, ewma)";
-            found.push(Issue::new("balancer.algorithm", text));
         }
     }
 }
@@ -197,6 +196,20 @@ fn check_semantic(
         if endpoint.is_some_and(|endpoint| !is_endpoint(endpoint)) {
             let text = "invalid `semantic_opts.embeddings.endpoint`";
             wrong(EMBEDDINGS_ENDPOINT, text);
+        }
+        if let Some(Err(error)) = endpoint.filter(|text| is_endpoint(text)).map(Endpoint::parse) {
+            let text = format!("invalid `semantic_opts.embeddings.endpoint`: {error}");
+            wrong(EMBEDDINGS_ENDPOINT, &text);
+        }
+        for (name, value) in options.embeddings.auth.header.iter().flatten() {
+            if !reference::is_reference(value) && HeaderValue::from_str(value).is_err() {
+                let path = join("semantic_opts.embeddings.auth.header", name);
+                wrong(&path, &format!("auth.header.{name}: the value cannot stand in a header"));
+            }
+        }
+        if options.embeddings.provider == "openai-compatible" && endpoint.is_none() {
+            let text = "semantic_opts.embeddings.endpoint is required for openai-compatible";
+            wrong("semantic_opts.embeddings", text);
         }
         if options.embeddings.provider == "azure-openai" {
             match endpoint {
