@@ -16,6 +16,7 @@ mod tls;
 mod worker;
 
 mod dns;
+mod examples;
 mod http_client;
 mod probe;
 
