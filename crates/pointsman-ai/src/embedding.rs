@@ -9,7 +9,9 @@ use crate::json;
 
 /// The body that asks for a vector of each of `texts`.
 pub fn embedding_request(model: &str, texts: &[&str]) -> Vec<u8> {
-    json!({ "model": model, "input": texts }).to_string().into_bytes()
+    json!({ "model": model, "input": texts })
+        .to_string()
+        .into_bytes()
 }
 
 /// Why a response gives no vectors.
@@ -46,7 +48,9 @@ pub fn read_embeddings(body: &[u8], count: usize) -> Result<Vec<Vec<f32>>, NoVec
     }
     let length = vectors.first().map_or(0, Vec::len);
     if vectors.iter().any(|vector| vector.len() != length) {
-        return Err(NoVectors("the vectors have different numbers of components"));
+        return Err(NoVectors(
+            "the vectors have different numbers of components",
+        ));
     }
     Ok(vectors)
 }
@@ -95,14 +99,24 @@ mod tests {
     fn vectors_are_in_the_order_of_the_texts() {
         let check = |body: &str, expected: &[&[f32]]| {
             let read = read_embeddings(body.as_bytes(), expected.len());
-            assert_eq!(read.as_deref(), Ok(&*expected.iter().map(|v| v.to_vec()).collect::<Vec<_>>()), "{body}");
+            assert_eq!(
+                read.as_deref(),
+                Ok(&*expected.iter().map(|v| v.to_vec()).collect::<Vec<_>>()),
+                "{body}"
+            );
         };
         check(
             r#"{"object":"list","data":[{"index":1,"embedding":[0,1e0]},{"object":"embedding","index":0.0,"embedding":[-1,0.5]}],"usage":{}}"#,
             &[&[-1.0, 0.5], &[0.0, 1.0]],
         );
-        check(r#"{"data":[{"embedding":[1]},{"index":null,"embedding":[2]}]}"#, &[&[1.0], &[2.0]]);
-        check(r#"{"data":[{"index":0,"embedding":[1]},{"index":0,"embedding":[2]}]}"#, &[&[2.0]]);
+        check(
+            r#"{"data":[{"embedding":[1]},{"index":null,"embedding":[2]}]}"#,
+            &[&[1.0], &[2.0]],
+        );
+        check(
+            r#"{"data":[{"index":0,"embedding":[1]},{"index":0,"embedding":[2]}]}"#,
+            &[&[2.0]],
+        );
     }
 
     /// B-112: every shape of §3.8(5).

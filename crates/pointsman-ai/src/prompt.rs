@@ -11,11 +11,7 @@ use crate::{
 /// The text of the last message of the role `user` that has any, its parts joined with one blank; at
 /// most `bytes_max` bytes of it, cut between characters. `None` if there is no such message, or the
 /// protocol has no messages.
-pub fn last_user_text(
-    protocol: Protocol,
-    body: &RequestBody,
-    bytes_max: usize,
-) -> Option<String> {
+pub fn last_user_text(protocol: Protocol, body: &RequestBody, bytes_max: usize) -> Option<String> {
     let messages = match protocol {
         Protocol::OpenaiChat
         | Protocol::OpenaiResponses
@@ -35,7 +31,9 @@ pub fn last_user_text(
         }
     });
     let texts = of_user.into_iter().rev();
-    texts.filter_map(|content| text_of(content, bytes_max)).next()
+    texts
+        .filter_map(|content| text_of(content, bytes_max))
+        .next()
 }
 
 /// The text of a content: a string, or parts of which some have text.
@@ -155,17 +153,44 @@ mod tests {
     #[test]
     fn long_texts_are_cut_between_characters() {
         use Protocol::OpenaiChat;
-        let user = |content: &str| format!(r#"{{"messages":[{{"role":"user","content":{content}}}]}}"#);
+        let user =
+            |content: &str| format!(r#"{{"messages":[{{"role":"user","content":{content}}}]}}"#);
         let whole = |text: &str| user(&format!("\"{text}\""));
-        check(OpenaiChat, &whole("0123456789abcdef"), Some("0123456789abcdef"));
-        check(OpenaiChat, &whole("0123456789abcdefg"), Some("0123456789abcdef"));
-        check(OpenaiChat, &whole("0123456789abcdeé"), Some("0123456789abcde"));
+        check(
+            OpenaiChat,
+            &whole("0123456789abcdef"),
+            Some("0123456789abcdef"),
+        );
+        check(
+            OpenaiChat,
+            &whole("0123456789abcdefg"),
+            Some("0123456789abcdef"),
+        );
+        check(
+            OpenaiChat,
+            &whole("0123456789abcdeé"),
+            Some("0123456789abcde"),
+        );
         let parts = |texts: &[&str]| {
-            let parts = texts.iter().map(|text| format!(r#"{{"type":"text","text":"{text}"}}"#));
+            let parts = texts
+                .iter()
+                .map(|text| format!(r#"{{"type":"text","text":"{text}"}}"#));
             user(&format!("[{}]", parts.collect::<Vec<_>>().join(",")))
         };
-        check(OpenaiChat, &parts(&["0123456789", "abcdefg"]), Some("0123456789 abcde"));
-        check(OpenaiChat, &parts(&["0123456789abcde", "x"]), Some("0123456789abcde "));
-        check(OpenaiChat, &parts(&["0123456789abcdef", "x"]), Some("0123456789abcdef"));
+        check(
+            OpenaiChat,
+            &parts(&["0123456789", "abcdefg"]),
+            Some("0123456789 abcde"),
+        );
+        check(
+            OpenaiChat,
+            &parts(&["0123456789abcde", "x"]),
+            Some("0123456789abcde "),
+        );
+        check(
+            OpenaiChat,
+            &parts(&["0123456789abcdef", "x"]),
+            Some("0123456789abcdef"),
+        );
     }
 }

@@ -208,7 +208,10 @@ mod tests {
             let norm = |v: &[f32]| v.iter().map(|c| c * c).sum::<f32>().sqrt();
             let expected = plain / norm(&ramp) / norm(&other);
             let score = all.scores(&other).expect("comparable")[0];
-            assert!((score - expected).abs() < 1e-5, "{length}: {score} {expected}");
+            assert!(
+                (score - expected).abs() < 1e-5,
+                "{length}: {score} {expected}"
+            );
         }
     }
 
@@ -217,7 +220,11 @@ mod tests {
     fn those_who_clear_come_first_then_the_fallback_then_the_others() {
         let check = |scores: &[f32], thresholds: &[f32], fallback, order: &[usize], cleared| {
             let ranking = rank(scores, thresholds, fallback);
-            assert_eq!((&*ranking.order, ranking.cleared), (order, cleared), "{scores:?}");
+            assert_eq!(
+                (&*ranking.order, ranking.cleared),
+                (order, cleared),
+                "{scores:?}"
+            );
         };
         check(&[0.2, 0.9, 0.5], &[0.0; 3], 0, &[1, 2, 0], 3);
         check(&[0.2, 0.9, 0.5], &[0.6; 3], 0, &[1, 0, 2], 1);

@@ -168,6 +168,25 @@ fn an_open_circuit_asks_for_one_trial_at_a_time() {
     assert_eq!(pick(&pool, &monitor, &[1]), None);
     assert_eq!(pick(&pool, &monitor, &[]), Some((0, true)), "given back");
 
+    // An order of the request's own changes none of that; whoever stands behind waits for no trial.
+    for (order, tried, expected) in [
+        (&[0, 1][..], &[][..], Some((0, true))),
+        (&[1, 0], &[], Some((1, false))),
+        (&[0, 1], &[1], None),
+        (&[0], &[], None),
+        (&[1], &[], Some((1, false))),
+    ] {
+        let mut marks = Tried::new();
+        tried.iter().for_each(|&member| marks.mark(member));
+        let ask = Ask {
+            key: None,
+            tried: &marks,
+        };
+        let picked = pool.pick_in_order(order, &ask, &monitor.availability());
+        let got = picked.map(|mut picked| (picked.member(), picked.take_trial().is_some()));
+        assert_eq!(got.ok(), expected, "{order:?}, {tried:?}");
+    }
+
     // It fails: open again, for twice as long.
     let trial = claim(&pool, &monitor);
     let _ = monitor.on_trial(guard, false, Some(&trial), now);

@@ -49,7 +49,8 @@ impl Pool {
         if fails_open && let Some(&member) = order.iter().find(|&&member| untried(member)) {
             return Ok(picked(member, true, None));
         }
-        let may_be_offered = |&member: &usize| usable(member) || (fails_open && member < self.len());
+        let may_be_offered =
+            |&member: &usize| usable(member) || (fails_open && member < self.len());
         Err(if order.iter().any(may_be_offered) {
             Exhausted::AllTried
         } else {

@@ -363,7 +363,10 @@ fn refuse_body(error: &BodyError) -> Reply {
 
 /// `base`, in which `over` wins the keys that both have: with all of its values, at the place
 /// where the key stood first. Clients decide how many pairs there are, so each is looked at once.
-pub(crate) fn laid_over(base: &[(String, String)], over: &[(String, String)]) -> Vec<(String, String)> {
+pub(crate) fn laid_over(
+    base: &[(String, String)],
+    over: &[(String, String)],
+) -> Vec<(String, String)> {
     let mut winners: HashMap<&str, Vec<&(String, String)>> = HashMap::new();
     for pair in over {
         winners.entry(&pair.0).or_default().push(pair);

@@ -74,8 +74,13 @@ fn embedder(
     let destination = Destination::new(endpoint.host(), endpoint.port(), tls)
         .map_err(|error| in_endpoint(&error))?;
 
-    let of_auth: Vec<(String, String)> =
-        (embeddings.auth.query.clone().unwrap_or_default().into_iter()).collect();
+    let of_auth: Vec<(String, String)> = (embeddings
+        .auth
+        .query
+        .clone()
+        .unwrap_or_default()
+        .into_iter())
+    .collect();
     let query = encode_query(&laid_over(&of_auth, endpoint.query()));
     let path = endpoint.path().unwrap_or(PATH);
     let target = if query.is_empty() {

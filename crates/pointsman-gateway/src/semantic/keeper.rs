@@ -201,7 +201,9 @@ mod tests {
     }
 
     fn failure() -> Outcome {
-        Err(BatchError::Call(EmbedError::Status(StatusCode::BAD_GATEWAY)))
+        Err(BatchError::Call(EmbedError::Status(
+            StatusCode::BAD_GATEWAY,
+        )))
     }
 
     fn is_ready(semantic: &Semantic) -> bool {

@@ -197,14 +197,20 @@ fn check_semantic(
             let text = "invalid `semantic_opts.embeddings.endpoint`";
             wrong(EMBEDDINGS_ENDPOINT, text);
         }
-        if let Some(Err(error)) = endpoint.filter(|text| is_endpoint(text)).map(Endpoint::parse) {
+        if let Some(Err(error)) = endpoint
+            .filter(|text| is_endpoint(text))
+            .map(Endpoint::parse)
+        {
             let text = format!("invalid `semantic_opts.embeddings.endpoint`: {error}");
             wrong(EMBEDDINGS_ENDPOINT, &text);
         }
         for (name, value) in options.embeddings.auth.header.iter().flatten() {
             if !reference::is_reference(value) && HeaderValue::from_str(value).is_err() {
                 let path = join("semantic_opts.embeddings.auth.header", name);
-                wrong(&path, &format!("auth.header.{name}: the value cannot stand in a header"));
+                wrong(
+                    &path,
+                    &format!("auth.header.{name}: the value cannot stand in a header"),
+                );
             }
         }
         if options.embeddings.provider == "openai-compatible" && endpoint.is_none() {
@@ -319,9 +325,9 @@ mod tests {
         );
     }
 
-    /// B-014..B-022 as far as a semantic configuration can be wrong.
+    /// B-013..B-023; V-9 to V-13.
     #[test]
-    fn semantic_mistakes_are_told_beside_not_supported() {
+    fn semantic_mistakes_are_told() {
         let conf = |options: Value, more: Value| json!({"instances": [instance("a", more)], "balancer": {"algorithm": "semantic"}, "semantic_opts": options});
         let fails = |conf: Value, part: &str| {
             let told = told(&conf);
@@ -371,16 +377,33 @@ mod tests {
             );
         }
         fails(
+            conf(with(json!({"provider": "openai-compatible"})), good.clone()),
+            "endpoint is required for openai-compatible",
+        );
+        fails(
+            conf(with(json!({"endpoint": "http://a.com:x"})), good.clone()),
+            "semantic_opts.embeddings.endpoint: invalid",
+        );
+        fails(
             conf(
-                with(json!({"provider": "azure-openai", "endpoint": "https://a.com/d/e?v=1"})),
+                with(json!({"auth": {"header": {"a": "b\nc"}}})),
                 good.clone(),
             ),
-            "not supported yet",
+            "semantic_opts.embeddings.auth.header.a: auth.header.a: the value cannot stand",
         );
         let mut options = with(json!({}));
         options["fallback"] = json!("nope");
         fails(conf(options, good.clone()), "unknown instance");
-        fails(conf(with(json!({})), good), "not supported yet");
+        for sound in [
+            json!({}),
+            json!({"endpoint": "http://a.com"}),
+            json!({"provider": "openai-compatible", "endpoint": "https://a.com/e"}),
+            json!({"provider": "azure-openai", "endpoint": "https://a.com/d/e?v=1"}),
+        ] {
+            let mut options = with(sound);
+            options["fallback"] = json!("a");
+            check(conf(options, good.clone()), &[]);
+        }
     }
 
     #[test]
