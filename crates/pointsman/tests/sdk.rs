@@ -5,13 +5,12 @@
 
 mod support;
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{path::PathBuf, process::Command, time::Duration};
 
-use support::{Answer, Gateway, Received, Upstream};
+use support::{
+    Answer, Gateway, Received, Upstream,
+    packages::{cache, python, run, unavailable},
+};
 
 const PYTHON_PACKAGES: &[&str] = &["openai==3.57.0", "anthropic==2.13.0"];
 const NODE_PACKAGES: &[&str] = &["openai@7.57.0"];
@@ -124,55 +123,6 @@ fn gateway(upstream: &Upstream) -> Gateway {
     ))
 }
 
-/// The folder in which clients are kept between runs.
-fn cache(name: &str) -> PathBuf {
-    let target = Path::new(env!("CARGO_BIN_EXE_pointsman"))
-        .parent()
-        .expect("a folder");
-    target.join("sdk-clients").join(name)
-}
-
-/// Loud when something is missing; an error under CI.
-fn unavailable(what: &str, why: &str) {
-    assert!(
-        std::env::var_os("CI").is_none(),
-        "{what} cannot be tested here: {why}"
-    );
-    eprintln!("\n*** SKIPPED: {what} cannot be tested here: {why} ***\n");
-}
-
-fn run(command: &mut Command) -> Result<String, String> {
-    let output = command.output().map_err(|error| error.to_string())?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    if output.status.success() {
-        return Ok(text(&output.stdout));
-    }
-    Err(format!("{}{}", text(&output.stdout), text(&output.stderr)))
-}
-
-fn python() -> Result<PathBuf, String> {
-    let folder = cache(&format!(
-        "python-{}",
-        PYTHON_PACKAGES.join("-").replace('=', "")
-    ));
-    let python = folder.join("bin").join("python");
-    let done = folder.join("installed");
-    if !done.exists() {
-        run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-        run(Command::new(&python)
-            .args([
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-            ])
-            .args(PYTHON_PACKAGES))?;
-        std::fs::write(done, "").map_err(|error| error.to_string())?;
-    }
-    Ok(python)
-}
-
 fn node() -> Result<PathBuf, String> {
     let folder = cache(&format!(
         "node-{}",
@@ -194,7 +144,7 @@ fn node() -> Result<PathBuf, String> {
 
 #[test]
 fn the_official_python_clients_work() {
-    let python = match python() {
+    let python = match python(PYTHON_PACKAGES, &[]) {
         Ok(python) => python,
         Err(error) => return unavailable("the Python clients", &error),
     };
