@@ -168,25 +168,6 @@ fn an_open_circuit_asks_for_one_trial_at_a_time() {
     assert_eq!(pick(&pool, &monitor, &[1]), None);
     assert_eq!(pick(&pool, &monitor, &[]), Some((0, true)), "given back");
 
-    // An order of the request's own changes none of that; whoever stands behind waits for no trial.
-    for (order, tried, expected) in [
-        (&[0, 1][..], &[][..], Some((0, true))),
-        (&[1, 0], &[], Some((1, false))),
-        (&[0, 1], &[1], None),
-        (&[0], &[], None),
-        (&[1], &[], Some((1, false))),
-    ] {
-        let mut marks = Tried::new();
-        tried.iter().for_each(|&member| marks.mark(member));
-        let ask = Ask {
-            key: None,
-            tried: &marks,
-        };
-        let picked = pool.pick_in_order(order, &ask, &monitor.availability());
-        let got = picked.map(|mut picked| (picked.member(), picked.take_trial().is_some()));
-        assert_eq!(got.ok(), expected, "{order:?}, {tried:?}");
-    }
-
     // It fails: open again, for twice as long.
     let trial = claim(&pool, &monitor);
     let _ = monitor.on_trial(guard, false, Some(&trial), now);
@@ -215,6 +196,40 @@ fn an_open_circuit_asks_for_one_trial_at_a_time() {
     assert!(!tally.record(false, now, now));
     assert!(!tally.record(false, now, now));
     assert!(tally.record(false, now, now));
+}
+
+/// An order of the request's own changes none of that; whoever stands behind waits for no trial.
+#[test]
+fn trials_come_in_the_order_of_the_request() {
+    let mut now = start();
+    let mut monitor = Monitor::<u8>::new();
+    let (guard, tally) = monitor.guard(spec("a", Some(BREAKER)), now);
+    let tally = tally.expect("it has a circuit");
+    let pool = pool(&[0, 0], &[&[guard], &[]]);
+    for _ in 0..BREAKER.failures {
+        let _ = tally.record(false, now, now);
+    }
+    assert!(monitor.trip(guard, now).is_some());
+    now += seconds(5);
+    let _ = monitor.tick(now);
+    for (order, tried, expected) in [
+        (&[0, 1][..], &[][..], Some((0, true))),
+        (&[1, 0], &[], Some((1, false))),
+        (&[0, 1], &[1], None),
+        (&[0], &[], None),
+        (&[1], &[], Some((1, false))),
+    ] {
+        let mut marks = Tried::new();
+        tried.iter().for_each(|&member| marks.mark(member));
+        let ask = Ask {
+            key: None,
+            now: Duration::ZERO,
+            tried: &marks,
+        };
+        let picked = pool.pick_in_order(order, &ask, &monitor.availability());
+        let got = picked.map(|mut picked| (picked.member(), picked.take_trial().is_some()));
+        assert_eq!(got.ok(), expected, "{order:?}, {tried:?}");
+    }
 }
 
 fn claim(pool: &Pool, monitor: &Monitor<u8>) -> pointsman_balance::Trial {

@@ -21,6 +21,7 @@ use pointsman_gateway::{
     upstream::driver::Health,
 };
 
+use crate::examples::Examples;
 use crate::health_file::HealthFile;
 use crate::tls::{ServerTls, Table, TlsSettings};
 
@@ -32,6 +33,7 @@ pub(crate) struct Publisher {
     pub(crate) health: Rc<RefCell<Health>>,
     /// Where an earlier process wrote down what it knew about targets.
     pub(crate) health_file: Option<Arc<HealthFile>>,
+    examples: Rc<Examples>,
     generation: u64,
 }
 
@@ -56,8 +58,14 @@ impl Publisher {
             sinks,
             health,
             health_file: None,
+            examples: Rc::default(),
             generation: 0,
         }
+    }
+
+    /// The vectors of examples, which go along with whatever is published.
+    pub(crate) fn examples(&self) -> Rc<Examples> {
+        Rc::clone(&self.examples)
     }
 
     /// Compiles `text`. Targets that are new are known to the monitor when this returns.
@@ -139,6 +147,7 @@ impl Publisher {
         let generation = prepared.snapshot.generation;
         let routes = prepared.snapshot.routes.len();
         tls.publish(prepared.certificates);
+        self.examples.adopt(&prepared.snapshot);
         state.publish(prepared.snapshot, self.health.borrow().availability());
         let errors = prepared
             .problems

@@ -32,7 +32,6 @@ use crate::{
     config_source::{self, DocumentFile},
     dns::Resolver,
     drain::{self, End, any_signal},
-    examples::Examples,
     health_file::{HealthFile, Keeper},
     http_client::{ClientTls, Dialer},
     listener::{self, Address, Bound},
@@ -287,8 +286,6 @@ impl Program {
             sinks: Arc::clone(&self.sinks),
             settings: Arc::clone(&self.settings),
         };
-        let examples = Rc::new(Examples::default());
-        examples.adopt(&self.first.snapshot);
         self.publisher
             .publish(self.first, self.document.path(), &state, &tls);
         let runtime = self.runtime;
@@ -298,7 +295,7 @@ impl Program {
             let feeding = feed_collectors(self.queues, Arc::clone(&dialer), ended);
             let feeding = tokio::task::spawn_local(feeding);
             tokio::task::spawn_local(sinks::watch(Arc::clone(&self.sinks)));
-            tokio::task::spawn_local(Rc::clone(&examples).keep(Arc::clone(&dialer)));
+            tokio::task::spawn_local(self.publisher.examples().keep(Arc::clone(&dialer)));
             let health_changed = Rc::new(tokio::sync::Notify::new());
             tokio::task::spawn_local(keep_probing(
                 Rc::clone(&self.health),
@@ -313,7 +310,6 @@ impl Program {
                 state,
                 tls,
                 health_changed,
-                examples,
             };
             until_signal(&mut reloader, stop, self.announces.then_some("ready")).await?;
             // Listened for before anybody can know of the first: one in between would be lost.
@@ -436,7 +432,6 @@ struct Reloader {
     state: Arc<State>,
     tls: Arc<ServerTls>,
     health_changed: Rc<tokio::sync::Notify>,
-    examples: Rc<Examples>,
 }
 
 impl Reloader {
@@ -456,7 +451,6 @@ impl Reloader {
             .prepare(&text, self.document.format(), Some(&previous))
         {
             Ok(prepared) => {
-                self.examples.adopt(&prepared.snapshot);
                 let source = self.document.path();
                 self.publisher
                     .publish(prepared, source, &self.state, &self.tls);

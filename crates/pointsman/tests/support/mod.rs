@@ -9,6 +9,7 @@
 )]
 
 pub(crate) mod client;
+pub(crate) mod embeddings;
 pub(crate) mod packages;
 pub(crate) mod secure;
 pub(crate) mod upstream;

@@ -394,15 +394,27 @@ mod tests {
         let mut options = with(json!({}));
         options["fallback"] = json!("nope");
         fails(conf(options, good.clone()), "unknown instance");
+    }
+
+    /// B-013, B-023
+    #[test]
+    fn semantic_is_sound_with_or_without_an_endpoint() {
         for sound in [
             json!({}),
             json!({"endpoint": "http://a.com"}),
             json!({"provider": "openai-compatible", "endpoint": "https://a.com/e"}),
             json!({"provider": "azure-openai", "endpoint": "https://a.com/d/e?v=1"}),
         ] {
-            let mut options = with(sound);
-            options["fallback"] = json!("a");
-            check(conf(options, good.clone()), &[]);
+            let mut embeddings = json!({"provider": "openai", "model": "m", "auth": {}});
+            for (key, member) in sound.as_object().cloned().unwrap_or_default() {
+                embeddings[key] = member;
+            }
+            let one = instance("a", json!({"examples": ["x"], "threshold": -0.5}));
+            let options = json!({"embeddings": embeddings, "fallback": "a", "threshold": 0.5});
+            check(
+                json!({"instances": [one], "balancer": {"algorithm": "semantic"}, "semantic_opts": options}),
+                &[],
+            );
         }
     }
 
