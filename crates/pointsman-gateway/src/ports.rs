@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use pointsman_balance::Picked;
+use pointsman_balance::{Availability, Picked, Pool};
 
 use crate::{
     body::{Body, BodyError},
@@ -45,10 +45,8 @@ pub trait Upstreams {
 pub struct Attempt {
     /// The pick that this attempt carries out.
     pub picked: Picked,
-    /// The pool that it was picked from.
-    pub pool: PoolRef,
-    /// Who knows the newest verdicts.
-    pub gateway: Rc<Gateway>,
+    /// What that pick can be looked at by once more.
+    pub source: Source,
     /// Where to connect and how.
     pub destination: Arc<Destination>,
     /// What to send. The URI is in origin form; `Host` is set.
@@ -65,9 +63,27 @@ impl Attempt {
     /// Whether the target would still be picked. To be asked once more when time has passed and nothing
     /// has been sent yet; if not, the attempt ends in [`TransportFault::Overtaken`].
     pub fn holds(&self) -> bool {
-        let availability = self.gateway.availability();
-        self.pool.pool().holds(&self.picked, &availability)
+        match &self.source {
+            Source::Judged { pool, gateway } => {
+                let availability = gateway.availability();
+                pool.pool().holds(&self.picked, &availability)
+            }
+            Source::Unjudged(pool) => pool.holds(&self.picked, &Availability::empty()),
+        }
     }
+}
+
+/// Where a pick came from.
+pub enum Source {
+    /// A pool whose members have verdicts.
+    Judged {
+        /// It.
+        pool: PoolRef,
+        /// Who knows the newest verdicts.
+        gateway: Rc<Gateway>,
+    },
+    /// A pool without checks, such as that of an embeddings endpoint: there is no verdict on its members.
+    Unjudged(Arc<Pool>),
 }
 
 /// The head of a target's response, its body and what is known of the transfer.

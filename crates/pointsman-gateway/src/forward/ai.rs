@@ -30,7 +30,7 @@ use crate::{
     observe::metrics::ActiveConnection,
     plugin::{Reply, chain::respond},
     plugins::ai_proxy::{AiInstance, AiTarget, RelayLimits},
-    ports::{Answer, Attempt, BrokenBody, SendError},
+    ports::{Answer, Attempt, BrokenBody, SendError, Source},
 };
 
 /// A request to one of the instances of an AI plugin.
@@ -179,8 +179,10 @@ impl AiPlan {
         exchange.active = Some(ActiveConnection::begin(exchange));
         Ok(Attempt {
             picked,
-            pool: PoolRef::Ai(Arc::clone(&target)),
-            gateway: Rc::clone(exchange.gateway()),
+            source: Source::Judged {
+                pool: PoolRef::Ai(Arc::clone(&target)),
+                gateway: Rc::clone(exchange.gateway()),
+            },
             destination: Arc::clone(destination),
             request,
             timeouts: target.timeouts,

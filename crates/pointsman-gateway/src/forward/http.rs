@@ -14,7 +14,7 @@ use crate::{
         Outcome,
         judge::{Accepted, Held},
     },
-    ports::{Answer, Attempt, SendError},
+    ports::{Answer, Attempt, SendError, Source},
     upstream::{PassHost, Upstream, destination::Timeouts},
 };
 
@@ -103,8 +103,10 @@ impl PlainPlan {
         *request.headers_mut() = headers;
         Ok(Attempt {
             picked,
-            pool: PoolRef::Upstream(Arc::clone(&self.upstream)),
-            gateway: Rc::clone(exchange.gateway()),
+            source: Source::Judged {
+                pool: PoolRef::Upstream(Arc::clone(&self.upstream)),
+                gateway: Rc::clone(exchange.gateway()),
+            },
             destination,
             request,
             timeouts: self.timeouts,

@@ -16,14 +16,14 @@ use crate::{
     body::{self, Body, CollectError},
     clock,
     failure::TransportFault,
-    ports::{Attempt, BrokenBody, Upstreams},
+    ports::{Attempt, BrokenBody, Source, Upstreams},
     upstream::destination::{Destination, Keepalive, Timeouts},
 };
 
 /// Makes vectors of texts.
 pub struct Embedder {
     /// Of one member without checks: this call, too, needs the proof of a pick.
-    pool: Pool,
+    pool: Arc<Pool>,
     destination: Arc<Destination>,
     uri: Uri,
     headers: HeaderMap,
@@ -84,7 +84,7 @@ impl Embedder {
         headers.insert(header::CONTENT_TYPE, json);
         headers.insert(header::HOST, destination.authority.clone());
         Ok(Self {
-            pool: pool.map_err(|error| error.to_string())?,
+            pool: Arc::new(pool.map_err(|error| error.to_string())?),
             destination: Arc::new(destination),
             uri,
             headers,
@@ -156,6 +156,7 @@ impl Embedder {
         Ok(Attempt {
             // Its only member is always usable.
             picked: picked.map_err(|_| EmbedError::Transport(TransportFault::Connect))?,
+            source: Source::Unjudged(Arc::clone(&self.pool)),
             destination: Arc::clone(&self.destination),
             request,
             timeouts: Timeouts::all(self.timeout),
