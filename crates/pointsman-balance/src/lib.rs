@@ -58,6 +58,8 @@ mod picker;
 mod health;
 mod target;
 
+mod sync;
+
 pub use health::{
     Availability, Breaker, Change, CircuitState, Counters, GuardReport, GuardSpec, Kept, Limits,
     Monitor, Passive, Policy, Probe, ProbeOutcome, Report, Status, Tally, Ticket, Trial,

@@ -11,11 +11,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::schedule::later;
 use crate::TargetId;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
 
 /// What a guard stands for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

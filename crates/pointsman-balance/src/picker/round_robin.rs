@@ -16,10 +16,11 @@
 //! members and a pick examines each at most once, also for weights of 1 and 4,000,000,000.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::census::{Eligible, Tested};
 use super::{Candidate, greatest_common_divisor};
+use crate::sync::AtomicU64;
 
 #[derive(Debug)]
 pub(crate) struct RoundRobin {

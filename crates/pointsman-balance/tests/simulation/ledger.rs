@@ -243,7 +243,7 @@ impl Ledger {
         });
         (entry.due, entry.idle_since) = (void_at, now);
         entry.crowded = false;
-        self.note_crowds();
+        self.note_crowd(index);
         Started {
             entry: index,
             number: self.starts,
@@ -432,12 +432,16 @@ impl Ledger {
     }
 
     fn note_crowds(&mut self) {
-        for index in 0..self.entries.len() {
-            let checker = self.entries[index].checker;
-            if self.entries[index].watched {
-                let members = self.watched().filter(|entry| entry.checker == checker);
-                self.entries[index].crowded |= members.count() > self.slots(checker);
-            }
+        for entry in 0..self.entries.len() {
+            self.note_crowd(entry);
+        }
+    }
+
+    fn note_crowd(&mut self, index: usize) {
+        let checker = self.entries[index].checker;
+        if self.entries[index].watched {
+            let members = self.watched().filter(|entry| entry.checker == checker);
+            self.entries[index].crowded |= members.count() > self.slots(checker);
         }
     }
 }

@@ -85,7 +85,7 @@ impl Plan {
     /// One change, of a kind that people make. Says which; `Reordered` if it can mean nothing at all.
     pub(crate) fn change(&mut self, chance: &mut Chance) -> Edit {
         let pool = chance.index(self.pools.len());
-        match chance.range(0, 18) {
+        match chance.range(0, 20) {
             0 | 1 => {
                 chance.shuffle(&mut self.pools[pool].members);
                 return Edit::Reordered;
@@ -109,6 +109,7 @@ impl Plan {
             9 | 10 | 14..=17 => self.change_check(pool, chance),
             11 => self.swap_checks(pool, chance),
             12 => self.copy_checks(pool, chance),
+            18 | 19 => self.unify(chance),
             13 if self.pools.len() > 1 && chance.one_in(2) => {
                 self.pools.remove(pool);
             }
@@ -209,6 +210,17 @@ impl Plan {
             }
             Some(_) => checks.clear(),
             None => checks.push(changed),
+        }
+    }
+
+    /// A site is probed in one way from now on, whoever asks: targets become one.
+    fn unify(&mut self, chance: &mut Chance) {
+        let one = check(chance);
+        let members = self.pools.iter_mut().flat_map(|pool| &mut pool.members);
+        for check in members.flat_map(|member| &mut member.checks) {
+            if check.probed.site == one.probed.site {
+                *check = one;
+            }
         }
     }
 
