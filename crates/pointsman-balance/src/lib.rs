@@ -61,9 +61,9 @@ mod target;
 mod sync;
 
 pub use health::{
-    Availability, Breaker, Change, CircuitState, Counters, GuardReport, GuardSpec, Kept, Limits,
-    Monitor, Passive, Policy, Probe, ProbeOutcome, Report, Status, Tally, Ticket, Trial,
-    UnknownWord, Wanted,
+    Address, Availability, Breaker, Change, CircuitState, Counters, GuardReport, GuardSpec, Kept,
+    Limits, Monitor, Passive, Policy, Probe, ProbeOutcome, Report, Status, Tally, Ticket, Trial,
+    UnknownWord, Wanted, WantedAddress, WantedGroup,
 };
 pub use load::{Hold, Load, Loads};
 pub use picker::RING_POINTS_MAX;

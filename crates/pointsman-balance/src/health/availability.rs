@@ -5,8 +5,11 @@
 //! not see a dead target come to life because it was removed. (A million replaced targets cost
 //! 128 KiB.)
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::group::Address;
 use super::guard::HalfOpen;
 use crate::TargetId;
 
@@ -24,7 +27,11 @@ pub struct Availability {
     half_open: Vec<HalfOpen>,
     /// When those that may not be picked may be again at the soonest, as far as that is known; by id.
     comebacks: Vec<(TargetId, Comeback)>,
+    /// The addresses behind each group, by id; shared by snapshots between which none changed.
+    groups: Option<Arc<[Group]>>,
 }
+
+type Group = (TargetId, Arc<[Address]>);
 
 /// When a target may be usable again at the soonest.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +58,7 @@ impl Availability {
             unsettled: Vec::new(),
             half_open: Vec::new(),
             comebacks: Vec::new(),
+            groups: None,
         }
     }
 
@@ -64,6 +72,7 @@ impl Availability {
             unsettled: Vec::new(),
             half_open: Vec::new(),
             comebacks: Vec::new(),
+            groups: None,
         }
     }
 
@@ -146,6 +155,11 @@ impl Availability {
         if self.usable(target) {
             return Some(Duration::ZERO);
         }
+        let addresses = self.addresses(target);
+        if !addresses.is_empty() {
+            let targets = addresses.iter().filter_map(|address| address.target);
+            return targets.filter_map(|id| self.comeback(id, now)).min();
+        }
         let place = self.place_of_comeback(target).ok()?;
         match self.comebacks[place].1 {
             Comeback::At(at) => Some(at.saturating_duration_since(now)),
@@ -177,6 +191,47 @@ impl Availability {
 
     fn place_of_comeback(&self, target: TargetId) -> Result<usize, usize> {
         self.comebacks.binary_search_by_key(&target, |&(id, _)| id)
+    }
+
+    /// The addresses behind a group; empty if none is known, or this is no group.
+    #[must_use]
+    pub fn addresses(&self, group: TargetId) -> &[Address] {
+        let groups = self.groups();
+        match groups.binary_search_by_key(&group, |&(id, _)| id) {
+            Ok(place) => &groups[place].1,
+            Err(_) => &[],
+        }
+    }
+
+    /// The addresses of a group that may be dialled, beginning with the one whose turn it is when
+    /// `turns` came before. If none may be, all are offered: that is for requests that are sent although
+    /// nobody is usable. Empty if no address is known.
+    pub fn dialable(&self, group: TargetId, turns: usize) -> impl Iterator<Item = IpAddr> + '_ {
+        let addresses = self.addresses(group);
+        let may = |address: &Address| address.target.is_none_or(|target| self.usable(target));
+        let is_any = addresses.iter().any(may);
+        let offered = addresses
+            .iter()
+            .filter(move |address| !is_any || may(address))
+            .filter_map(|address| address.ip);
+        let count = offered.clone().count();
+        let first = turns.checked_rem(count).unwrap_or_default();
+        offered.cycle().skip(first).take(count)
+    }
+
+    /// Whether an address may still be dialled that [`dialable`](Self::dialable) has offered for a group.
+    #[must_use]
+    pub fn may_dial(&self, group: TargetId, ip: IpAddr) -> bool {
+        let mut offered = self.dialable(group, 0).peekable();
+        offered.peek().is_none() || offered.any(|offered| offered == ip)
+    }
+
+    pub(super) fn groups(&self) -> &[Group] {
+        self.groups.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn regroup(&mut self, groups: Vec<Group>) {
+        self.groups = Some(groups.into());
     }
 
     pub(super) fn ask_for_trials(&mut self, half_open: Vec<HalfOpen>) {

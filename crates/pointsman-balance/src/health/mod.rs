@@ -14,10 +14,13 @@ mod schedule;
 
 mod availability;
 
+mod group;
+
 mod guard;
 mod traffic;
 
 pub use availability::Availability;
+pub use group::{Address, WantedAddress, WantedGroup};
 pub(crate) use guard::HalfOpen;
 pub use guard::{Breaker, CircuitState, GuardReport, GuardSpec, Tally, Trial};
 pub use monitor::{Change, Kept, Monitor, Probe, Report, Ticket, Wanted};

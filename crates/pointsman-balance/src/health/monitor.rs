@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::Availability;
 use super::availability::Comeback;
+use super::group::{Candidate, Groups, WantedGroup};
 use super::guard::Guards;
 use super::policy::{Limits, Policy, ProbeOutcome, Signal};
 use super::schedule::{Schedule, Seat, later};
@@ -32,10 +33,11 @@ pub use self::kept::Kept;
 #[derive(Debug)]
 pub struct Monitor<P> {
     pub(super) targets: HashMap<TargetId, Target<P>>,
-    by_definition: HashMap<Arc<Definition<P>>, TargetId>,
+    pub(super) by_definition: HashMap<Arc<Definition<P>>, TargetId>,
     by_lineage: HashMap<String, TargetId>,
-    schedule: Schedule,
+    pub(super) schedule: Schedule,
     pub(super) guards: Guards,
+    pub(super) groups: Groups<P>,
     pub(super) availability: Arc<Availability>,
     issued: u32,
 }
@@ -109,9 +111,9 @@ pub struct Report<'a, P> {
 
 /// What makes two wishes the same target.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Definition<P> {
-    probe: P,
-    policy: Policy,
+pub(super) struct Definition<P> {
+    pub(super) probe: P,
+    pub(super) policy: Policy,
 }
 
 #[derive(Debug)]
@@ -133,6 +135,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             by_lineage: HashMap::new(),
             schedule: Schedule::default(),
             guards: Guards::default(),
+            groups: Groups::default(),
             availability: Arc::new(Availability::empty()),
             issued: 0,
         }
@@ -150,7 +153,32 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
     ///
     /// After four billion targets in the life of the process.
     pub fn reconcile(&mut self, wanted: Vec<Wanted<P>>, now: Instant) -> Vec<TargetId> {
-        let wishes = Wishes::new(wanted);
+        self.reconcile_with(wanted, Vec::new(), now).0
+    }
+
+    /// The same with groups beside the targets: `groups` are all that are checked from now on. Returns
+    /// the group of each, too, in the same order. What holds for targets holds for the addresses of
+    /// groups: those of an equal group stay, and one that replaces another under the same lineage takes
+    /// over the verdicts of the addresses that both have.
+    ///
+    /// # Panics
+    ///
+    /// After four billion targets and groups in the life of the process.
+    pub fn reconcile_with(
+        &mut self,
+        wanted: Vec<Wanted<P>>,
+        groups: Vec<WantedGroup<P>>,
+        now: Instant,
+    ) -> (Vec<TargetId>, Vec<TargetId>) {
+        let mut wishes = Wishes::new(wanted);
+        let issued = &mut self.issued;
+        let (group_ids, settled) = self.groups.assign(groups, || next_id(issued));
+        let alone = wishes.of.len();
+        for (_, wish) in &settled {
+            for candidate in self.groups.candidates(wish) {
+                wishes.add(candidate);
+            }
+        }
         let before: HashSet<TargetId> = self.targets.keys().copied().collect();
         let ids = self.assign(&wishes);
 
@@ -174,19 +202,34 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             });
         }
         self.schedule.arrange(seats, now);
+        let mut of = wishes.of.into_iter().map(|wish| ids[wish]);
+        let of_targets: Vec<TargetId> = of.by_ref().take(alone).collect();
+        let wanted_alone = of_targets.iter().copied().collect();
+        self.groups.replace_checked(settled, of, wanted_alone);
+        let same_members = before.len() == current.len() && before.is_subset(&current);
+        self.publish_all(same_members);
+        (of_targets, group_ids)
+    }
 
-        let verdicts: Vec<(TargetId, bool)> = self
+    /// Publishes everything, if anything is not as it was published.
+    fn publish_all(&mut self, same_members: bool) {
+        let mut verdicts: Vec<(TargetId, bool)> = self
             .targets
             .iter()
             .map(|(&id, target)| (id, target.state.status.usable()))
             .collect();
-        let same_members = before.len() == current.len() && before.is_subset(&current);
+        let groups_differ = self.groups_differ();
         let flipped = |&(id, usable): &(TargetId, bool)| self.availability.usable(id) != usable;
-        if !same_members || verdicts.iter().any(flipped) {
+        if !same_members || groups_differ || verdicts.iter().any(flipped) {
+            verdicts.extend(
+                self.groups
+                    .checked()
+                    .map(|group| (group, self.group_usable(group))),
+            );
             self.publish(verdicts);
+            self.publish_groups();
         }
         self.settle_all();
-        wishes.of.into_iter().map(|wish| ids[wish]).collect()
     }
 
     /// The next probe to perform, if one is due: call until `None`. Never two at a time for one target,
@@ -290,7 +333,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
     }
 
     /// Publishes which targets successes of traffic mean something to.
-    fn settle_all(&mut self) {
+    pub(super) fn settle_all(&mut self) {
         let settled = |target: &Target<P>| target.state.status == Status::Healthy;
         let changed: Vec<(TargetId, bool)> = (self.targets.iter())
             .map(|(&id, target)| (id, settled(target)))
@@ -316,10 +359,11 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
                 ids.push(id);
                 continue;
             }
-            let ancestors: BTreeSet<TargetId> = wish
-                .lineages
-                .iter()
-                .filter_map(|line| self.by_lineage.get(line).copied())
+            let lines = wish.lineages.iter();
+            let ancestors: BTreeSet<TargetId> = lines
+                .filter_map(|line| self.by_lineage.get(line))
+                .chain(&wish.ancestors)
+                .copied()
                 .collect();
             let usable = ancestors.iter().all(|&id| self.availability.usable(id));
             let id = match ancestors.into_iter().find(|id| !taken.contains(id)) {
@@ -328,32 +372,45 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             };
             taken.insert(id);
             self.schedule.forget(id);
-            let definition = Arc::clone(&wish.definition);
-            let target = Target {
-                definition,
-                state: State::with_verdict(usable),
-                last: None,
-                failed_at: None,
-            };
-            self.targets.insert(id, target);
+            self.watch(id, &wish.definition, State::with_verdict(usable));
             ids.push(id);
         }
         ids
     }
 
-    pub(super) fn issue(&mut self) -> TargetId {
-        let id = TargetId::new(self.issued);
-        self.issued = self
-            .issued
-            .checked_add(1)
-            .expect("the bitset of verdicts would be 512 MiB");
-        id
+    /// Begins to watch a target, of which nothing is known but where it starts.
+    pub(super) fn watch(&mut self, id: TargetId, definition: &Arc<Definition<P>>, state: State) {
+        let target = Target {
+            definition: Arc::clone(definition),
+            state,
+            last: None,
+            failed_at: None,
+        };
+        self.targets.insert(id, target);
     }
 
+    pub(super) fn issue(&mut self) -> TargetId {
+        next_id(&mut self.issued)
+    }
+
+    /// Publishes verdicts, and with them those of the groups that they decide about.
     pub(super) fn publish(&mut self, verdicts: impl IntoIterator<Item = (TargetId, bool)>) {
+        let mut verdicts: Vec<(TargetId, bool)> = verdicts.into_iter().collect();
+        let concerned: BTreeSet<TargetId> = (verdicts.iter())
+            .flat_map(|&(id, _)| self.groups.of(id))
+            .collect();
+        verdicts.extend(concerned.into_iter().map(|id| (id, self.group_usable(id))));
         // Copies the bits only if somebody still reads the snapshot before.
         Arc::make_mut(&mut self.availability).advance(self.issued as usize, verdicts);
     }
+}
+
+fn next_id(issued: &mut u32) -> TargetId {
+    let id = TargetId::new(*issued);
+    *issued = issued
+        .checked_add(1)
+        .expect("the bitset of verdicts would be 512 MiB");
+    id
 }
 
 impl<P: Clone + Eq + Hash> Default for Monitor<P> {
@@ -371,6 +428,10 @@ impl Ticket {
 }
 
 impl<P> Target<P> {
+    pub(super) const fn definition(&self) -> &Arc<Definition<P>> {
+        &self.definition
+    }
+
     /// Takes an outcome of something that began at `began`; returns the status before.
     pub(super) fn apply(
         &mut self,
@@ -428,6 +489,7 @@ impl<P> Target<P> {
 /// Wishes by definition.
 struct Wishes<P> {
     distinct: Vec<Wish<P>>,
+    places: HashMap<Arc<Definition<P>>, usize>,
     /// For each wish as given, its place in `distinct`.
     of: Vec<usize>,
 }
@@ -436,13 +498,17 @@ struct Wish<P> {
     definition: Arc<Definition<P>>,
     lineages: Vec<String>,
     checker: String,
+    /// Targets whose place it takes, beside those of its lineages.
+    ancestors: BTreeSet<TargetId>,
 }
 
 impl<P: Eq + Hash> Wishes<P> {
     fn new(wanted: Vec<Wanted<P>>) -> Self {
-        let mut distinct: Vec<Wish<P>> = Vec::new();
-        let mut places: HashMap<Arc<Definition<P>>, usize> = HashMap::new();
-        let mut of = Vec::with_capacity(wanted.len());
+        let mut wishes = Self {
+            distinct: Vec::new(),
+            places: HashMap::new(),
+            of: Vec::with_capacity(wanted.len()),
+        };
         for Wanted {
             probe,
             policy,
@@ -450,20 +516,30 @@ impl<P: Eq + Hash> Wishes<P> {
             checker,
         } in wanted
         {
-            let definition = Arc::new(Definition { probe, policy });
-            let place = *places
-                .entry(Arc::clone(&definition))
-                .or_insert(distinct.len());
-            match distinct.get_mut(place) {
-                Some(wish) => wish.lineages.push(lineage),
-                None => distinct.push(Wish {
-                    definition,
-                    lineages: vec![lineage],
-                    checker,
-                }),
-            }
-            of.push(place);
+            let wish = wishes.put(Arc::new(Definition { probe, policy }), checker);
+            wish.lineages.push(lineage);
         }
-        Self { distinct, of }
+        wishes
+    }
+
+    /// Adds an address of a group.
+    fn add(&mut self, candidate: Candidate<P>) {
+        let wish = self.put(candidate.definition, candidate.checker);
+        wish.ancestors.extend(candidate.ancestors);
+    }
+
+    fn put(&mut self, definition: Arc<Definition<P>>, checker: String) -> &mut Wish<P> {
+        let next = self.distinct.len();
+        let place = *self.places.entry(Arc::clone(&definition)).or_insert(next);
+        if place == next {
+            self.distinct.push(Wish {
+                definition,
+                lineages: Vec::new(),
+                checker,
+                ancestors: BTreeSet::new(),
+            });
+        }
+        self.of.push(place);
+        &mut self.distinct[place]
     }
 }

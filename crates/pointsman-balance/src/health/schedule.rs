@@ -129,6 +129,41 @@ impl Schedule {
         self.entries.remove(&target);
     }
 
+    /// Schedules one more target, due now.
+    pub(super) fn add(&mut self, seat: Seat, now: Instant) {
+        let name: Arc<str> = seat.checker.into();
+        let checker = self.checkers.entry(Arc::clone(&name)).or_insert(Checker {
+            concurrency: u32::MAX,
+            in_flight: 0,
+            queue: BTreeSet::new(),
+        });
+        checker.concurrency = checker.concurrency.min(seat.concurrency.max(1));
+        self.agenda.insert((now, seat.target));
+        let entry = Entry {
+            checker: name,
+            phase: Phase::Due(now),
+            overdue: None,
+        };
+        self.entries.insert(seat.target, entry);
+    }
+
+    /// Schedules a target no longer; its probe in flight is void, and its slot is free.
+    pub(super) fn remove(&mut self, target: TargetId) {
+        let Some(entry) = self.entries.get(&target) else {
+            return;
+        };
+        let phase = entry.phase;
+        self.agenda.remove(&(phase.date(), target));
+        match phase {
+            Phase::Due(_) => {}
+            Phase::Queued(at) => {
+                self.checker(target).queue.remove(&(at, target));
+            }
+            Phase::InFlight { .. } => self.release_slot(target),
+        }
+        self.entries.remove(&target);
+    }
+
     /// Starts the probe that has been due longest, if one is due and may run. `patience` is how long
     /// its answer is waited for.
     pub(super) fn start(

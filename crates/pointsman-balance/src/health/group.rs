@@ -1,0 +1,543 @@
+//! What is behind a name: addresses that come and go, and count as one.
+//!
+//! A *group* has an id like a target but is not probed: its addresses are, each as a target with a
+//! verdict of its own. A member of a pool at a name has the group as its target, and may be picked iff
+//! any of the group's addresses may be. Which addresses there are is published with the verdicts, in one
+//! value: a pick and the choice of an address by the same snapshot cannot contradict each other.
+//!
+//! A change of addresses touches its group alone. Pools do not notice.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::monitor::{Definition, Monitor, Wanted};
+use super::schedule::Seat;
+use super::state::State;
+use crate::TargetId;
+
+/// One user's wish to have all addresses of a name checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedGroup<P> {
+    /// The name, what its addresses are asked, how, and who wants it. Users of equal probes and
+    /// policies share one group.
+    pub whole: Wanted<P>,
+    /// Its addresses as far as they are known; none before the first answer.
+    pub addresses: Vec<WantedAddress<P>>,
+}
+
+/// An address that a name stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedAddress<P> {
+    /// It. `None`: the name could not be resolved so far, and is probed as it is.
+    pub ip: Option<IpAddr>,
+    /// What to probe there; without effect in a group that is not checked.
+    pub probe: P,
+    /// The same, whatever the name. What is known to be down under one name and turns up under another
+    /// starts down there, too, until its own probes say better.
+    pub place: Option<P>,
+}
+
+/// An address of a group, as published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// It; `None` stands for a name that was never resolved.
+    pub ip: Option<IpAddr>,
+    /// What says whether it may be dialled; `None`: nothing does, it may.
+    pub target: Option<TargetId>,
+}
+
+/// All groups of a process.
+#[derive(Debug)]
+pub(super) struct Groups<P> {
+    by_id: HashMap<TargetId, Group<P>>,
+    by_definition: HashMap<Arc<Definition<P>>, TargetId>,
+    by_lineage: HashMap<String, TargetId>,
+    /// Those that are not checked, by the name alone.
+    unchecked: HashMap<P, TargetId>,
+    /// The groups that a target belongs to.
+    of: HashMap<TargetId, BTreeSet<TargetId>>,
+    places: HashMap<P, BTreeSet<TargetId>>,
+    place_of: HashMap<TargetId, P>,
+    /// Targets that somebody wants by themselves.
+    alone: HashSet<TargetId>,
+    departed: Departed<P>,
+    /// Groups that nobody wants any more, oldest first. Requests that began under an old configuration
+    /// may still pick by their last addresses.
+    retired: VecDeque<(TargetId, Arc<[Address]>)>,
+}
+
+#[derive(Debug)]
+struct Group<P> {
+    /// `None`: not checked.
+    definition: Option<Arc<Definition<P>>>,
+    checker: String,
+    addresses: Arc<[Address]>,
+    /// Whether the configuration being compiled has asked for it, if it is not checked.
+    wanted: bool,
+}
+
+/// Where something was down when it left its last group.
+#[derive(Debug)]
+struct Departed<P>(VecDeque<(P, Instant)>);
+
+/// A distinct wish for a group, and who has it.
+pub(super) struct GroupWish<P> {
+    definition: Arc<Definition<P>>,
+    lineages: Vec<String>,
+    checker: String,
+    addresses: Vec<WantedAddress<P>>,
+}
+
+/// An address to be checked, on its way to becoming a target.
+pub(super) struct Candidate<P> {
+    pub(super) definition: Arc<Definition<P>>,
+    pub(super) checker: String,
+    /// Targets whose place it takes.
+    pub(super) ancestors: BTreeSet<TargetId>,
+}
+
+impl<P: Clone + Eq + Hash> Groups<P> {
+    /// Settles which checked groups exist. Returns the group of each wish, in order, and the distinct
+    /// wishes with their groups.
+    pub(super) fn assign(
+        &mut self,
+        wanted: Vec<WantedGroup<P>>,
+        mut issue: impl FnMut() -> TargetId,
+    ) -> (Vec<TargetId>, Vec<(TargetId, GroupWish<P>)>) {
+        let (wishes, of) = distinct(wanted);
+        let mut taken: HashSet<TargetId> = (wishes.iter())
+            .filter_map(|wish| self.by_definition.get(&wish.definition).copied())
+            .collect();
+        let mut settled = Vec::with_capacity(wishes.len());
+        for wish in wishes {
+            let known = self.by_definition.get(&wish.definition).copied();
+            let id = known.unwrap_or_else(|| {
+                let ancestors = self.ancestors(&wish);
+                let heir = ancestors.into_iter().find(|id| !taken.contains(id));
+                heir.unwrap_or_else(&mut issue)
+            });
+            taken.insert(id);
+            settled.push((id, wish));
+        }
+        let ids = of.into_iter().map(|place| settled[place].0).collect();
+        (ids, settled)
+    }
+
+    /// The addresses that wishes want checked, wish by wish.
+    pub(super) fn candidates(&self, wish: &GroupWish<P>) -> Vec<Candidate<P>> {
+        let before = self.ancestors(wish);
+        let same = |ip: Option<IpAddr>| {
+            let addresses = before.iter().filter_map(|id| self.by_id.get(id));
+            let addresses = addresses.flat_map(|group| group.addresses.iter());
+            addresses
+                .filter(move |address| address.ip == ip)
+                .filter_map(|address| address.target)
+                .collect()
+        };
+        let of_address = |address: &WantedAddress<P>| Candidate {
+            definition: Arc::new(Definition {
+                probe: address.probe.clone(),
+                policy: wish.definition.policy.clone(),
+            }),
+            checker: wish.checker.clone(),
+            ancestors: same(address.ip),
+        };
+        wish.addresses.iter().map(of_address).collect()
+    }
+
+    fn ancestors(&self, wish: &GroupWish<P>) -> BTreeSet<TargetId> {
+        let lines = wish.lineages.iter();
+        lines
+            .filter_map(|line| self.by_lineage.get(line).copied())
+            .collect()
+    }
+
+    /// Makes `settled` all checked groups, each with the targets of its addresses, and `alone` the
+    /// targets that are wanted by themselves.
+    pub(super) fn replace_checked(
+        &mut self,
+        settled: Vec<(TargetId, GroupWish<P>)>,
+        mut targets: impl Iterator<Item = TargetId>,
+        alone: HashSet<TargetId>,
+    ) {
+        let mut earlier = std::mem::take(&mut self.by_id);
+        self.by_definition.clear();
+        self.by_lineage.clear();
+        self.of.clear();
+        self.places.clear();
+        self.place_of.clear();
+        self.alone = alone;
+        for (id, wish) in settled {
+            earlier.remove(&id);
+            let mut addresses = Vec::with_capacity(wish.addresses.len());
+            for wanted in wish.addresses {
+                let target = targets.next();
+                if let Some(target) = target {
+                    self.join(target, id, wanted.place);
+                }
+                let ip = wanted.ip;
+                addresses.push(Address { ip, target });
+            }
+            let lines = wish.lineages.into_iter().map(|line| (line, id));
+            self.by_lineage.extend(lines);
+            self.by_definition.insert(Arc::clone(&wish.definition), id);
+            let group = Group {
+                definition: Some(wish.definition),
+                checker: wish.checker,
+                addresses: addresses.into(),
+                wanted: true,
+            };
+            self.by_id.insert(id, group);
+        }
+        for (id, group) in earlier {
+            if group.definition.is_none() {
+                self.by_id.insert(id, group);
+            } else {
+                self.retire(id, group.addresses);
+            }
+        }
+    }
+
+    fn join(&mut self, target: TargetId, group: TargetId, place: Option<P>) {
+        self.of.entry(target).or_default().insert(group);
+        if let Some(place) = place {
+            let there = self.places.entry(place.clone()).or_default();
+            there.insert(target);
+            self.place_of.insert(target, place);
+        }
+    }
+
+    /// Takes a target out of a group. Returns whether nobody wants it any more.
+    fn leave(&mut self, target: TargetId, group: TargetId) -> bool {
+        if let Some(groups) = self.of.get_mut(&target) {
+            groups.remove(&group);
+            if !groups.is_empty() {
+                return false;
+            }
+            self.of.remove(&target);
+        }
+        if self.alone.contains(&target) {
+            return false;
+        }
+        if let Some(place) = self.place_of.get(&target)
+            && let Some(there) = self.places.get_mut(place)
+        {
+            there.remove(&target);
+            if there.is_empty() {
+                self.places.remove(place);
+            }
+        }
+        true
+    }
+
+    fn retire(&mut self, id: TargetId, addresses: Arc<[Address]>) {
+        if self.retired.len() >= RETIRED_MAX {
+            self.retired.pop_front();
+        }
+        self.retired.push_back((id, addresses));
+    }
+
+    /// Every group and its addresses, by id.
+    pub(super) fn published(&self) -> Vec<(TargetId, Arc<[Address]>)> {
+        let present = self.by_id.iter();
+        let mut all: Vec<_> = present
+            .map(|(&id, group)| (id, Arc::clone(&group.addresses)))
+            .chain(self.retired.iter().cloned())
+            .collect();
+        all.sort_unstable_by_key(|&(id, _)| id);
+        all
+    }
+
+    /// The groups that a target belongs to.
+    pub(super) fn of(&self, target: TargetId) -> impl Iterator<Item = TargetId> + '_ {
+        self.of.get(&target).into_iter().flatten().copied()
+    }
+
+    /// All checked groups.
+    pub(super) fn checked(&self) -> impl Iterator<Item = TargetId> + '_ {
+        let checked = self.by_id.iter().filter(|(_, g)| g.definition.is_some());
+        checked.map(|(&id, _)| id)
+    }
+
+    fn addresses(&self, group: TargetId) -> &[Address] {
+        let group = self.by_id.get(&group);
+        group.map_or(&[], |group| &group.addresses)
+    }
+}
+
+impl<P: Clone + Eq + Hash> Monitor<P> {
+    /// Replaces the addresses of groups, all at once. Addresses that stay keep all that is known about
+    /// them; what is new is due at once; what is gone is forgotten, unless somebody else wants it.
+    /// Groups that do not exist any more are left out. Costs as much as there are addresses in these
+    /// groups, however many users they have.
+    ///
+    /// # Panics
+    ///
+    /// After four billion targets in the life of the process.
+    pub fn regroup(&mut self, changes: Vec<(TargetId, Vec<WantedAddress<P>>)>, now: Instant) {
+        let mut verdicts: Vec<(TargetId, bool)> = Vec::new();
+        let mut left = Vec::new();
+        let mut has_changed = false;
+        for (id, wanted) in changes {
+            let Some(group) = self.groups.by_id.get(&id) else {
+                continue;
+            };
+            let (definition, checker) = (group.definition.clone(), group.checker.clone());
+            let before = Arc::clone(&group.addresses);
+            let mut addresses = Vec::with_capacity(wanted.len());
+            for wanted in wanted {
+                let ip = wanted.ip;
+                let target = definition.as_ref().map(|definition| {
+                    let target = self.admit(wanted, definition, &checker, id, now);
+                    verdicts.push((target, self.targets[&target].state.status.usable()));
+                    target
+                });
+                addresses.push(Address { ip, target });
+            }
+            if *before == *addresses {
+                continue;
+            }
+            has_changed = true;
+            let stays = |target: TargetId| addresses.iter().any(|a| a.target == Some(target));
+            let gone = before.iter().filter_map(|address| address.target);
+            left.extend(gone.filter(|&gone| !stays(gone)).map(|gone| (gone, id)));
+            if let Some(group) = self.groups.by_id.get_mut(&id) {
+                group.addresses = addresses.into();
+            }
+            if definition.is_some() {
+                verdicts.push((id, self.group_usable(id)));
+            }
+        }
+        // Only now, so that what moves from one group to another is never without either.
+        for (target, group) in left {
+            if self.groups.leave(target, group) {
+                self.drop_target(target, now);
+            }
+        }
+        if has_changed {
+            self.publish(verdicts);
+            self.publish_groups();
+            self.settle_all();
+        }
+    }
+
+    /// The group of a name that nobody checks: all of its addresses may be dialled. Equal ones are one.
+    /// `addresses` count if it is new. The availability that knows it must be published before anybody
+    /// uses it.
+    ///
+    /// Keeps it until the second [`sweep_groups`](Self::sweep_groups) from now, as with guards.
+    pub fn unchecked_group(&mut self, name: P, addresses: &[IpAddr]) -> TargetId {
+        if let Some(&id) = self.groups.unchecked.get(&name) {
+            if let Some(group) = self.groups.by_id.get_mut(&id) {
+                group.wanted = true;
+            }
+            return id;
+        }
+        let id = self.issue();
+        let addresses = addresses.iter().map(|&ip| Address {
+            ip: Some(ip),
+            target: None,
+        });
+        let group = Group {
+            definition: None,
+            checker: String::new(),
+            addresses: addresses.collect(),
+            wanted: true,
+        };
+        self.groups.by_id.insert(id, group);
+        self.groups.unchecked.insert(name, id);
+        self.publish([(id, true)]);
+        self.publish_groups();
+        id
+    }
+
+    /// Forgets the unchecked groups that nobody asked for since the last call.
+    pub fn sweep_groups(&mut self) {
+        let Groups {
+            by_id, unchecked, ..
+        } = &mut self.groups;
+        let mut unwanted = Vec::new();
+        unchecked.retain(|_, id| {
+            let is_wanted = by_id
+                .get_mut(id)
+                .is_some_and(|group| std::mem::take(&mut group.wanted));
+            if !is_wanted {
+                unwanted.push(*id);
+            }
+            is_wanted
+        });
+        for id in unwanted {
+            if let Some(group) = self.groups.by_id.remove(&id) {
+                self.groups.retire(id, group.addresses);
+            }
+        }
+    }
+
+    /// The groups that a target is an address of.
+    pub fn groups_of(&self, target: TargetId) -> impl Iterator<Item = TargetId> + '_ {
+        self.groups.of(target)
+    }
+
+    /// Whether a member at a group may be picked: some address may be dialled, or none is known yet.
+    pub(super) fn group_usable(&self, group: TargetId) -> bool {
+        let addresses = self.groups.addresses(group);
+        let usable = |address: &Address| {
+            let target = address.target.and_then(|target| self.targets.get(&target));
+            target.is_none_or(|target| target.state.status.usable())
+        };
+        addresses.is_empty() || addresses.iter().any(usable)
+    }
+
+    /// Publishes which addresses there are, if they are others than were published.
+    pub(super) fn publish_groups(&mut self) {
+        let groups = self.groups.published();
+        if self.availability.groups() != groups {
+            Arc::make_mut(&mut self.availability).regroup(groups);
+        }
+    }
+
+    /// Whether anything that was published of groups is not so any more.
+    pub(super) fn groups_differ(&self) -> bool {
+        self.availability.groups() != self.groups.published()
+    }
+
+    /// Whether what is at `place` is known to be down under some name.
+    fn is_known_down(&mut self, place: &P, now: Instant) -> bool {
+        let mut here = self.groups.places.get(place).into_iter().flatten();
+        let is_down = |id: &TargetId| {
+            let target = self.targets.get(id);
+            target.is_some_and(|target| !target.state.status.usable())
+        };
+        here.any(is_down) || self.groups.departed.has(place, now)
+    }
+
+    /// The target of an address that joins a group; made if there is none.
+    fn admit(
+        &mut self,
+        wanted: WantedAddress<P>,
+        whole: &Definition<P>,
+        checker: &str,
+        group: TargetId,
+        now: Instant,
+    ) -> TargetId {
+        let definition = Arc::new(Definition {
+            probe: wanted.probe,
+            policy: whole.policy.clone(),
+        });
+        let place = wanted.place;
+        let known = self.by_definition.get(&definition).copied();
+        let id = known.unwrap_or_else(|| {
+            let is_down = (place.as_ref()).is_some_and(|place| self.is_known_down(place, now));
+            let id = self.issue();
+            self.watch(id, &definition, State::with_verdict(!is_down));
+            self.by_definition.insert(definition, id);
+            let seat = Seat {
+                target: id,
+                checker: checker.to_owned(),
+                concurrency: whole.policy.concurrency,
+            };
+            self.schedule.add(seat, now);
+            id
+        });
+        if let Some(place) = &place {
+            // From here on its target says how it is.
+            self.groups.departed.forget(place);
+        }
+        self.groups.join(id, group, place);
+        id
+    }
+
+    fn drop_target(&mut self, id: TargetId, now: Instant) {
+        let place = self.groups.place_of.remove(&id);
+        self.schedule.remove(id);
+        let Some(target) = self.targets.remove(&id) else {
+            return;
+        };
+        self.by_definition.remove(target.definition());
+        // While others are there, they say how it is.
+        let Some(place) = place.filter(|place| !self.groups.places.contains_key(place)) else {
+            return;
+        };
+        self.groups.departed.forget(&place);
+        if !target.state.status.usable() {
+            self.groups.departed.remember(place, now);
+        }
+    }
+}
+
+impl<P: Eq> Departed<P> {
+    fn remember(&mut self, place: P, now: Instant) {
+        if self.0.len() >= DEPARTED_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back((place, now));
+    }
+
+    fn forget(&mut self, place: &P) {
+        self.0.retain(|(other, _)| other != place);
+    }
+
+    fn has(&mut self, place: &P, now: Instant) -> bool {
+        while let Some((_, since)) = self.0.front()
+            && now.saturating_duration_since(*since) > DEPARTED_FOR
+        {
+            self.0.pop_front();
+        }
+        self.0.iter().any(|(other, _)| other == place)
+    }
+}
+
+impl<P> Default for Groups<P> {
+    fn default() -> Self {
+        Self {
+            by_id: HashMap::new(),
+            by_definition: HashMap::new(),
+            by_lineage: HashMap::new(),
+            unchecked: HashMap::new(),
+            of: HashMap::new(),
+            places: HashMap::new(),
+            place_of: HashMap::new(),
+            alone: HashSet::new(),
+            departed: Departed(VecDeque::new()),
+            retired: VecDeque::new(),
+        }
+    }
+}
+
+/// Wishes by definition, and for each wish as given, its place among them. Of equal ones the first says
+/// which addresses there are.
+fn distinct<P: Eq + Hash>(wanted: Vec<WantedGroup<P>>) -> (Vec<GroupWish<P>>, Vec<usize>) {
+    let mut wishes: Vec<GroupWish<P>> = Vec::new();
+    let mut places: HashMap<Arc<Definition<P>>, usize> = HashMap::new();
+    let mut of = Vec::with_capacity(wanted.len());
+    for WantedGroup { whole, addresses } in wanted {
+        let definition = Arc::new(Definition {
+            probe: whole.probe,
+            policy: whole.policy,
+        });
+        let place = *places
+            .entry(Arc::clone(&definition))
+            .or_insert(wishes.len());
+        match wishes.get_mut(place) {
+            Some(wish) => wish.lineages.push(whole.lineage),
+            None => wishes.push(GroupWish {
+                definition,
+                lineages: vec![whole.lineage],
+                checker: whole.checker,
+                addresses,
+            }),
+        }
+        of.push(place);
+    }
+    (wishes, of)
+}
+
+/// Groups that are kept for requests of old configurations.
+const RETIRED_MAX: usize = 256;
+/// Places of which is known that they were down.
+const DEPARTED_MAX: usize = 1024;
+/// How long that counts. Names whose answers rotate bring an address back within minutes.
+const DEPARTED_FOR: Duration = Duration::from_secs(600);
