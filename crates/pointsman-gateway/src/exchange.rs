@@ -390,6 +390,7 @@ impl Exchange {
                 attempt.answered = true;
                 attempt.connect = answer.connect_time;
                 attempt.header = Some(took);
+                attempt.dialled = answer.address;
                 // An LLM's stream has begun with its first bytes, as its head says nothing.
                 if self.ai.is_none() && is_open_ended(&answer.response) {
                     attempt.observe(took, now);
@@ -397,6 +398,7 @@ impl Exchange {
             }
             Err(error) => {
                 attempt.total = Some(took);
+                attempt.dialled = error.address;
                 // It would have taken at least that long.
                 if error.fault.is_timeout() {
                     attempt.observe(took, now);

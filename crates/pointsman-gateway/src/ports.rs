@@ -5,7 +5,7 @@
 
 use std::{
     future::Future,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use pointsman_balance::{Availability, Picked, Pool};
+use pointsman_balance::{Availability, Picked, Pool, TargetId};
 
 use crate::{
     body::{Body, BodyError},
@@ -49,6 +49,12 @@ pub struct Attempt {
     pub source: Source,
     /// Where to connect and how.
     pub destination: Arc<Destination>,
+    /// The addresses of the destination's name that may be dialled, the first first; the others if that
+    /// takes no connection. Empty if the destination is an address, or its name has not been resolved
+    /// so far.
+    pub addresses: Vec<IpAddr>,
+    /// Where these come from.
+    pub group: Option<TargetId>,
     /// What to send. The URI is in origin form; `Host` is set.
     pub request: http::Request<Body>,
     /// Limits for connecting, sending and each read.
@@ -60,13 +66,16 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// Whether the target would still be picked. To be asked once more when time has passed and nothing
+    /// Whether the target would still be picked, and `ip`, at which it was reached, be dialled. To be asked once more when time has passed and nothing
     /// has been sent yet; if not, the attempt ends in [`TransportFault::Overtaken`].
-    pub fn holds(&self) -> bool {
+    pub fn holds(&self, ip: IpAddr) -> bool {
         match &self.source {
             Source::Judged { pool, gateway } => {
                 let availability = gateway.availability();
-                pool.pool().holds(&self.picked, &availability)
+                let is_listed = self
+                    .group
+                    .is_none_or(|group| availability.may_dial(group, ip));
+                is_listed && pool.pool().holds(&self.picked, &availability)
             }
             Source::Unjudged(pool) => pool.holds(&self.picked, &Availability::empty()),
         }

@@ -1,9 +1,11 @@
 //! Names to addresses, with the records' own lifetime.
 //!
 //! The hosts file comes first, then the servers of `apisix.dns_resolver` or, without it, the
-//! system's. Answers are kept for their TTL (or `dns_resolver_valid`). When a name cannot be
-//! resolved any more, the addresses that it had stay in force: an outage of DNS must not take
-//! down targets that work.
+//! system's. The names of targets are looked up in the background ([`Lookups`]), each answer for
+//! its TTL (or `dns_resolver_valid`). What else has a name (collectors of logs, targets before
+//! the first answer) is resolved when a connection is opened ([`Resolver`]); when such a name
+//! cannot be resolved any more, the addresses that it had stay in force: an outage of DNS must
+//! not take down what works.
 
 use std::{
     collections::HashMap,
@@ -13,12 +15,21 @@ use std::{
 };
 
 use hickory_resolver::{
-    TokioResolver,
+    Hosts, TokioResolver,
     config::{LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts},
-    net::runtime::TokioRuntimeProvider,
+    lookup::Lookup,
+    net::{NetError, runtime::TokioRuntimeProvider},
+    proto::{
+        op::Query,
+        rr::{Name, RecordType},
+    },
     system_conf,
 };
-use pointsman_gateway::config::settings::Settings;
+use pointsman_gateway::{
+    clock,
+    config::settings::Settings,
+    upstream::resolve::{Family, Found},
+};
 
 /// Resolves names; cheap to clone.
 #[derive(Clone)]
@@ -37,18 +48,10 @@ impl Resolver {
     /// # Errors
     /// When the resolver cannot be set up.
     pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
-        let system = system_conf::read_system_conf().unwrap_or_else(|error| {
-            tracing::warn!("the system's resolver configuration: {error}");
-            (ResolverConfig::default(), ResolverOpts::default())
-        });
-        let (config, options) = configured(system, settings);
-        let resolver = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-            .with_options(options)
-            .build()
-            .map_err(|error| format!("DNS resolver: {error}"))?;
+        let (config, options) = configured(system(), settings);
         Ok(Self {
             inner: Arc::new(Inner {
-                resolver,
+                resolver: build(config, options)?,
                 last_good: Mutex::default(),
             }),
         })
@@ -83,6 +86,113 @@ impl Resolver {
             },
         }
     }
+}
+
+/// Performs look-ups of all addresses of a name; keeps nothing, since whoever asks does.
+pub(crate) struct Lookups {
+    resolver: TokioResolver,
+    hosts: Hosts,
+    ipv6: bool,
+}
+
+impl Lookups {
+    /// Look-ups that ask as `settings` say.
+    ///
+    /// # Errors
+    /// When the resolver cannot be set up.
+    pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
+        let hosts = Hosts::from_system().unwrap_or_else(|error| {
+            tracing::warn!("the hosts file: {error}");
+            Hosts::default()
+        });
+        let (config, mut options) = configured(system(), settings);
+        options.cache_size = 0;
+        Ok(Self {
+            resolver: build(config, options)?,
+            hosts,
+            ipv6: settings.ipv6,
+        })
+    }
+
+    /// All addresses of `name`: those of the hosts file if it is there, and nobody is asked then.
+    pub(crate) async fn perform(&self, name: &str) -> Result<Found, String> {
+        if let Some(found) = self.in_hosts(name) {
+            return Ok(found);
+        }
+        let four = self.resolver.lookup(name, RecordType::A);
+        if !self.ipv6 {
+            return self.found(&[four.await], None);
+        }
+        let six = self.resolver.lookup(name, RecordType::AAAA);
+        let answers = <[_; 2]>::from(tokio::join!(four, six));
+        let has_failed = |answer: &Result<Lookup, NetError>| match answer {
+            Ok(_) => false,
+            Err(error) => !error.is_no_records_found(),
+        };
+        let unknown = match (has_failed(&answers[0]), has_failed(&answers[1])) {
+            (true, false) => Some(Family::V4),
+            (false, true) => Some(Family::V6),
+            (false, false) | (true, true) => None,
+        };
+        self.found(&answers, unknown)
+    }
+
+    fn found(
+        &self,
+        answers: &[Result<Lookup, NetError>],
+        unknown: Option<Family>,
+    ) -> Result<Found, String> {
+        let now = clock::now();
+        let lookups = || answers.iter().flatten();
+        let ttls = lookups().map(|lookup| lookup.valid_until().saturating_duration_since(now));
+        let records = lookups().flat_map(|lookup| lookup.answers());
+        let addresses: Vec<IpAddr> = records.filter_map(|record| record.data.ip_addr()).collect();
+        match ttls.min() {
+            Some(ttl) if !addresses.is_empty() => Ok(Found {
+                addresses,
+                ttl,
+                unknown,
+            }),
+            _ => Err(answers
+                .iter()
+                .find_map(|answer| answer.as_ref().err())
+                .map_or_else(|| "no address".to_owned(), ToString::to_string)),
+        }
+    }
+
+    /// What the hosts file says, which nothing but a restart changes.
+    fn in_hosts(&self, name: &str) -> Option<Found> {
+        let mut name = Name::from_utf8(name).ok()?;
+        name.set_fqdn(true);
+        let kinds = [RecordType::A, RecordType::AAAA];
+        let kinds = kinds.into_iter().take(if self.ipv6 { 2 } else { 1 });
+        let lookups = kinds.filter_map(|kind| {
+            let query = Query::query(name.clone(), kind);
+            self.hosts.lookup_static_host(&query)
+        });
+        let found: Vec<Lookup> = lookups.collect();
+        let records = found.iter().flat_map(|lookup| lookup.answers());
+        let addresses: Vec<IpAddr> = records.filter_map(|record| record.data.ip_addr()).collect();
+        (!addresses.is_empty()).then_some(Found {
+            addresses,
+            ttl: Duration::MAX,
+            unknown: None,
+        })
+    }
+}
+
+fn system() -> (ResolverConfig, ResolverOpts) {
+    system_conf::read_system_conf().unwrap_or_else(|error| {
+        tracing::warn!("the system's resolver configuration: {error}");
+        (ResolverConfig::default(), ResolverOpts::default())
+    })
+}
+
+fn build(config: ResolverConfig, options: ResolverOpts) -> Result<TokioResolver, String> {
+    TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+        .with_options(options)
+        .build()
+        .map_err(|error| format!("DNS resolver: {error}"))
 }
 
 /// Whom to ask and how: what the `system` says, as far as `settings` do not say otherwise.

@@ -12,6 +12,7 @@ mod run;
 mod http1;
 mod http_server;
 mod listener;
+mod names;
 mod tls;
 mod worker;
 

@@ -30,12 +30,12 @@ use tokio::{
 use crate::{
     cli::RunOptions,
     config_source::{self, DocumentFile},
-    dns::Resolver,
+    dns::{Lookups, Resolver},
     drain::{self, End, any_signal},
     health_file::{HealthFile, Keeper},
     http_client::{ClientTls, Dialer},
     listener::{self, Address, Bound},
-    probe,
+    names, probe,
     publisher::{Prepared, Publisher},
     side_servers::{self, Sides},
     sinks::{self, HttpQueue, OpenSinks, Writer},
@@ -229,6 +229,9 @@ impl Program {
         let proxies = std::mem::take(&mut self.proxies);
         let availability = self.health.borrow().availability();
         let state = Arc::new(State::new(Arc::clone(&self.first.snapshot), availability));
+        let lookups = Rc::new(Lookups::new(&self.settings)?);
+        let first = names::resolve_first(&self.health, &lookups, &state);
+        self.runtime.block_on(first);
         let tls = Arc::new(ServerTls::new(crate::tls::Table::default()));
         let mut by_worker: Vec<Vec<(StdListener, bool)>> = Vec::new();
         by_worker.resize_with(self.workers, Vec::new);
@@ -260,7 +263,7 @@ impl Program {
             };
             threads.push(worker.start()?);
         }
-        self.control(state, tls, drain, threads, stop)
+        self.control(state, tls, drain, threads, lookups, stop)
     }
 
     /// The control thread's part, from the first publication to the end of the drain.
@@ -270,6 +273,7 @@ impl Program {
         tls: Arc<ServerTls>,
         drain: watch::Sender<bool>,
         threads: Vec<JoinHandle<()>>,
+        lookups: Rc<Lookups>,
         stop: impl Future<Output = ()>,
     ) -> Result<(), String> {
         let resolver = Resolver::new(&self.settings)?;
@@ -297,6 +301,14 @@ impl Program {
             tokio::task::spawn_local(sinks::watch(Arc::clone(&self.sinks)));
             tokio::task::spawn_local(self.publisher.examples().keep(Arc::clone(&dialer)));
             let health_changed = Rc::new(tokio::sync::Notify::new());
+            let names_changed = Rc::new(tokio::sync::Notify::new());
+            tokio::task::spawn_local(names::keep_resolving(
+                Rc::clone(&self.health),
+                lookups,
+                Arc::clone(&state),
+                Rc::clone(&names_changed),
+                Rc::clone(&health_changed),
+            ));
             tokio::task::spawn_local(keep_probing(
                 Rc::clone(&self.health),
                 dialer,
@@ -310,6 +322,7 @@ impl Program {
                 state,
                 tls,
                 health_changed,
+                names_changed,
             };
             until_signal(&mut reloader, stop, self.announces.then_some("ready")).await?;
             // Listened for before anybody can know of the first: one in between would be lost.
@@ -432,6 +445,7 @@ struct Reloader {
     state: Arc<State>,
     tls: Arc<ServerTls>,
     health_changed: Rc<tokio::sync::Notify>,
+    names_changed: Rc<tokio::sync::Notify>,
 }
 
 impl Reloader {
@@ -455,6 +469,7 @@ impl Reloader {
                 self.publisher
                     .publish(prepared, source, &self.state, &self.tls);
                 self.health_changed.notify_one();
+                self.names_changed.notify_one();
             }
             Err(error) => tracing::error!(
                 "configuration refused, the last one stays in force: {}: {error}",

@@ -41,7 +41,7 @@ fn verdicts(snapshot: &Snapshot, health: &Health) -> Vec<Sample> {
     let availability = health.availability();
     let mut samples = Vec::new();
     for checked in &snapshot.checked {
-        for (target, spec) in &checked.targets {
+        for (target, spec) in checked.nodes(&availability) {
             samples.push(Sample {
                 family: &UPSTREAM_STATUS,
                 labels: vec![
@@ -49,7 +49,7 @@ fn verdicts(snapshot: &Snapshot, health: &Health) -> Vec<Sample> {
                     ("ip", spec.host.clone()),
                     ("port", spec.port.to_string()),
                 ],
-                value: f64::from(u8::from(availability.usable(*target))),
+                value: f64::from(u8::from(availability.usable(target))),
             });
         }
     }

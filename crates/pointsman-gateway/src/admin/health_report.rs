@@ -47,7 +47,7 @@ pub fn of(
 
 fn object(checked: &Checked, monitor: &Monitor<ProbeSpec>) -> Value {
     let nodes: Vec<Value> = checked
-        .targets
+        .nodes(&monitor.availability())
         .iter()
         .map(|(target, spec)| {
             let (status, counters) = monitor.report(*target).map_or_else(

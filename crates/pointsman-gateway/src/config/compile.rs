@@ -133,6 +133,7 @@ pub fn compile(input: Input<'_>) -> Compiled {
     if probes::drop_unbuilt(&mut plans, &built) {
         ids = settle(&mut health, &plans, input.now);
     }
+    health.sweep_names(input.now);
     probes::remarks(&plans, &mut report);
     snapshot.checked = probes::report(plans, &ids);
     Compiled {
@@ -156,6 +157,10 @@ struct Guards<'a> {
 impl Guarding for Guards<'_> {
     fn guard(&self, spec: GuardSpec, name: &str) -> (TargetId, Option<Arc<Tally>>) {
         self.health.borrow_mut().guard(spec, name, self.now)
+    }
+
+    fn name(&self, name: &str) -> TargetId {
+        self.health.borrow_mut().name(name)
     }
 }
 
@@ -361,7 +366,7 @@ impl<'a> Compiler<'a> {
         let Some((written, path)) = carrier.and_then(|carrier| carrier.upstream) else {
             return UpstreamState::Broken;
         };
-        let built = match build::upstream(key, written, self.assigned, &*self) {
+        let built = match build::upstream(key, written, self.assigned, &*self, self.guards) {
             Ok(built) => built,
             Err((field, error)) => {
                 self.report.error(spot, &join(path, field), error);

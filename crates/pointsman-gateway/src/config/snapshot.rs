@@ -12,7 +12,7 @@ use std::{
 };
 
 use http::HeaderValue;
-use pointsman_balance::{Loads, Pool, TargetId};
+use pointsman_balance::{Availability, Loads, Pool, TargetId};
 use rustc_hash::FxHashMap;
 use subtle::ConstantTimeEq;
 
@@ -220,8 +220,27 @@ pub struct Checked {
     pub report: ReportName,
     /// `http`, `https` or `tcp`.
     pub kind: &'static str,
-    /// Its targets.
+    /// Its targets; of what is at a name, the group of its addresses.
     pub targets: Vec<(TargetId, ProbeSpec)>,
+}
+
+impl Checked {
+    /// What is checked at this moment: of what is at a name, each of its addresses. A name without
+    /// an answer stands for itself.
+    pub fn nodes(&self, availability: &Availability) -> Vec<(TargetId, ProbeSpec)> {
+        let mut nodes = Vec::with_capacity(self.targets.len());
+        for (target, spec) in &self.targets {
+            let before = nodes.len();
+            for address in availability.addresses(*target) {
+                let spec = address.ip.map_or_else(|| spec.clone(), |ip| spec.at(ip));
+                nodes.extend(address.target.map(|target| (target, spec)));
+            }
+            if nodes.len() == before {
+                nodes.push((*target, spec.clone()));
+            }
+        }
+        nodes
+    }
 }
 
 /// `Duration` of APISIX's fractional seconds: negative values become zero, and those above

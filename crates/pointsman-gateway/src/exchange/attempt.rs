@@ -1,6 +1,7 @@
 //! One attempt of a request: where it went, and how it fared.
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,6 +15,8 @@ use crate::{clock, exchange::Ended};
 pub struct AttemptRecord {
     /// `host:port` that was dialled, as configured.
     pub address: Arc<str>,
+    /// The address behind that, once it is known.
+    pub dialled: Option<SocketAddr>,
     /// Name of the node or instance.
     pub member: Arc<str>,
     /// Epoch of the verdicts that the pick saw.
@@ -55,6 +58,7 @@ impl AttemptRecord {
     ) -> Self {
         Self {
             address,
+            dialled: None,
             member,
             epoch: picked.epoch(),
             started: clock::now(),

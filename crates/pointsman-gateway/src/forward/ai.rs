@@ -7,13 +7,13 @@
 
 mod outgoing;
 
-use std::{pin::Pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
+use std::{net::IpAddr, pin::Pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use pointsman_ai::{Capture, Complaint, Protocol, StreamMeter};
-use pointsman_balance::{Picked, Tried};
+use pointsman_balance::{Availability, Picked, Tried};
 
 use crate::{
     body::{self, Body, CollectError},
@@ -31,6 +31,7 @@ use crate::{
     plugin::{Reply, chain::respond},
     plugins::ai_proxy::{AiInstance, AiTarget, RelayLimits},
     ports::{Answer, Attempt, BrokenBody, SendError, Source},
+    upstream::resolve::Named,
 };
 
 /// A request to one of the instances of an AI plugin.
@@ -42,6 +43,8 @@ pub struct AiPlan {
     protocol: Protocol,
     /// What the last attempt's error was about.
     complaint: Option<Complaint>,
+    /// Of the instance that was picked.
+    addresses: Vec<IpAddr>,
 }
 
 impl AiPlan {
@@ -60,6 +63,7 @@ impl AiPlan {
             hash_key,
             protocol,
             complaint: None,
+            addresses: Vec::new(),
         })
     }
 
@@ -124,6 +128,13 @@ impl AiPlan {
         &self.target.retry
     }
 
+    /// Takes the addresses that the member just picked may be reached at, by the verdicts that it was
+    /// picked by.
+    pub fn locate(&mut self, member: usize, availability: &Availability) {
+        let named = self.target.instances[member].named.as_ref();
+        self.addresses = named.map_or_else(Vec::new, |named| named.addresses(availability));
+    }
+
     /// The attempt that `picked` stands for.
     pub fn prepare(
         &mut self,
@@ -177,6 +188,7 @@ impl AiPlan {
             Arc::clone(&instance.host),
         ));
         exchange.active = Some(ActiveConnection::begin(exchange));
+        let group = instance.named.as_ref().map(Named::group);
         Ok(Attempt {
             picked,
             source: Source::Judged {
@@ -184,6 +196,8 @@ impl AiPlan {
                 gateway: Rc::clone(exchange.gateway()),
             },
             destination: Arc::clone(destination),
+            addresses: std::mem::take(&mut self.addresses),
+            group,
             request,
             timeouts: target.timeouts,
             keepalive: target.keepalive,

@@ -6,13 +6,14 @@
 //! is the target's.
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use http::HeaderMap;
 use pointsman_ai::Complaint;
-use pointsman_balance::{Passive, ProbeOutcome, TargetId, Trial};
+use pointsman_balance::{Availability, Passive, ProbeOutcome, TargetId, Trial};
 
 use crate::{
     clock,
@@ -278,12 +279,16 @@ fn report(
         return;
     }
     let gateway = exchange.gateway();
-    let says_something = {
+    let dialled = exchange.attempts.last().and_then(|last| last.dialled);
+    let is_success = passive.is_success(outcome);
+    let concerned: Vec<TargetId> = {
         let availability = gateway.availability();
-        let is_success = passive.is_success(outcome);
-        move |target: &TargetId| !(is_success && availability.settled(*target))
+        let says_something = |id: &TargetId| !(is_success && availability.settled(*id));
+        let of_address = |&target: &TargetId| concerned(target, dialled, &availability);
+        let targets = targets.iter().filter_map(of_address);
+        targets.filter(says_something).collect()
     };
-    for &target in targets.iter().filter(|target| says_something(target)) {
+    for target in concerned {
         gateway.report(Evidence::Request {
             target,
             outcome,
@@ -291,4 +296,18 @@ fn report(
             began,
         });
     }
+}
+
+/// Of what is at a name, the address that was dialled, if it is one of its addresses still.
+fn concerned(
+    target: TargetId,
+    dialled: Option<SocketAddr>,
+    availability: &Availability,
+) -> Option<TargetId> {
+    let addresses = availability.addresses(target);
+    if addresses.is_empty() {
+        return Some(target);
+    }
+    let ip = dialled.map(|address| address.ip());
+    addresses.iter().find(|address| address.ip == ip)?.target
 }

@@ -1,9 +1,9 @@
 //! Plain traffic: a request to a node of an upstream, and its response back.
 
-use std::{rc::Rc, sync::Arc};
+use std::{net::IpAddr, rc::Rc, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
-use pointsman_balance::Picked;
+use pointsman_balance::{Availability, Picked};
 
 use crate::{
     body::Body,
@@ -15,7 +15,7 @@ use crate::{
         judge::{Accepted, Held},
     },
     ports::{Answer, Attempt, SendError, Source},
-    upstream::{PassHost, Upstream, destination::Timeouts},
+    upstream::{PassHost, Upstream, destination::Timeouts, resolve::Named},
 };
 
 /// A request to a plain upstream.
@@ -30,6 +30,8 @@ pub struct PlainPlan {
     body: Option<Body>,
     unsent: bool,
     replayable: bool,
+    /// Of the node that was picked.
+    addresses: Vec<IpAddr>,
 }
 
 impl PlainPlan {
@@ -52,6 +54,7 @@ impl PlainPlan {
             replayable: body.is_replayable(),
             body: Some(body),
             unsent: true,
+            addresses: Vec::new(),
             upstream,
         }
     }
@@ -61,6 +64,13 @@ impl PlainPlan {
     pub fn may_repeat(&self) -> bool {
         let idempotent = !matches!(self.method.as_str(), "POST" | "LOCK" | "PATCH");
         self.body.is_some() && (self.unsent || idempotent)
+    }
+
+    /// Takes the addresses that the member just picked may be reached at, by the verdicts that it was
+    /// picked by.
+    pub fn locate(&mut self, member: usize, availability: &Availability) {
+        let named = self.upstream.names[member].as_ref();
+        self.addresses = named.map_or_else(Vec::new, |named| named.addresses(availability));
     }
 
     /// The attempt that `picked` stands for.
@@ -101,6 +111,9 @@ impl PlainPlan {
         *request.method_mut() = exchange.request.method.clone();
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
+        let group = self.upstream.names[picked.member()]
+            .as_ref()
+            .map(Named::group);
         Ok(Attempt {
             picked,
             source: Source::Judged {
@@ -108,6 +121,8 @@ impl PlainPlan {
                 gateway: Rc::clone(exchange.gateway()),
             },
             destination,
+            addresses: std::mem::take(&mut self.addresses),
+            group,
             request,
             timeouts: self.timeouts,
             keepalive: self.upstream.keepalive,

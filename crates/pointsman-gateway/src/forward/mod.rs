@@ -21,7 +21,7 @@ use std::{
 };
 
 use ::http::Response;
-use pointsman_balance::{Ask, Exhausted, Picked, Pool, Tried};
+use pointsman_balance::{Ask, Availability, Exhausted, Picked, Pool, Tried};
 
 use crate::{
     body::Body,
@@ -146,6 +146,7 @@ async fn attempt(
             return outcome;
         };
         picks::note(exchange, pool, &again, &availability);
+        ai.locate(bid.member, &availability);
         bid.failed_open = again.failed_open();
         (picked, last) = (again, Some(outcome));
         repeats += 1;
@@ -207,7 +208,7 @@ impl Plan {
     }
 
     /// A target for the next attempt, by the newest verdicts. The one before it is over.
-    fn pick(&self, exchange: &mut Exchange, tried: &Tried) -> Result<Picked, Exhausted> {
+    fn pick(&mut self, exchange: &mut Exchange, tried: &Tried) -> Result<Picked, Exhausted> {
         exchange.release();
         let (pool, key): (&Pool, Option<&str>) = match self {
             Self::Plain(plan) => (&plan.upstream.pool, plan.hash_key.as_deref()),
@@ -229,7 +230,16 @@ impl Plan {
             None => pool.pick(&ask, &availability)?,
         };
         picks::note(exchange, pool, &picked, &availability);
+        self.locate(picked.member(), &availability);
         Ok(picked)
+    }
+
+    /// Settles at which addresses the member just picked may be reached, by the same verdicts.
+    fn locate(&mut self, member: usize, availability: &Availability) {
+        match self {
+            Self::Plain(plan) => plan.locate(member, availability),
+            Self::Ai(plan) => plan.locate(member, availability),
+        }
     }
 
     /// Whether nobody is asked when nobody is usable.

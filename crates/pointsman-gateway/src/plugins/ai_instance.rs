@@ -21,9 +21,11 @@ use crate::{
     plugins::parse,
     template::Template,
     upstream::{
-        HashKey,
+        Guarding, HashKey,
         destination::{Destination, Keepalive, Timeouts, Tls, authority},
         health::{self, Assigned, Checker, Node, Planned, ReportName},
+        named,
+        resolve::Named,
     },
 };
 
@@ -43,7 +45,9 @@ pub(crate) fn single(conf: &Value, building: &mut Building<'_>) -> Result<Arc<Ai
         0,
     )
     .map_err(|error| error.to_string())?;
-    let instances = vec![run_form(instance, &common, building.warnings)?];
+    let mut run = run_form(instance, &common, building.warnings)?;
+    run.named = named_of(&run, &[], building.guards);
+    let instances = vec![run];
     let key = format!("{}#ai-proxy", building.owner);
     Ok(Arc::new(target(
         key,
@@ -101,6 +105,7 @@ pub(crate) fn multi(conf: &Value, building: &mut Building<'_>) -> Result<Arc<AiT
         let run = run_form(instance, &conf.common, building.warnings)
             .map_err(|faults| faults.under(&format!("instances[{index}]")))?;
         Ok(AiInstance {
+            named: named_of(&run, pool.targets(index), building.guards),
             watch,
             context_length,
             ..run
@@ -265,6 +270,7 @@ fn run_form(
         address,
         host,
         destination: destination.map(Arc::new),
+        named: None,
         path: endpoint
             .as_ref()
             .and_then(|endpoint| endpoint.path().map(str::to_owned)),
@@ -286,6 +292,11 @@ fn run_form(
     };
     run.fixed_targets = run.work_out_targets();
     Ok(run)
+}
+
+fn named_of(run: &AiInstance, targets: &[TargetId], guarding: &dyn Guarding) -> Option<Named> {
+    let destination = run.destination.as_ref()?;
+    named(&destination.host, targets, guarding)
 }
 
 fn provider_of(instance: &written::Instance) -> Result<Provider, String> {

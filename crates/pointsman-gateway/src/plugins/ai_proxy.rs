@@ -35,6 +35,7 @@ use crate::{
     upstream::{
         HashKey,
         destination::{Destination, Keepalive, Timeouts},
+        resolve::Named,
     },
 };
 
@@ -94,6 +95,8 @@ pub struct AiInstance {
     pub provider: Provider,
     /// Where it is; `None` when neither the provider nor the configuration says.
     pub destination: Option<Arc<Destination>>,
+    /// Where it finds its addresses, if it is at a name.
+    pub named: Option<Named>,
     /// `host:port`, as logs show it.
     pub address: Arc<str>,
     /// `Host`, as logs show it.

@@ -158,6 +158,8 @@ impl Embedder {
             picked: picked.map_err(|_| EmbedError::Transport(TransportFault::Connect))?,
             source: Source::Unjudged(Arc::clone(&self.pool)),
             destination: Arc::clone(&self.destination),
+            addresses: Vec::new(),
+            group: None,
             request,
             timeouts: Timeouts::all(self.timeout),
             keepalive: KEEPALIVE,

@@ -12,9 +12,10 @@ use crate::{
     },
     template::Template,
     upstream::{
-        HashKey, PassHost, PassiveChecks, Predecessors, Upstream,
+        Guarding, HashKey, PassHost, PassiveChecks, Predecessors, Upstream,
         destination::{ClientCertificate, Destination, Keepalive, Timeouts, Tls, authority},
         health::{self, Assigned, Checker, Node, ReportName},
+        named,
     },
 };
 
@@ -37,6 +38,7 @@ pub fn upstream(
     upstream: &written::Upstream,
     assigned: &Assigned,
     previous: &dyn Predecessors,
+    guarding: &dyn Guarding,
 ) -> Result<Built, (&'static str, String)> {
     let nodes = upstream.nodes();
     if nodes.is_empty() {
@@ -47,6 +49,9 @@ pub fn upstream(
         return Ok(Built::NothingToPick);
     }
     let members = members(key, upstream, &nodes, assigned).map_err(in_nodes)?;
+    let names = nodes.iter().zip(&members);
+    let names = names.map(|(node, member)| named(&node.host, &member.targets, guarding));
+    let names = names.collect();
     let mut pool = Pool::new(members, algorithm, rand::random())
         .map_err(|error: PoolError| in_nodes(error.to_string()))?
         .counting_in(previous.loads(), key);
@@ -72,6 +77,7 @@ pub fn upstream(
         key: key.to_owned(),
         pool,
         nodes: destinations,
+        names,
         hash_key: (algorithm == Algorithm::Chash).then(|| hash_key(upstream)),
         pass_host: pass_host(upstream).map_err(|error| ("upstream_host", error))?,
         retries,

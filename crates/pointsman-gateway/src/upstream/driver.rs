@@ -6,14 +6,14 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use pointsman_balance::{
     Availability, Change, GuardReport, GuardSpec, Kept, Monitor, Policy, Probe, ProbeOutcome,
-    Tally, TargetId, Ticket,
+    Tally, TargetId, Ticket, WantedGroup,
 };
 
 use crate::{
@@ -21,21 +21,33 @@ use crate::{
     observe::metrics::SERIES_MAX,
     upstream::{
         evidence::Evidence,
-        health::{Checker, ProbeSpec, ReportName},
+        health::{Checker, Planned, ProbeSpec, ReportName},
+        resolve::{Names, is_name},
     },
 };
 
 /// All targets that are checked, wherever they are configured.
 #[derive(Default)]
 pub struct Health {
-    monitor: Monitor<ProbeSpec>,
+    pub(super) monitor: Monitor<ProbeSpec>,
     /// Whose traffic each target decides about, for the log.
     users: HashMap<TargetId, Vec<ReportName>>,
     /// What each guard stands for, for the log.
     guards: HashMap<TargetId, String>,
     changes: Changes,
+    /// What an earlier process knew, for the addresses of names whose first answer comes later, until
+    /// then.
+    kept: Option<(Box<Known>, Instant)>,
     /// Called after each change of a verdict, or of what is watched.
     on_change: Option<Box<dyn Fn()>>,
+    /// What is known of names.
+    pub(super) names: Names,
+    /// The checked groups of each name, and what is asked of its addresses.
+    pub(super) checked: HashMap<String, BTreeMap<TargetId, ProbeSpec>>,
+    /// The unchecked group of each name that has one.
+    pub(super) unchecked: HashMap<String, TargetId>,
+    /// Those that the configuration being compiled has asked for.
+    pub(super) unchecked_wanted: HashSet<String>,
 }
 
 impl Health {
@@ -45,11 +57,10 @@ impl Health {
     }
 
     /// Settles which targets exist, and returns those of each checker, in the same order. Equal
-    /// ones keep their state.
+    /// ones keep their state. What is at a name gets the group of the addresses of that name.
     pub fn reconcile(&mut self, checkers: &[&Checker], now: Instant) -> Vec<Vec<TargetId>> {
-        let probes = || checkers.iter().flat_map(|checker| &checker.probes);
-        let wanted = probes().map(|planned| planned.wanted.clone()).collect();
-        let mut ids = self.monitor.reconcile(wanted, now).into_iter();
+        let probes = checkers.iter().flat_map(|checker| &checker.probes);
+        let mut ids = self.assign(probes, now).into_iter();
         self.users.clear();
         let mut settled = Vec::with_capacity(checkers.len());
         for checker in checkers {
@@ -66,13 +77,60 @@ impl Health {
         settled
     }
 
+    /// The target of each probe: its own, or the group of its name.
+    fn assign<'a>(
+        &mut self,
+        probes: impl Iterator<Item = &'a Planned> + Clone,
+        now: Instant,
+    ) -> Vec<TargetId> {
+        let is_named = |planned: &&Planned| is_name(&planned.wanted.probe.host);
+        let alone = probes.clone().filter(|planned| !is_named(planned));
+        let alone = alone.map(|planned| planned.wanted.clone()).collect();
+        let groups = probes.clone().filter(is_named).map(|planned| WantedGroup {
+            addresses: self.addresses_of(&planned.wanted.probe),
+            whole: planned.wanted.clone(),
+        });
+        let (alone, groups) = self.monitor.reconcile_with(alone, groups.collect(), now);
+        let (mut alone, mut groups) = (alone.into_iter(), groups.into_iter());
+        self.checked.clear();
+        let of = |planned: &Planned| {
+            if !is_named(&planned) {
+                return alone.next();
+            }
+            let group = groups.next()?;
+            let probe = &planned.wanted.probe;
+            let known = self.checked.entry(probe.host.clone()).or_default();
+            known.entry(group).or_insert_with(|| probe.clone());
+            Some(group)
+        };
+        probes.filter_map(of).collect()
+    }
+
     /// Gives targets the state that an earlier process left of them, as `known` has it; to be
     /// called after the first [`reconcile`](Self::reconcile) and before its ids are published.
-    /// Returns how many took one, and how many of these may not be picked.
+    /// Returns how many took one, and how many of these may not be picked. Addresses of names take
+    /// theirs when they become known, if that is soon.
     pub fn restore(
         &mut self,
-        known: impl FnMut(&ProbeSpec, &Policy) -> Option<Kept>,
+        known: impl Fn(&ProbeSpec, &Policy) -> Option<Kept> + 'static,
+        now: Instant,
     ) -> (usize, usize) {
+        let restored = self.take_in(&known);
+        self.kept = Some((Box::new(known), now + KEPT_FOR));
+        restored
+    }
+
+    /// The same for what has become known since.
+    pub(super) fn restore_late(&mut self, now: Instant) {
+        if let Some((known, until)) = self.kept.take()
+            && now < until
+        {
+            self.take_in(&*known);
+            self.kept = Some((known, until));
+        }
+    }
+
+    fn take_in(&mut self, known: &Known) -> (usize, usize) {
         let restored = self.monitor.restore(known);
         let mut down = 0;
         for target in &restored {
@@ -262,7 +320,10 @@ impl Health {
 
     /// The resources and instances that a target decides about.
     pub fn used_by(&self, target: TargetId) -> &[ReportName] {
-        self.users.get(&target).map_or(&[], Vec::as_slice)
+        let mut groups = self.monitor.groups_of(target);
+        (self.users.get(&target))
+            .or_else(|| groups.find_map(|group| self.users.get(&group)))
+            .map_or(&[], Vec::as_slice)
     }
 
     /// The monitor, to look at.
@@ -270,7 +331,7 @@ impl Health {
         &self.monitor
     }
 
-    fn changed(&self) {
+    pub(super) fn changed(&self) {
         if let Some(told) = &self.on_change {
             told();
         }
@@ -329,5 +390,10 @@ enum Cause {
     Guard(Cow<'static, str>),
 }
 
+/// What an earlier process knew about a target.
+type Known = dyn Fn(&ProbeSpec, &Policy) -> Option<Kept>;
+
+/// Later than this after the start, what an earlier process knew says nothing any more.
+const KEPT_FOR: Duration = Duration::from_secs(60);
 /// A line of the log names no more users of a target than this.
 const USERS_NAMED: usize = 8;

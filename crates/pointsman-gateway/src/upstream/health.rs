@@ -5,11 +5,14 @@
 //! pools with the ids of those targets. So no pool can ever hold a target that the monitor does
 //! not know, and a pick cannot depend on whether some checker has been created yet.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr};
 
 use pointsman_balance::{TargetId, Wanted};
 
-use crate::config::resource::checks::{self, Active};
+use crate::{
+    config::resource::checks::{self, Active},
+    upstream::resolve,
+};
 
 /// A probe as it goes over the wire.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -31,6 +34,35 @@ impl ProbeSpec {
             true => format!("[{}]:{}", self.host, self.port),
             false => format!("{}:{}", self.host, self.port),
         }
+    }
+
+    /// The same at one of the addresses of its name.
+    #[must_use]
+    pub fn at(&self, ip: IpAddr) -> Self {
+        Self {
+            host: ip.to_string(),
+            ..self.clone()
+        }
+    }
+
+    /// The same without what says by which name it is asked: two probes that are equal without find out
+    /// the same about an address, as far as that can be told beforehand.
+    #[must_use]
+    pub fn nameless(mut self) -> Self {
+        self.hostname.clear();
+        match &mut self.kind {
+            ProbeKind::Tcp => {}
+            ProbeKind::Http(request) => request.host.clear(),
+            ProbeKind::Https {
+                request,
+                server_name,
+                ..
+            } => {
+                request.host.clear();
+                server_name.clear();
+            }
+        }
+        self
     }
 }
 
@@ -141,7 +173,7 @@ pub fn planned(
 ) -> Planned {
     let port = active.port.unwrap_or(node.port);
     let configured = active.host.as_deref().unwrap_or(node.host);
-    let is_name = node.host.parse::<std::net::IpAddr>().is_err();
+    let is_name = resolve::is_name(node.host);
     let asked_for = host.unwrap_or(if is_name { node.host } else { configured });
     Planned {
         member: member.to_owned(),

@@ -6,6 +6,7 @@ pub mod driver;
 pub mod evidence;
 pub mod fingerprint;
 pub mod health;
+pub mod resolve;
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +16,10 @@ use pointsman_balance::{GuardSpec, Loads, Passive, Pool, Tally, TargetId};
 use crate::{
     exchange::Exchange,
     template::Template,
-    upstream::destination::{Destination, Keepalive, Timeouts},
+    upstream::{
+        destination::{Destination, Keepalive, Timeouts},
+        resolve::Named,
+    },
     variables,
 };
 
@@ -27,6 +31,8 @@ pub struct Upstream {
     pub pool: Pool,
     /// One destination per member of the pool, in the same order.
     pub nodes: Vec<Arc<Destination>>,
+    /// Where those that are at a name find their addresses, in the same order.
+    pub names: Vec<Option<Named>>,
     /// What a hash ring hashes.
     pub hash_key: Option<HashKey>,
     /// `Host` and TLS name of its requests.
@@ -114,11 +120,24 @@ impl HashKey {
     }
 }
 
-/// Gives out guards while configuration is compiled.
+/// Gives out guards, and groups of names, while configuration is compiled.
 pub trait Guarding {
     /// The guard of `spec`, and what counts its attempts if it has a circuit. `name` says in the log
     /// what it stands for.
     fn guard(&self, spec: GuardSpec, name: &str) -> (TargetId, Option<Arc<Tally>>);
+
+    /// The group of the addresses of `name`, for a member that nobody checks.
+    fn name(&self, name: &str) -> TargetId;
+}
+
+/// Where a member at `host` finds its addresses; `None` if that is an address. `targets` are what
+/// judges it: of a name that is checked, its group.
+pub(crate) fn named(host: &str, targets: &[TargetId], guarding: &dyn Guarding) -> Option<Named> {
+    resolve::is_name(host).then(|| {
+        let group = targets.first().copied();
+        let group = group.unwrap_or_else(|| guarding.name(host));
+        Named::new(group, rand::random_range(0..usize::from(u16::MAX)))
+    })
 }
 
 /// What earlier configurations leave behind: pools, by the resource that they belong to, and load.

@@ -104,9 +104,10 @@ impl HealthFile {
             Ok(None) => {}
             Ok(Some(contents)) => {
                 let found = contents.lines.len() + contents.guards.len();
-                let memory = Memory::new(contents, time);
+                let memory = Rc::new(Memory::new(contents, time));
+                let of_targets = Rc::clone(&memory);
                 let (targets, targets_down) =
-                    health.restore(|probe, policy| memory.target(probe, policy));
+                    health.restore(move |probe, policy| of_targets.target(probe, policy), now);
                 let (guards, guards_down) = health.restore_guards(|spec| memory.guard(spec), now);
                 let (restored, down) = (targets + guards, targets_down + guards_down);
                 tracing::info!(found, restored, down, "health restored from {path}");

@@ -45,10 +45,31 @@ impl Dialer {
         destination: &Destination,
     ) -> Result<(Stream, SocketAddr), SendError> {
         let (tcp, address) = self.connect(&destination.host, destination.port).await?;
-        let Some(tls) = &destination.tls else {
-            return Ok((Stream::Plain(tcp), address));
-        };
-        Ok((self.secure(tcp, address, tls).await?, address))
+        Ok((self.ready(destination, tcp, address).await?, address))
+    }
+
+    /// The same at one of the addresses of its name.
+    pub(crate) async fn dial_at(
+        &self,
+        destination: &Destination,
+        address: SocketAddr,
+    ) -> Result<Stream, SendError> {
+        let tcp = open(address)
+            .await
+            .map_err(|error| refused(TransportFault::Connect, &error.to_string(), Some(address)))?;
+        self.ready(destination, tcp, address).await
+    }
+
+    async fn ready(
+        &self,
+        destination: &Destination,
+        tcp: TcpStream,
+        address: SocketAddr,
+    ) -> Result<Stream, SendError> {
+        match &destination.tls {
+            Some(tls) => self.secure(tcp, address, tls).await,
+            None => Ok(Stream::Plain(tcp)),
+        }
     }
 
     /// `tcp`, connected to `address`, over TLS.
@@ -84,14 +105,8 @@ impl Dialer {
         let mut last = None;
         for address in addresses {
             let address = SocketAddr::new(address, port);
-            match TcpStream::connect(address).await {
-                Ok(stream) => {
-                    // Requests are written whole; waiting to fill a segment only adds delay.
-                    if let Err(error) = stream.set_nodelay(true) {
-                        tracing::debug!(%address, "TCP_NODELAY: {error}");
-                    }
-                    return Ok((stream, address));
-                }
+            match open(address).await {
+                Ok(stream) => return Ok((stream, address)),
                 Err(error) => last = Some((address, error)),
             }
         }
@@ -102,6 +117,15 @@ impl Dialer {
             None => refused(TransportFault::Dns, "the name has no address", None),
         })
     }
+}
+
+async fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    // Requests are written whole; waiting to fill a segment only adds delay.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%address, "TCP_NODELAY: {error}");
+    }
+    Ok(stream)
 }
 
 impl AsyncRead for Stream {

@@ -13,8 +13,8 @@ mod sending;
 mod tls;
 
 use std::{
-    cell::RefCell,
-    net::SocketAddr,
+    cell::{Cell, RefCell},
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -85,21 +85,27 @@ impl HttpClient {
         let mut is_again = false;
         loop {
             let idle = match is_again {
-                false => self.idle(&attempt.destination),
+                false => self.idle(&attempt.destination, attempt.addresses.first()),
                 true => None,
             };
             let (mut connection, connect_time) = match idle {
                 Some(connection) => (connection, None),
                 None => match self
-                    .connect(&attempt.destination, attempt.timeouts.connect)
+                    .connect(
+                        &attempt.destination,
+                        &attempt.addresses,
+                        attempt.timeouts.connect,
+                        !is_again,
+                    )
                     .await
                 {
                     // Time has passed; and nothing has been sent.
-                    Ok(connection) if !attempt.holds() => {
+                    Ok((connection, _)) if !attempt.holds(connection.address.ip()) => {
                         self.keep(&attempt, connection);
                         return Err(overtaken(parcel));
                     }
-                    Ok(connection) => (connection, Some(clock::now() - began)),
+                    Ok((connection, Dialled::Now)) => (connection, Some(clock::now() - began)),
+                    Ok((connection, Dialled::Before)) => (connection, None),
                     Err(error) => {
                         let parcel = Some(parcel);
                         return Err(Lost {
@@ -153,32 +159,50 @@ impl HttpClient {
         }
     }
 
-    fn idle(&self, destination: &Arc<Destination>) -> Option<Connection> {
+    fn idle(&self, destination: &Arc<Destination>, to: Option<&IpAddr>) -> Option<Connection> {
         let mut pool = self.pool.borrow_mut();
-        pool.take(destination, clock::now())
+        pool.take(destination, to.copied(), clock::now())
     }
 
+    /// A connection to the first of the addresses that takes one; an open one, if there is one to an
+    /// address whose turn comes after another failed. They share one limit.
     async fn connect(
         &self,
-        destination: &Destination,
+        destination: &Arc<Destination>,
+        addresses: &[IpAddr],
         limit: Duration,
-    ) -> Result<Connection, SendError> {
-        let dialled = tokio::time::timeout(limit, self.dialer.dial(destination)).await;
-        let (stream, address) = match dialled {
-            Ok(result) => result?,
-            Err(_) => {
-                return Err(refused(
-                    TransportFault::ConnectTimeout,
-                    "no connection",
-                    None,
-                ));
+        may_be_idle: bool,
+    ) -> Result<(Connection, Dialled), SendError> {
+        let at = Cell::new(None);
+        let dial = async {
+            let mut failure = None;
+            for address in addresses {
+                if failure.is_some()
+                    && may_be_idle
+                    && let Some(idle) = self.idle(destination, Some(address))
+                {
+                    return Ok((idle, Dialled::Before));
+                }
+                let to = SocketAddr::new(*address, destination.port);
+                at.set(Some(to));
+                match self.dialer.dial_at(destination, to).await {
+                    Ok(stream) => return Ok((opened(stream, to), Dialled::Now)),
+                    Err(error) if error.fault != TransportFault::Connect => return Err(error),
+                    Err(error) => failure = Some(error),
+                }
+            }
+            match failure {
+                Some(error) => Err(error),
+                None => {
+                    let (stream, address) = self.dialer.dial(destination).await?;
+                    Ok((opened(stream, address), Dialled::Now))
+                }
             }
         };
-        Ok(Connection {
-            wire: Wire::new(stream, Bytes::new()),
-            address,
-            requests: 0,
-            stall: Stall::since(clock::now()),
+        let dialled = tokio::time::timeout(limit, dial).await;
+        dialled.unwrap_or_else(|_| {
+            let fault = TransportFault::ConnectTimeout;
+            Err(refused(fault, "no connection", at.get()))
         })
     }
 }
@@ -192,6 +216,22 @@ fn overtaken(parcel: Parcel) -> SendError {
         silent: false,
     }
     .into_error()
+}
+
+/// When a connection was opened.
+#[derive(Clone, Copy)]
+enum Dialled {
+    Now,
+    Before,
+}
+
+fn opened(stream: Stream, address: SocketAddr) -> Connection {
+    Connection {
+        wire: Wire::new(stream, Bytes::new()),
+        address,
+        requests: 0,
+        stall: Stall::since(clock::now()),
+    }
 }
 
 /// What decides on a connection after its response's head.

@@ -6,6 +6,7 @@
 use std::{
     cell::RefCell,
     future::{Future, poll_fn},
+    net::IpAddr,
     pin::pin,
     rc::Rc,
     sync::Arc,
@@ -44,16 +45,19 @@ pub(super) struct Return {
 }
 
 impl Pool {
-    /// A connection to `destination` that its peer has not closed, as far as can be known.
+    /// A connection to `destination` that its peer has not closed, as far as can be known: to that
+    /// address of its name, if one is given.
     pub(super) fn take(
         &mut self,
         destination: &Arc<Destination>,
+        to: Option<IpAddr>,
         now: Instant,
     ) -> Option<Connection> {
         let list = self.idle.get_mut(&destination.address)?;
         loop {
             let same = |idle: &Idle| {
-                Arc::ptr_eq(&idle.destination, destination) || idle.destination == *destination
+                (Arc::ptr_eq(&idle.destination, destination) || idle.destination == *destination)
+                    && to.is_none_or(|to| idle.connection.address.ip() == to)
             };
             let place = list.iter().rposition(same)?;
             let mut idle = list.remove(place);

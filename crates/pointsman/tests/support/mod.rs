@@ -10,6 +10,7 @@
 
 pub(crate) mod client;
 pub(crate) mod embeddings;
+pub(crate) mod names;
 pub(crate) mod packages;
 pub(crate) mod secure;
 pub(crate) mod upstream;
@@ -27,6 +28,7 @@ use serde_json::Value;
 
 pub(crate) use self::{
     client::{Response, get, post_json, request},
+    names::{NameServer, Zone},
     secure::SecureUpstream,
     upstream::{Answer, Received, Upstream},
 };

@@ -87,6 +87,10 @@ mod tests {
         fn guard(&self, spec: GuardSpec, _name: &str) -> (TargetId, Option<Arc<Tally>>) {
             self.0.borrow_mut().guard(spec, crate::clock::now())
         }
+
+        fn name(&self, _name: &str) -> TargetId {
+            self.0.borrow_mut().unchecked_group(0, &[])
+        }
     }
 
     /// One verdict everywhere: what is the same thing has the same guard, in whatever plugin.
