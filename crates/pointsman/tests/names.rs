@@ -168,39 +168,44 @@ fn each_address_has_a_verdict_of_its_own() {
 }
 
 /// two instances swap their addresses, one of which is dead: nobody sends a request there,
-/// whichever name changes first.
+/// whichever name changes first. A third instance is always usable: while both names stand for the dead
+/// address, there is nobody else, and without it all would be offered (I-3).
 #[test]
 fn a_swap_of_addresses_revives_nobody() {
-    let names = NameServer::start();
-    let [dead, alive] = upstreams([2, 3]);
-    dead.set_healthy(false);
-    let names_of = ["one.test", "two.test"];
-    let mut now = [ip(2), ip(3)];
-    names.point(names_of[0], &[now[0]]);
-    names.point(names_of[1], &[now[1]]);
-    let pair = [
-        at_name("one", names_of[0], alive.port(), CHECKS),
-        at_name("two", names_of[1], alive.port(), CHECKS),
-    ];
-    let gateway = start(&names, &multi(&pair, ""));
-    wait_for_ip(&gateway, "one", 2, "unhealthy");
-    let before = dead.hits();
-    let sent = alive.hits();
-    let mut changes = 2;
-    for _ in 0..2 {
-        now.reverse();
+    for first in [0, 1] {
+        let names = NameServer::start();
+        let [dead, alive] = upstreams([2, 3]);
+        let other = Upstream::named("other");
+        dead.set_healthy(false);
+        let names_of = ["one.test", "two.test"];
+        let mut now = [ip(2), ip(3)];
         names.point(names_of[0], &[now[0]]);
         names.point(names_of[1], &[now[1]]);
-        changes += 2;
-        wait_until("the swap", || {
-            send(&gateway, 1);
-            let count = gateway.stderr().matches("addresses changed").count();
-            (count >= changes).then_some(())
-        });
+        let instances = [
+            at_name("one", names_of[0], alive.port(), CHECKS),
+            at_name("two", names_of[1], alive.port(), CHECKS),
+            support::instance("other", other.address, ""),
+        ];
+        let gateway = start(&names, &multi(&instances, ""));
+        wait_for_ip(&gateway, "one", 2, "unhealthy");
+        let before = (dead.hits(), alive.hits());
+        let mut changes = 2;
+        for _ in 0..2 {
+            now.reverse();
+            for at in [first, 1 - first] {
+                names.point(names_of[at], &[now[at]]);
+                changes += 1;
+                wait_until("the change", || {
+                    send(&gateway, 1);
+                    let count = gateway.stderr().matches("addresses changed").count();
+                    (count >= changes).then_some(())
+                });
+                send(&gateway, 20);
+            }
+        }
+        assert_eq!(dead.hits(), before.0);
+        assert!(alive.hits() > before.1 + 20);
     }
-    send(&gateway, 20);
-    assert_eq!(dead.hits(), before);
-    assert!(alive.hits() >= sent + 20);
 }
 
 /// D-11, R-17, I-27: whatever goes wrong with DNS, the last addresses and what is known of them stay.
@@ -444,4 +449,29 @@ fn i10_a_reload_keeps_addresses_and_verdicts() {
         send(&gateway, 12);
     }
     assert_eq!((names.asked("one.test").len(), b.hits()), (asked, before));
+}
+
+/// B-103 for names: names are resolved before the first request, and what an earlier process knew of
+/// their addresses counts from then on. Its own probes would take seconds to find out.
+#[test]
+fn b103_a_restart_in_an_outage_remembers_addresses() {
+    let names = NameServer::start();
+    let [alive, dead] = upstreams([2, 3]);
+    dead.set_healthy(false);
+    names.point("one.test", &[ip(2), ip(3)]);
+    let checks = CHECKS.replace("http_failures: 1", "http_failures: 3");
+    let instance = at_name("one", "one.test", alive.port(), &checks);
+    let mut gateway = start(&names, &multi(&[instance], ""));
+    wait_for_ip(&gateway, "one", 3, "unhealthy");
+    let file = gateway.folder().join("logs/health.state");
+    wait_until("the verdict to be written down", || {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        text.contains(" unhealthy ").then_some(())
+    });
+    gateway.signal("KILL");
+    gateway.wait_for_exit();
+    let before = (alive.hits(), dead.hits());
+    gateway.start_again(4);
+    send(&gateway, 20);
+    assert_eq!((alive.hits(), dead.hits()), (before.0 + 20, before.1));
 }
