@@ -127,6 +127,28 @@ fn a_group_is_usable_iff_one_of_its_addresses_is() {
     assert_eq!(world.seen(ids[0]), (true, vec![ip(1), ip(2)]));
 }
 
+/// For whoever has waited since the pick: what is gone, or has fallen while others stand, is not dialled.
+#[test]
+fn an_address_may_be_dialled_as_long_as_it_is_offered() {
+    let (mut world, ids) = World::new(&[("a", &[1, 2])]);
+    let may = |world: &World| {
+        let availability = world.monitor.availability();
+        [1, 2, 3].map(|last| availability.may_dial(ids[0], ip(last)))
+    };
+    assert_eq!(may(&world), [true, true, false]);
+    world.down = BTreeSet::from([1]);
+    world.probe();
+    assert_eq!(may(&world), [false, true, false]);
+    world.down = BTreeSet::from([1, 2]);
+    world.probe();
+    assert_eq!(may(&world), [true, true, false]);
+    world.change(ids[0], "a", &[3]);
+    assert_eq!(may(&world), [false, false, true]);
+    // Before the first answer the name itself was dialled.
+    world.change(ids[0], "a", &[]);
+    assert_eq!(may(&world), [true, true, true]);
+}
+
 /// A pool does not notice: the member's one bit follows.
 #[test]
 fn a_member_at_a_group_follows_it_through_changes_of_its_addresses() {

@@ -278,4 +278,33 @@ mod tests {
         };
         check(without_search, ("10.0.0.9:5353", &[], true, 5));
     }
+
+    /// B-102: what the hosts file has is all there is, and nobody is asked for more: not for the
+    /// other kind of address either.
+    #[tokio::test]
+    async fn b102_a_name_in_the_hosts_file_is_not_asked_for() {
+        let settings = Settings {
+            // Nobody answers there.
+            dns_servers: vec!["127.0.0.1:1".parse().expect("an address")],
+            dns_search: false,
+            ..Settings::default()
+        };
+        let mut lookups = Lookups::new(&settings).expect("valid");
+        let file = "10.1.2.3 one.test\n10.1.2.4 one.test\nfd00::1 six.test\n";
+        lookups.hosts = Hosts::default();
+        let read = lookups.hosts.read_hosts_conf(file.as_bytes());
+        read.expect("readable");
+        let of = |found: Result<Found, String>| found.map(|found| (found.addresses, found.unknown));
+        let one = ["10.1.2.3", "10.1.2.4"].map(|ip| ip.parse().expect("an address"));
+        assert_eq!(
+            of(lookups.perform("one.test").await),
+            Ok((one.to_vec(), None))
+        );
+        assert!(lookups.perform("two.test").await.is_err());
+        let six = "fd00::1".parse().expect("an address");
+        assert_eq!(of(lookups.perform("six.test").await), Ok((vec![six], None)));
+        // `enable_ipv6: false`
+        lookups.ipv6 = false;
+        assert!(lookups.perform("six.test").await.is_err());
+    }
 }
