@@ -282,14 +282,7 @@ impl Program {
         let drain_limit = self.settings.drain_timeout;
         let writer = Arc::clone(&self.writer);
         let keeper = Keeper::new(self.publisher.health_file.clone(), Rc::clone(&self.health));
-        let sides = Sides {
-            state: Arc::clone(&state),
-            health: Rc::clone(&self.health),
-            registry: Arc::clone(&self.registry),
-            metrics: Arc::clone(&self.metrics),
-            sinks: Arc::clone(&self.sinks),
-            settings: Arc::clone(&self.settings),
-        };
+        let sides = self.sides(&state);
         self.publisher
             .publish(self.first, self.document.path(), &state, &tls);
         let runtime = self.runtime;
@@ -342,6 +335,18 @@ impl Program {
         }
         writer.stop();
         Ok(())
+    }
+
+    /// What the servers beside the proxy look at.
+    fn sides(&self, state: &Arc<State>) -> Sides {
+        Sides {
+            state: Arc::clone(state),
+            health: Rc::clone(&self.health),
+            registry: Arc::clone(&self.registry),
+            metrics: Arc::clone(&self.metrics),
+            sinks: Arc::clone(&self.sinks),
+            settings: Arc::clone(&self.settings),
+        }
     }
 }
 

@@ -198,8 +198,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "no look at the verdicts before sending",
         file: "crates/pointsman/src/http_client/mod.rs",
-        text: "Ok(connection) if !attempt.holds() => {",
-        replacement: "Ok(connection) if !attempt.holds() && false => {",
+        text: "Ok((connection, _)) if !attempt.holds(connection.address.ip()) => {",
+        replacement: "Ok((connection, _)) if !attempt.holds(connection.address.ip()) && false => {",
         test: "-p pointsman --test evidence a_verdict_that_comes_while_connecting",
     },
     Mutant {
