@@ -429,3 +429,30 @@ fn the_report_names_instances() {
     let value = gateway.metric(&["apisix_upstream_status{", &port]);
     assert!((value - 0.0).abs() < f64::EPSILON);
 }
+
+/// I-30: who is passed over because of health uses up no retry: with one retry allowed, the second of
+/// two usable instances is reached, whoever is down before them.
+#[test]
+fn i30_skips_use_up_no_retries() {
+    let (down, dead) = (Upstream::named("down"), Upstream::named("dead"));
+    down.set_healthy(false);
+    dead.set_healthy(false);
+    let (failing, last) = (Upstream::failing(500), Upstream::named("last"));
+    let at = |name: &str, upstream: &Upstream, priority: i32| {
+        let more = format!(", priority: {priority}{CHECKS}");
+        instance(name, upstream.address, &more)
+    };
+    let all = [
+        at("down", &down, 4),
+        at("dead", &dead, 3),
+        at("failing", &failing, 2),
+        at("last", &last, 1),
+    ];
+    let more = "        fallback_strategy: [http_5xx]\n        max_retries: 1\n";
+    let gateway = Gateway::start(&multi(&all, more));
+    gateway.wait_for_status(down.port(), "unhealthy");
+    gateway.wait_for_status(dead.port(), "unhealthy");
+    send(&gateway, 3);
+    let hits = [&down, &dead, &failing, &last].map(Upstream::hits);
+    assert_eq!(hits, [0, 0, 3, 3]);
+}
