@@ -203,6 +203,27 @@ pub(super) const MUTANTS: &[Mutant] = &[
         test: "-p pointsman --test evidence a_verdict_that_comes_while_connecting",
     },
     Mutant {
+        name: "an idle connection to an address that is gone",
+        file: "crates/pointsman/src/http_client/pool.rs",
+        text: "to.is_none_or(|to| idle.connection.address.ip() == to)",
+        replacement: "to.is_none_or(|_| true)",
+        test: "-p pointsman --test names i15_r4",
+    },
+    Mutant {
+        name: "an address that changes its name starts healthy",
+        file: "crates/pointsman-balance/src/health/group.rs",
+        text: "here.any(is_down) || self.groups.departed.has(place, now)",
+        replacement: "here.any(is_down) && self.groups.departed.has(place, now)",
+        test: "-p pointsman --test names a_swap",
+    },
+    Mutant {
+        name: "a failed look-up takes the addresses away",
+        file: "crates/pointsman-gateway/src/upstream/resolve.rs",
+        text: "                (1, false) => Change::Stays,",
+        replacement: "                (1, false) => {\n                    self.addresses.clear();\n                    Change::Addresses(0)\n                }",
+        test: "-p pointsman --test names d11",
+    },
+    Mutant {
         name: "a repeat does not look at the verdicts",
         file: "crates/pointsman-balance/src/pool.rs",
         text: "        if failed_open && self.any_usable(availability) {\n            return None;",
