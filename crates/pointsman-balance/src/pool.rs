@@ -6,12 +6,12 @@
 //! never an unusable member while any member of the pool is usable.
 
 mod in_order;
+mod trial;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::health::HalfOpen;
 use crate::load::{Gauge, Hold, Load, Loads};
 use crate::picker::{self, Census, Offer, Stage};
 use crate::{Availability, TargetId, Trial, Tried};
@@ -79,8 +79,8 @@ pub struct Picked {
     epoch: u64,
     failed_open: bool,
     trial: Option<Trial>,
-    /// Stays when the trial is taken out.
-    is_trial: bool,
+    /// Whose circuit is tried; stays when the trial is taken out.
+    trial_of: Option<TargetId>,
     hold: Option<Hold>,
 }
 
@@ -306,7 +306,7 @@ impl Pool {
             member: offer.member,
             epoch: availability.epoch(),
             failed_open,
-            is_trial: trial.is_some(),
+            trial_of: trial.as_ref().map(Trial::guard),
             trial,
             hold: offer.hold,
         };
@@ -318,13 +318,17 @@ impl Pool {
             Some((at, offer))
         });
         if let Some((at, offer)) = offer {
-            return Ok(match self.trial(at, ask, availability) {
+            return Ok(match self.trial(at + 1, ask, availability) {
                 Some((tried, trial)) => picked(self.offer(tried), false, Some(trial)),
                 None => picked(offer, false, None),
             });
         }
         if self.any_usable(availability) {
             return Err(self.exhausted(|member| usable(member) && passes(member)));
+        }
+        // Somebody must find out whether it works again, also where nobody would be used now.
+        if let Some((tried, trial)) = self.trial(self.stages.len(), ask, availability) {
+            return Ok(picked(self.offer(tried), true, Some(trial)));
         }
         match self
             .stages
@@ -348,7 +352,7 @@ impl Pool {
             epoch: availability.epoch(),
             failed_open,
             trial: None,
-            is_trial: false,
+            trial_of: None,
             hold: self.offer(member).hold,
         })
     }
@@ -357,8 +361,12 @@ impl Pool {
     #[must_use]
     pub fn holds(&self, picked: &Picked, availability: &Availability) -> bool {
         let member = picked.member;
-        if picked.is_trial {
-            return self.members[member].gate.usable(availability);
+        if let Some(tried) = picked.trial_of {
+            let still_asks = availability
+                .half_open()
+                .iter()
+                .any(|asking| asking.guard == tried);
+            return still_asks && self.fits_trial(member, tried, availability);
         }
         availability.epoch() == picked.epoch
             || self.usable(member, availability)
@@ -432,50 +440,6 @@ impl Pool {
     pub fn all_usable(&self, availability: &Availability) -> bool {
         (self.guards.is_none() && self.census.all_targets(availability))
             || (0..self.len()).all(|member| self.usable(member, availability))
-    }
-
-    /// A member to be tried in place of the one that stage `at` offers: one whose circuit asks for it,
-    /// that nothing else keeps out, and whose turn comes no later. Since another was on offer, there
-    /// is somebody to fall back to; only a request's first attempt may be a trial, so that it has not
-    /// used up its retries.
-    #[inline]
-    fn trial(
-        &self,
-        at: usize,
-        ask: &Ask<'_>,
-        availability: &Availability,
-    ) -> Option<(usize, Trial)> {
-        if availability.half_open().is_empty() || !ask.tried.is_empty() {
-            return None;
-        }
-        let no_later = || self.stages[..=at].iter().flat_map(Stage::members);
-        self.claim_trial(no_later, availability)
-    }
-
-    /// The first of `members` whose circuit asks to be tried and that nothing else keeps out.
-    #[cold]
-    fn claim_trial<M: Iterator<Item = usize>>(
-        &self,
-        members: impl Fn() -> M,
-        availability: &Availability,
-    ) -> Option<(usize, Trial)> {
-        let guards = self.guards.as_ref()?;
-        for asking in availability.half_open() {
-            let fits = |&member: &usize| {
-                let others = |guard: &&TargetId| **guard != asking.guard;
-                guards[member].contains(&asking.guard)
-                    && self.members[member].gate.usable(availability)
-                    && (guards[member].iter().filter(others))
-                        .all(|&guard| availability.usable(guard))
-            };
-            if !asking.is_claimed()
-                && let Some(member) = members().find(fits)
-                && let Some(trial) = HalfOpen::claim(asking)
-            {
-                return Some((member, trial));
-            }
-        }
-        None
     }
 
     /// Nobody was eligible: because those on offer were tried, or because none is on offer?

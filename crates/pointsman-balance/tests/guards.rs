@@ -363,6 +363,46 @@ fn watched(monitor: &mut Monitor<u8>, now: Instant) -> TargetId {
     monitor.reconcile(vec![wanted], now)[0]
 }
 
+/// One date in the agenda may stand for both.
+#[test]
+fn a_circuit_and_a_cool_down_may_wait_for_the_same_moment() {
+    let now = start();
+    let mut monitor = Monitor::<u8>::new();
+    let (guard, _) = monitor.guard(spec("a", Some(BREAKER)), now);
+    let _ = monitor.trip(guard, now);
+    let _ = monitor.cool_down(guard, now + seconds(5), now);
+    let _ = monitor.cool_down(guard, now + seconds(9), now);
+    let _ = monitor.tick(now + seconds(5));
+    let report = monitor.guard_report(guard).expect("known");
+    assert_eq!(report.circuit, CircuitState::HalfOpen);
+    assert_eq!(report.cools_until, Some(now + seconds(9)));
+    let _ = monitor.tick(now + seconds(9));
+    let report = monitor.guard_report(guard).expect("known");
+    assert_eq!(report.cools_until, None);
+}
+
+/// With nobody else to ask, a half-open circuit still gets its trials, one at a time.
+#[test]
+fn a_lone_circuit_is_tried_too() {
+    let now = start();
+    let mut monitor = Monitor::<u8>::new();
+    let (guard, _) = monitor.guard(spec("a", Some(BREAKER)), now);
+    let pool = pool(&[0], &[&[guard]]);
+    let _ = monitor.trip(guard, now);
+    assert_eq!(pick(&pool, &monitor, &[]), Some((0, false)));
+    let _ = monitor.tick(now + seconds(5));
+    let trial = claim(&pool, &monitor);
+    assert_eq!(pick(&pool, &monitor, &[]), Some((0, false)));
+    let _ = monitor.on_trial(guard, true, Some(&trial), now + seconds(5));
+    drop(trial);
+    let trial = claim(&pool, &monitor);
+    assert!(
+        monitor
+            .on_trial(guard, true, Some(&trial), now + seconds(5))
+            .is_some()
+    );
+}
+
 /// B-155 in small: limits of passive checks, and the table of §4.2.
 #[test]
 fn traffic_moves_a_target_through_the_same_states() {

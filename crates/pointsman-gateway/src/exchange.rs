@@ -416,6 +416,15 @@ impl Exchange {
         }
     }
 
+    /// The current attempt is over, and nothing happens for a while: that counts for neither.
+    pub(crate) fn pause(&mut self) {
+        self.release();
+        if let Some(attempt) = self.attempts.last_mut() {
+            let took = clock::now() - attempt.started;
+            attempt.total.get_or_insert(took);
+        }
+    }
+
     /// The current attempt is over, and another may follow.
     pub(crate) fn release(&mut self) {
         if let Some(attempt) = self.attempts.last_mut() {

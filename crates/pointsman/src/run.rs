@@ -412,10 +412,11 @@ async fn keep_probing(
             () = changed.notified() => {}
             () = tokio::time::sleep_until(until.into()) => {}
             reports = reported => {
-                let mut health = health.borrow_mut();
                 for report in reports {
-                    health.on_evidence(report, clock::now(), &state);
+                    health.borrow_mut().on_evidence(report, clock::now(), &state);
                 }
+                // Whatever comes in, the others on this thread get their turn.
+                tokio::task::yield_now().await;
             }
         }
     }

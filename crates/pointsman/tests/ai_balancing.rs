@@ -419,3 +419,21 @@ fn a_silent_upstream_times_out() {
     assert_eq!(statuses(&gateway, 1), [200]);
     gateway.wait_until_idle();
 }
+
+/// A refusal because of what the request says is an answer: nobody else is asked.
+#[test]
+fn a_refusal_by_policy_is_an_answer() {
+    let refusal = r#"{"error":{"message":"no","code":"content_policy_violation"}}"#;
+    let (strict, other) = (
+        Upstream::start(move |_| Answer::status(400, refusal)),
+        Upstream::named("other"),
+    );
+    let pair = [
+        instance("strict", strict.address, ", priority: 1"),
+        instance("other", other.address, ""),
+    ];
+    let gateway = Gateway::start(&multi(&pair, "        fallback_http_statuses: [400]\n"));
+    let answer = post_json(gateway.proxy, "/x", CHAT);
+    assert_eq!((answer.status, other.hits()), (400, 0));
+    assert_eq!(answer.text(), refusal);
+}

@@ -404,6 +404,28 @@ fn a_circuit_opens_and_lets_single_trials_through() {
     assert_eq!(bad.hits() - before, 5);
 }
 
+/// Nobody is asked while every circuit is open, but for the trials that find out when that is over.
+#[test]
+fn a_gateway_that_rejects_finds_out_when_it_need_not() {
+    let fails = Arc::new(AtomicBool::new(true));
+    let script = Arc::clone(&fails);
+    let lone = Upstream::start(move |_| match script.load(Ordering::SeqCst) {
+        true => limited(500, &[]),
+        false => Answer::chat("lone"),
+    });
+    let more = ", on_all_unhealthy: reject, circuit_breaker: {failures: 2, open_ms: 300, max_open_ms: 300}";
+    let gateway = Gateway::start(&route(&[instance("lone", lone.address, "")], more));
+    support::wait_until("the circuit to open", || {
+        (chat(&gateway) == 503).then_some(())
+    });
+    assert_eq!(lone.hits(), 2);
+    fails.store(false, Ordering::SeqCst);
+    chat_until("the circuit to close", &gateway, || {
+        gateway.stderr().contains("trials succeeded")
+    });
+    assert_eq!(chat(&gateway), 200);
+}
+
 /// A client's faults open no circuit, whatever their number.
 #[test]
 fn a_clients_fault_opens_no_circuit() {
@@ -500,24 +522,6 @@ fn a_repeat_obeys_the_newest_verdict() {
         assert_eq!(waiting.join().expect("answered"), 200);
     });
     assert_eq!((first.hits(), second.hits()), (1, 1));
-}
-
-/// A refusal because of what the request says is an answer: nobody else is asked.
-#[test]
-fn a_refusal_by_policy_is_an_answer() {
-    let refusal = r#"{"error":{"message":"no","code":"content_policy_violation"}}"#;
-    let (strict, other) = (
-        Upstream::start(move |_| Answer::status(400, refusal)),
-        Upstream::named("other"),
-    );
-    let pair = [
-        instance("strict", strict.address, ", priority: 1"),
-        instance("other", other.address, ""),
-    ];
-    let gateway = Gateway::start(&route(&pair, ", fallback_http_statuses: [400]"));
-    let answer = post_json(gateway.proxy, "/x", CHAT);
-    assert_eq!((answer.status, other.hits()), (400, 0));
-    assert_eq!(answer.text(), refusal);
 }
 
 /// A prompt that is too long goes to an instance that is known to take more, if there is one.

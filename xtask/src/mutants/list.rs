@@ -47,9 +47,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "a trial of a lower tier than what is offered",
-        file: "crates/pointsman-balance/src/pool.rs",
-        text: "self.stages[..=at].iter()",
-        replacement: "self.stages[at.min(0)..].iter()",
+        file: "crates/pointsman-balance/src/pool/trial.rs",
+        text: "self.stages[..stages].iter()",
+        replacement: "self.stages[stages.min(0)..].iter()",
         test: "-p pointsman-balance --test guards no_trial_of_a_lower",
     },
     Mutant {

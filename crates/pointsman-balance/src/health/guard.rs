@@ -18,13 +18,21 @@ use super::schedule::later;
 use crate::TargetId;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
 
-/// What a guard stands for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// What a guard stands for. `Debug` does not show its key.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct GuardSpec {
     /// Its identity: where, with which credential, which model. Opaque here; may hold secrets.
     pub key: String,
     /// When its circuit opens; without, it can only cool down.
     pub breaker: Option<Breaker>,
+}
+
+impl std::fmt::Debug for GuardSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GuardSpec")
+            .field("breaker", &self.breaker)
+            .finish_non_exhaustive()
+    }
 }
 
 /// When a circuit opens and how it closes again.
@@ -182,7 +190,12 @@ impl Guards {
             return;
         }
         if let Some(earlier) = guard.cools_until.replace(until) {
-            self.agenda.remove(&(earlier, id));
+            // The circuit may wait for the very same moment.
+            let is_shared =
+                matches!(guard.circuit, Circuit::Open { until, .. } if until == earlier);
+            if !is_shared {
+                self.agenda.remove(&(earlier, id));
+            }
         }
         self.agenda.insert((until, id));
     }
@@ -283,11 +296,11 @@ impl Guards {
             let Some(guard) = self.by_id.get_mut(&id) else {
                 continue;
             };
-            if guard.cools_until == Some(at) {
+            if guard.cools_until.is_some_and(|until| until <= now) {
                 guard.cools_until = None;
             }
             if let Circuit::Open { until, failed } = guard.circuit
-                && until == at
+                && until <= now
             {
                 guard.circuit = Circuit::HalfOpen {
                     failed,

@@ -29,7 +29,7 @@ impl Pool {
             member,
             epoch: availability.epoch(),
             failed_open,
-            is_trial: trial.is_some(),
+            trial_of: trial.as_ref().map(Trial::guard),
             trial,
             hold: self.offer(member).hold,
         };
@@ -46,6 +46,12 @@ impl Pool {
             return Ok(picked(order[at], false, None));
         }
         let fails_open = !self.any_usable(availability);
+        if fails_open && !availability.half_open().is_empty() && ask.tried.is_empty() {
+            let all = || order.iter().copied().filter(|&m| m < self.len());
+            if let Some((member, trial)) = self.claim_trial(all, availability) {
+                return Ok(picked(member, true, Some(trial)));
+            }
+        }
         if fails_open && let Some(&member) = order.iter().find(|&&member| untried(member)) {
             return Ok(picked(member, true, None));
         }

@@ -5,15 +5,16 @@
 //! if it breaks off, the client gets an error, or another instance gets a chance, instead of half
 //! an answer that says 200.
 
+mod again;
 mod outgoing;
 
-use std::{net::IpAddr, pin::Pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
+use std::{net::IpAddr, pin::Pin, rc::Rc, sync::Arc, task::Poll};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use pointsman_ai::{Capture, Complaint, Protocol, StreamMeter};
-use pointsman_balance::{Availability, Picked, Tried};
+use pointsman_balance::{Availability, Picked};
 
 use crate::{
     body::{self, Body, CollectError},
@@ -24,12 +25,11 @@ use crate::{
     forward::{
         Outcome,
         ai::outgoing::{instance_headers, instance_target},
-        evidence,
         judge::{Accepted, Held, RetryPolicy},
     },
     observe::metrics::ActiveConnection,
     plugin::{Reply, chain::respond},
-    plugins::ai_proxy::{AiInstance, AiTarget, RelayLimits},
+    plugins::ai_proxy::{AiTarget, RelayLimits},
     ports::{Answer, Attempt, BrokenBody, SendError, Source},
     upstream::resolve::Named,
 };
@@ -70,57 +70,6 @@ impl AiPlan {
     /// What the last attempt's error was about, if that is known.
     pub fn complaint(&self) -> Option<Complaint> {
         self.complaint
-    }
-
-    /// How long to wait before the same instance is asked once more, after `repeats` times; `None`: it
-    /// is not. Only what may be over in a moment is worth it: a connection that broke before its
-    /// answer, a server's error, and a quota that comes back before the client minds.
-    pub fn wait_for_same(&self, outcome: &Outcome, repeats: u32) -> Option<Duration> {
-        let rules = self.target.repeat;
-        if repeats >= rules.attempts {
-            return None;
-        }
-        let doubled = rules.backoff_ms.saturating_mul(1 << repeats.min(16));
-        let varied = doubled / 2 + rand::random_range(0..=doubled / 2);
-        let backoff = Duration::from_millis(varied.min(BACKOFF_MS_MAX));
-        let answer = match outcome {
-            Outcome::Failed(Failure::Transport(
-                TransportFault::Connect | TransportFault::Closed | TransportFault::Tls,
-            )) => return Some(backoff),
-            Outcome::ErrorStatus(answer) => answer,
-            Outcome::Failed(_) | Outcome::Answer(_) | Outcome::Overtaken => return None,
-        };
-        let asked = evidence::wait_asked(answer.response.headers());
-        match (answer.response.status().as_u16(), asked) {
-            // It is waited out in full, and a little more: so that not all come back at once, and
-            // after a cool-down of the same length.
-            (429 | 500..=599, Some(wait)) => (wait <= Duration::from_millis(rules.max_wait_ms))
-                .then(|| wait + MARGIN + Duration::from_millis(rand::random_range(0..=50))),
-            (500..=599, None) => Some(backoff),
-            _ => None,
-        }
-    }
-
-    /// After an instance has found the prompt too long: those that are known to take more, if there are
-    /// any that `tried` leaves, are all that is left.
-    pub fn keep_larger(&self, member: usize, tried: &mut Tried) -> bool {
-        if self.complaint != Some(Complaint::ContextLength) {
-            return false;
-        }
-        let Some(taken) = self.target.instances[member].context_length else {
-            return false;
-        };
-        let is_larger = |instance: &AiInstance| instance.context_length.is_some_and(|l| l > taken);
-        let instances = || self.target.instances.iter().enumerate();
-        if !instances().any(|(other, instance)| is_larger(instance) && !tried.contains(other)) {
-            return false;
-        }
-        for (other, instance) in instances() {
-            if !is_larger(instance) {
-                tried.mark(other);
-            }
-        }
-        true
     }
 
     /// When an attempt may be followed by another.
@@ -224,7 +173,7 @@ impl AiPlan {
                     .target
                     .retry
                     .is_error(answer.response.status().as_u16())
-                    && !may_complain(answer.response.status()) =>
+                    && !may_complain(&answer) =>
             {
                 Outcome::ErrorStatus(answer)
             }
@@ -242,7 +191,7 @@ impl AiPlan {
     /// Finds out what an error is about. A refusal by policy is an answer, whatever its status.
     fn look_into(&mut self, answer: Answer) -> Outcome {
         let status = answer.response.status();
-        if may_complain(status) {
+        if may_complain(&answer) {
             let body = answer.response.body().first_piece();
             self.complaint = body.and_then(|body| pointsman_ai::complaint(status.as_u16(), body));
         }
@@ -449,8 +398,12 @@ pub fn deliver(accepted: Accepted) -> Response<Body> {
 
 /// Whether the body of an error says more than its status: a 429 is what it is, and what is above is
 /// not the request's fault.
-fn may_complain(status: StatusCode) -> bool {
-    status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS
+/// A stream is nothing to look into.
+fn may_complain(answer: &Answer) -> bool {
+    let status = answer.response.status();
+    status.is_client_error()
+        && status != StatusCode::TOO_MANY_REQUESTS
+        && Kind::of(answer.response.headers()) != Kind::Stream
 }
 
 /// Status, content type and the few headers that mean something to the client; the rest of a
@@ -582,11 +535,6 @@ fn millis(exchange: &Exchange) -> u64 {
         u64::try_from((clock::now() - attempt.started).as_millis()).unwrap_or(u64::MAX)
     })
 }
-
-/// The longest wait between two attempts at one instance that nobody asked for.
-const BACKOFF_MS_MAX: u64 = 60_000;
-/// Over what an instance asked for.
-const MARGIN: Duration = Duration::from_millis(10);
 
 /// Types of bodies that are passed on while they arrive.
 const MEDIA: &[&str] = &["audio/", "video/", "image/", "application/octet-stream"];

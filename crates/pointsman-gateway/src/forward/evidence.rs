@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use pointsman_ai::Complaint;
 use pointsman_balance::{Availability, Passive, ProbeOutcome, TargetId, Trial};
 
@@ -87,7 +87,7 @@ pub fn of_broken_stream(exchange: &Exchange) {
     let Some(watch) = call.target.instances[member].watch.as_deref() else {
         return;
     };
-    if let (Some(tally), Some(guard)) = (&watch.tally, watch.guard)
+    if let (Some(tally), Some(guard)) = (&watch.tally, watch.circuit)
         && tally.record(false, attempt.started, clock::now())
     {
         exchange.gateway().report(Evidence::Trip { guard });
@@ -179,7 +179,7 @@ fn tell_circuit(
     began: Instant,
     now: Instant,
 ) {
-    let (Some(tally), Some(guard)) = (&watch.tally, watch.guard) else {
+    let (Some(tally), Some(guard)) = (&watch.tally, watch.circuit) else {
         return;
     };
     let succeeded = match fault {
@@ -210,11 +210,12 @@ fn cool_down(
     outcome: &Outcome,
     now: Instant,
 ) {
-    let headers = match outcome {
-        Outcome::Answer(answer) | Outcome::ErrorStatus(answer) => Some(answer.response.headers()),
+    let asked = match outcome {
+        Outcome::Answer(answer) | Outcome::ErrorStatus(answer) => {
+            wait_asked(answer.response.status(), answer.response.headers())
+        }
         Outcome::Failed(_) | Outcome::Overtaken => None,
     };
-    let asked = headers.and_then(wait_asked);
     let millis = |millis: u64| (millis > 0).then(|| Duration::from_millis(millis));
     let (guard, wait, cause) = match fault {
         Fault::Quota => {
@@ -242,9 +243,13 @@ fn cool_down(
     }
 }
 
-/// The wait that a response asks for.
-pub fn wait_asked(headers: &HeaderMap) -> Option<Duration> {
-    wait::asked(headers, clock::wall())
+/// The wait that a response with this status asks for.
+pub fn wait_asked(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        wait::asked(headers, clock::wall())
+    } else {
+        wait::retry_after(headers, clock::wall())
+    }
 }
 
 /// What passive checks see in the end of an attempt at an AI instance: never a status of the client's

@@ -56,8 +56,8 @@ async fn answer(exchange: &mut Exchange) -> Result<Response<Body>, Failure> {
     let mut tried = Tried::new();
     let mut held: Option<Held> = None;
     let began = clock::now();
-    // Failed trials: attempts that the request did not ask for.
-    let mut trials = 0;
+    // Attempts that count against the request's retries; trials are none that it has asked for.
+    let mut attempts = 0;
     // The answer that is held is one, and no failure: it is passed on as it is.
     let mut as_it_is = false;
     loop {
@@ -66,20 +66,25 @@ async fn answer(exchange: &mut Exchange) -> Result<Response<Body>, Failure> {
             Err(_) if as_it_is && let Some(held) = held => return plan.stop(exchange, held).await,
             Err(exhausted) => return plan.give_up(exchange, held, exhausted).await,
         };
-        if picked.failed_open() && plan.rejects() {
-            return plan.reject(exchange, held).await;
-        }
         let mut bid = Bid {
             member: picked.member(),
             trial: picked.take_trial(),
             failed_open: picked.failed_open(),
         };
-        let is_trial = bid.trial.is_some();
+        if bid.failed_open && bid.trial.is_none() && plan.rejects() {
+            return match held {
+                Some(held) if as_it_is => plan.stop(exchange, held).await,
+                held => plan.reject(exchange, held).await,
+            };
+        }
+        // Without anybody to fall back to, a trial is an attempt like any other.
+        let is_trial = bid.trial.is_some() && !bid.failed_open;
         let outcome = attempt(exchange, &mut plan, &mut held, picked, &mut bid).await;
         if matches!(outcome, Outcome::Overtaken) {
             continue;
         }
         tried.mark(bid.member);
+        attempts += usize::from(!is_trial);
         if plan.keep_larger(bid.member, &mut tried)
             && let Outcome::Answer(answer) | Outcome::ErrorStatus(answer) = outcome
         {
@@ -87,8 +92,7 @@ async fn answer(exchange: &mut Exchange) -> Result<Response<Body>, Failure> {
             continue;
         }
         as_it_is = false;
-        trials += usize::from(is_trial);
-        let ruling = plan.judge(exchange, outcome, tried.len() - trials, is_trial, began);
+        let ruling = plan.judge(exchange, outcome, attempts, is_trial, began);
         match ruling {
             Ruling::Accept(accepted) => return Ok(plan.deliver(exchange, accepted)),
             Ruling::Retry(failed) => {
@@ -109,13 +113,14 @@ async fn attempt(
     mut picked: Picked,
     bid: &mut Bid,
 ) -> Outcome {
+    let is_trial = bid.trial.is_some();
     let mut repeats = 0;
     let mut last = None;
     loop {
         let outcome = match plan.prepare(exchange, picked) {
             Ok(attempt) => {
                 // What an earlier attempt sent back is not needed once another is under way.
-                if held.take().is_some() || repeats > 0 {
+                if held.is_some() || repeats > 0 {
                     exchange.note_answer_dropped();
                 }
                 plan.send(exchange, attempt).await
@@ -129,14 +134,16 @@ async fn attempt(
         if matches!(outcome, Outcome::Overtaken) {
             return last.unwrap_or(outcome);
         }
+        drop((held.take(), last.take()));
         let Plan::Ai(ai) = plan else {
             return outcome;
         };
         evidence::of_attempt(exchange, ai, bid, &outcome);
-        let Some(wait) = ai.wait_for_same(&outcome, repeats) else {
+        let wait = ai.wait_for_same(&outcome, repeats);
+        let Some(wait) = wait.filter(|_| !is_trial) else {
             return outcome;
         };
-        exchange.release();
+        exchange.pause();
         let due = clock::now() + wait;
         let gateway = std::rc::Rc::clone(exchange.gateway());
         gateway.upstreams().sleep_until(due).await;
@@ -145,6 +152,9 @@ async fn attempt(
         let Some(again) = pool.again(bid.member, &availability) else {
             return outcome;
         };
+        if again.failed_open() && ai.target.rejects {
+            return outcome;
+        }
         picks::note(exchange, pool, &again, &availability);
         ai.locate(bid.member, &availability);
         bid.failed_open = again.failed_open();

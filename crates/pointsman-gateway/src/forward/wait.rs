@@ -4,24 +4,30 @@ use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 
-/// The wait that the headers of a 429 or 503 ask for, at wall time `now`.
+/// The wait that the headers of a 429 ask for, at wall time `now`.
 ///
-/// In this order: `retry-after-ms` (OpenAI, Azure), `Retry-After` in seconds or as a date (RFC 9110
-/// §10.2.3), `x-ratelimit-reset-*` of whatever is used up (OpenAI: `6m0s`, `120ms`), and
+/// In this order: [`retry_after`], `x-ratelimit-reset-*` of whatever is used up (OpenAI: `6m0s`, `120ms`), and
 /// `x-ratelimit-reset` (seconds to go, or a Unix time in seconds or milliseconds). What cannot be read
 /// counts as absent; a date in the past is no wait.
 pub fn asked(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
-    if let Some(wait) = text("retry-after-ms").and_then(|text| scaled(text, 1e-3)) {
-        return Some(wait);
-    }
-    if let Some(text) = text("retry-after")
-        && let Some(wait) = scaled(text, 1.0).or_else(|| until_date(text, now))
-    {
-        return Some(wait);
-    }
-    limits_reset(headers)
-        .or_else(|| text("x-ratelimit-reset").and_then(|text| until_moment(text, now)))
+    retry_after(headers, now)
+        .or_else(|| limits_reset(headers))
+        .or_else(|| until_moment(text(headers, "x-ratelimit-reset")?, now))
+}
+
+/// The wait that any response asks for in so many words: `retry-after-ms` (OpenAI, Azure), or
+/// `Retry-After` in seconds or as a date (RFC 9110 §10.2.3). Limits are in other headers of every
+/// response, and say nothing about a server's error.
+pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let millis = text(headers, "retry-after-ms").and_then(|text| scaled(text, 1e-3));
+    millis.or_else(|| {
+        let text = text(headers, "retry-after")?;
+        scaled(text, 1.0).or_else(|| until_date(text, now))
+    })
+}
+
+fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name)?.to_str().ok().map(str::trim)
 }
 
 fn scaled(text: &str, seconds: f64) -> Option<Duration> {

@@ -127,8 +127,10 @@ pub struct Watch {
     pub passive: Option<Arc<Passive>>,
     /// `cooldown`.
     pub cooldown: Option<Cooldown>,
-    /// Stands for the instance: its address, credential and model. Cools down, and has the circuit.
+    /// Stands for the instance: its address, credential and model. Cools down.
     pub guard: Option<TargetId>,
+    /// The same, for `circuit_breaker`: apart, so that no change of its settings ends a cool-down.
+    pub circuit: Option<TargetId>,
     /// Counts attempts, for `circuit_breaker`.
     pub tally: Option<Arc<Tally>>,
     /// Stands for the credential at the address, whichever the model.
@@ -138,7 +140,8 @@ pub struct Watch {
 impl Watch {
     /// All that must be usable besides the targets.
     pub fn guards(&self) -> Vec<TargetId> {
-        self.guard.into_iter().chain(self.credential).collect()
+        let all = [self.guard, self.circuit, self.credential];
+        all.into_iter().flatten().collect()
     }
 }
 

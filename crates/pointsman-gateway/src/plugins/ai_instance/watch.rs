@@ -31,6 +31,7 @@ pub(super) fn of(
         passive,
         cooldown,
         guard: None,
+        circuit: None,
         tally: None,
         credential: None,
     };
@@ -46,13 +47,22 @@ pub(super) fn of(
     let model = options.and_then(|options| options.get("model")?.as_str());
     let name = format!("{key} ({})", instance.name);
 
-    let spec = GuardSpec {
-        key: format!("{:?}", ("instance", &place, endpoint, credential, model)),
-        breaker,
-    };
-    let (guard, tally) = guards.guard(spec, &name);
-    watch.guard = Some(guard);
-    watch.tally = tally;
+    let key = |kind: &str| format!("{:?}", (kind, &place, endpoint, credential, model));
+    if cooldown.is_some() {
+        let spec = GuardSpec {
+            key: key("instance"),
+            breaker: None,
+        };
+        watch.guard = Some(guards.guard(spec, &name).0);
+    }
+    if breaker.is_some() {
+        let spec = GuardSpec {
+            key: key("circuit"),
+            breaker,
+        };
+        let (circuit, tally) = guards.guard(spec, &format!("the circuit of {name}"));
+        (watch.circuit, watch.tally) = (Some(circuit), tally);
+    }
     if cooldown.is_some() && has_credential(auth) {
         let spec = GuardSpec {
             key: format!("{:?}", ("credential", &place, credential)),
@@ -121,7 +131,11 @@ mod tests {
         assert_ne!(one.guard, other_key.guard);
         assert_ne!(one.credential, other_key.credential);
         let broken = watch("r1", "t", "m", json!({"circuit_breaker": {}})).expect("watched");
-        assert!(broken.tally.is_some());
+        assert!(broken.tally.is_some() && broken.circuit.is_some());
+        assert!(broken.guard.is_none());
+        let both = json!({"circuit_breaker": {}, "cooldown": {}});
+        let both = watch("r1", "t", "m", both).expect("watched");
+        assert_eq!((both.guard, both.circuit), (one.guard, broken.circuit));
         assert!(broken.credential.is_none());
     }
 }
