@@ -66,8 +66,9 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// Whether the target would still be picked, and `ip`, at which it was reached, be dialled. To be asked once more when time has passed and nothing
-    /// has been sent yet; if not, the attempt ends in [`TransportFault::Overtaken`].
+    /// Whether the target would still be picked, and `ip`, at which it was reached, be dialled. To be
+    /// asked once more when time has passed and nothing has been sent yet; if not, the attempt ends
+    /// in [`TransportFault::Overtaken`].
     pub fn holds(&self, ip: IpAddr) -> bool {
         match &self.source {
             Source::Judged { pool, gateway } => {
@@ -75,7 +76,11 @@ impl Attempt {
                 let is_listed = self
                     .group
                     .is_none_or(|group| availability.may_dial(group, ip));
-                is_listed && pool.pool().holds(&self.picked, &availability)
+                // Since the pick, the last usable one has fallen; and then nobody is to be asked.
+                let is_refused = pool.rejects()
+                    && !self.picked.failed_open()
+                    && !pool.pool().any_usable(&availability);
+                is_listed && !is_refused && pool.pool().holds(&self.picked, &availability)
             }
             Source::Unjudged(pool) => pool.holds(&self.picked, &Availability::empty()),
         }

@@ -10,7 +10,7 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
@@ -38,28 +38,24 @@ pub(crate) struct Resolver {
 }
 
 struct Inner {
-    resolver: TokioResolver,
+    asker: Asker,
     last_good: Mutex<HashMap<String, Vec<IpAddr>>>,
 }
 
 impl Resolver {
     /// A resolver that asks as `settings` say.
-    ///
-    /// # Errors
-    /// When the resolver cannot be set up.
-    pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
-        let (config, options) = configured(system(), settings);
-        Ok(Self {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
             inner: Arc::new(Inner {
-                resolver: build(config, options)?,
+                asker: Asker::new(settings, None),
                 last_good: Mutex::default(),
             }),
-        })
+        }
     }
 
     /// The addresses of `name`, in the order in which the answer had them.
     pub(crate) async fn look_up(&self, name: &str) -> Result<Vec<IpAddr>, String> {
-        let found = self.inner.resolver.lookup_ip(name).await;
+        let found = self.inner.asker.get()?.lookup_ip(name).await;
         let mut last_good = self
             .inner
             .last_good
@@ -90,28 +86,23 @@ impl Resolver {
 
 /// Performs look-ups of all addresses of a name; keeps nothing, since whoever asks does.
 pub(crate) struct Lookups {
-    resolver: TokioResolver,
+    asker: Asker,
     hosts: Hosts,
     ipv6: bool,
 }
 
 impl Lookups {
     /// Look-ups that ask as `settings` say.
-    ///
-    /// # Errors
-    /// When the resolver cannot be set up.
-    pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
+    pub(crate) fn new(settings: &Settings) -> Self {
         let hosts = Hosts::from_system().unwrap_or_else(|error| {
             tracing::warn!("the hosts file: {error}");
             Hosts::default()
         });
-        let (config, mut options) = configured(system(), settings);
-        options.cache_size = 0;
-        Ok(Self {
-            resolver: build(config, options)?,
+        Self {
+            asker: Asker::new(settings, Some(0)),
             hosts,
             ipv6: settings.ipv6,
-        })
+        }
     }
 
     /// All addresses of `name`: those of the hosts file if it is there, and nobody is asked then.
@@ -119,11 +110,12 @@ impl Lookups {
         if let Some(found) = self.in_hosts(name) {
             return Ok(found);
         }
-        let four = self.resolver.lookup(name, RecordType::A);
+        let resolver = self.asker.get()?;
+        let four = resolver.lookup(name, RecordType::A);
         if !self.ipv6 {
             return self.found(&[four.await], None);
         }
-        let six = self.resolver.lookup(name, RecordType::AAAA);
+        let six = resolver.lookup(name, RecordType::AAAA);
         let answers = <[_; 2]>::from(tokio::join!(four, six));
         let has_failed = |answer: &Result<Lookup, NetError>| match answer {
             Ok(_) => false,
@@ -178,6 +170,32 @@ impl Lookups {
             ttl: Duration::MAX,
             unknown: None,
         })
+    }
+}
+
+/// Asks name servers. Made when the first name comes up: there is one on each thread, and most
+/// configurations name few hosts, or none.
+struct Asker {
+    config: ResolverConfig,
+    options: ResolverOpts,
+    made: OnceLock<Result<TokioResolver, String>>,
+}
+
+impl Asker {
+    /// Keeps up to `cache_size` answers, or as many as the library does.
+    fn new(settings: &Settings, cache_size: Option<u64>) -> Self {
+        let (config, mut options) = configured(system(), settings);
+        options.cache_size = cache_size.unwrap_or(options.cache_size);
+        Self {
+            config,
+            options,
+            made: OnceLock::new(),
+        }
+    }
+
+    fn get(&self) -> Result<&TokioResolver, String> {
+        let make = || build(self.config.clone(), self.options.clone());
+        self.made.get_or_init(make).as_ref().map_err(String::clone)
     }
 }
 
@@ -289,7 +307,7 @@ mod tests {
             dns_search: false,
             ..Settings::default()
         };
-        let mut lookups = Lookups::new(&settings).expect("valid");
+        let mut lookups = Lookups::new(&settings);
         let file = "10.1.2.3 one.test\n10.1.2.4 one.test\nfd00::1 six.test\n";
         lookups.hosts = Hosts::default();
         let read = lookups.hosts.read_hosts_conf(file.as_bytes());

@@ -229,7 +229,7 @@ impl Program {
         let proxies = std::mem::take(&mut self.proxies);
         let availability = self.health.borrow().availability();
         let state = Arc::new(State::new(Arc::clone(&self.first.snapshot), availability));
-        let lookups = Rc::new(Lookups::new(&self.settings)?);
+        let lookups = Rc::new(Lookups::new(&self.settings));
         let first = names::resolve_first(&self.health, &lookups, &state);
         self.runtime.block_on(first);
         let tls = Arc::new(ServerTls::new(crate::tls::Table::default()));
@@ -276,7 +276,7 @@ impl Program {
         lookups: Rc<Lookups>,
         stop: impl Future<Output = ()>,
     ) -> Result<(), String> {
-        let resolver = Resolver::new(&self.settings)?;
+        let resolver = Resolver::new(&self.settings);
         let dialer = Arc::new(Dialer::new(resolver, Arc::clone(&self.client_tls)));
         let local = LocalSet::new();
         let drain_limit = self.settings.drain_timeout;

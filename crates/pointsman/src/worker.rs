@@ -57,7 +57,7 @@ impl Worker {
             .build()
             .map_err(|error| error.to_string())?;
         LocalSet::new().block_on(&runtime, async move {
-            let resolver = Resolver::new(&self.settings)?;
+            let resolver = Resolver::new(&self.settings);
             let dialer = Arc::new(Dialer::new(resolver, self.client_tls));
             let client = Rc::new(HttpClient::new(dialer));
             tokio::task::spawn_local(sweep(Rc::clone(&client)));

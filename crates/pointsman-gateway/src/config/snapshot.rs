@@ -72,6 +72,14 @@ impl PoolRef {
             Self::Ai(target) => &target.pool,
         }
     }
+
+    /// Whether nobody is asked while nobody is usable.
+    pub fn rejects(&self) -> bool {
+        match self {
+            Self::Upstream(_) => false,
+            Self::Ai(target) => target.rejects,
+        }
+    }
 }
 
 impl Predecessors for Snapshot {

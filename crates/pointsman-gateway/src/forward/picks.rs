@@ -61,17 +61,14 @@ impl Notes {
 
 /// Notes whom the pick for the next attempt of `exchange` left out, by the verdicts that it read.
 pub(super) fn note(exchange: &Exchange, pool: &Pool, picked: &Picked, availability: &Availability) {
-    if !picked.failed_open() && pool.all_usable(availability) {
-        return;
+    let is_logged = exchange.gateway().access_log().is_some();
+    if is_logged && (picked.failed_open() || !pool.all_usable(availability)) {
+        note_exclusions(exchange, pool, picked, availability);
     }
-    note_exclusions(exchange, pool, picked, availability);
 }
 
 #[cold]
 fn note_exclusions(exchange: &Exchange, pool: &Pool, picked: &Picked, availability: &Availability) {
-    if exchange.gateway().access_log().is_none() {
-        return;
-    }
     let mut pick = Exceptional {
         failed_open: picked.failed_open(),
         ..Exceptional::default()
