@@ -44,7 +44,7 @@ struct Inner {
 
 impl Resolver {
     /// A resolver that asks as `settings` say.
-    pub(crate) fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(settings: &Arc<Settings>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 asker: Asker::new(settings, None),
@@ -87,22 +87,27 @@ impl Resolver {
 /// Performs look-ups of all addresses of a name; keeps nothing, since whoever asks does.
 pub(crate) struct Lookups {
     asker: Asker,
-    hosts: Hosts,
+    hosts: OnceLock<Hosts>,
     ipv6: bool,
 }
 
 impl Lookups {
     /// Look-ups that ask as `settings` say.
-    pub(crate) fn new(settings: &Settings) -> Self {
-        let hosts = Hosts::from_system().unwrap_or_else(|error| {
-            tracing::warn!("the hosts file: {error}");
-            Hosts::default()
-        });
+    pub(crate) fn new(settings: &Arc<Settings>) -> Self {
         Self {
             asker: Asker::new(settings, Some(0)),
-            hosts,
+            hosts: OnceLock::new(),
             ipv6: settings.ipv6,
         }
+    }
+
+    fn hosts(&self) -> &Hosts {
+        self.hosts.get_or_init(|| {
+            Hosts::from_system().unwrap_or_else(|error| {
+                tracing::warn!("the hosts file: {error}");
+                Hosts::default()
+            })
+        })
     }
 
     /// All addresses of `name`: those of the hosts file if it is there, and nobody is asked then.
@@ -160,7 +165,7 @@ impl Lookups {
         let kinds = kinds.into_iter().take(if self.ipv6 { 2 } else { 1 });
         let lookups = kinds.filter_map(|kind| {
             let query = Query::query(name.clone(), kind);
-            self.hosts.lookup_static_host(&query)
+            self.hosts().lookup_static_host(&query)
         });
         let found: Vec<Lookup> = lookups.collect();
         let records = found.iter().flat_map(|lookup| lookup.answers());
@@ -176,25 +181,27 @@ impl Lookups {
 /// Asks name servers. Made when the first name comes up: there is one on each thread, and most
 /// configurations name few hosts, or none.
 struct Asker {
-    config: ResolverConfig,
-    options: ResolverOpts,
+    settings: Arc<Settings>,
+    /// Answers that are kept; as many as the library does without.
+    cache_size: Option<u64>,
     made: OnceLock<Result<TokioResolver, String>>,
 }
 
 impl Asker {
-    /// Keeps up to `cache_size` answers, or as many as the library does.
-    fn new(settings: &Settings, cache_size: Option<u64>) -> Self {
-        let (config, mut options) = configured(system(), settings);
-        options.cache_size = cache_size.unwrap_or(options.cache_size);
+    fn new(settings: &Arc<Settings>, cache_size: Option<u64>) -> Self {
         Self {
-            config,
-            options,
+            settings: Arc::clone(settings),
+            cache_size,
             made: OnceLock::new(),
         }
     }
 
     fn get(&self) -> Result<&TokioResolver, String> {
-        let make = || build(self.config.clone(), self.options.clone());
+        let make = || {
+            let (config, mut options) = configured(system(), &self.settings);
+            options.cache_size = self.cache_size.unwrap_or(options.cache_size);
+            build(config, options)
+        };
         self.made.get_or_init(make).as_ref().map_err(String::clone)
     }
 }
@@ -307,11 +314,11 @@ mod tests {
             dns_search: false,
             ..Settings::default()
         };
-        let mut lookups = Lookups::new(&settings);
+        let mut lookups = Lookups::new(&Arc::new(settings));
         let file = "10.1.2.3 one.test\n10.1.2.4 one.test\nfd00::1 six.test\n";
-        lookups.hosts = Hosts::default();
-        let read = lookups.hosts.read_hosts_conf(file.as_bytes());
-        read.expect("readable");
+        let mut hosts = Hosts::default();
+        hosts.read_hosts_conf(file.as_bytes()).expect("readable");
+        lookups.hosts = OnceLock::from(hosts);
         let of = |found: Result<Found, String>| found.map(|found| (found.addresses, found.unknown));
         let one = ["10.1.2.3", "10.1.2.4"].map(|ip| ip.parse().expect("an address"));
         assert_eq!(

@@ -68,12 +68,17 @@ pub(crate) fn finish(
 }
 
 /// Sends what the loggers still hold.
-pub(crate) fn flush(runtime: &Runtime, local: &LocalSet, feeding: Task<()>) {
+pub(crate) fn flush(
+    runtime: &Runtime,
+    local: &LocalSet,
+    feeding: Task<()>,
+    second: impl Future<Output = ()>,
+) {
     runtime.block_on(local.run_until(async {
         tokio::select! {
             _ = feeding => return,
             () = tokio::time::sleep(FLUSH_LIMIT) => {}
-            () = second_signal() => {}
+            () = second => {}
         }
         tracing::error!("log entries were lost: a collector did not take them in time");
     }));

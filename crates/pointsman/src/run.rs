@@ -319,19 +319,19 @@ impl Program {
             };
             until_signal(&mut reloader, stop, self.announces.then_some("ready")).await?;
             // Listened for before anybody can know of the first: one in between would be lost.
-            let second = drain::second_signal();
+            let second = Box::pin(drain::second_signal());
             let _ = drain.send(true);
             // Now, for a second signal or an impatient supervisor may cut the drain short.
             keeper.save();
             tracing::info!("draining: no new connections, up to {drain_limit:?} for open ones");
             Ok::<_, String>((feeding, second))
         }));
-        let (feeding, second) = outcome?;
-        let end = drain::finish(&runtime, &local, threads, drain, drain_limit, second);
+        let (feeding, mut second) = outcome?;
+        let end = drain::finish(&runtime, &local, threads, drain, drain_limit, &mut second);
         let _ = ending.send(true);
         keeper.save();
         if end == End::Orderly {
-            drain::flush(&runtime, &local, feeding);
+            drain::flush(&runtime, &local, feeding, second);
         }
         writer.stop();
         Ok(())

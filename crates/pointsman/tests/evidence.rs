@@ -327,6 +327,32 @@ fn a_gateway_that_rejects_finds_out_when_it_need_not() {
     assert_eq!(chat(&gateway), 200);
 }
 
+/// Streams that begin and never end as they should: each counts against its instance, as its end.
+#[test]
+fn streams_that_break_open_a_circuit() {
+    let breaking = Upstream::start(|_| Answer::Stream {
+        pieces: vec![b"data: {\"choices\":[]}\n\n".to_vec()],
+        pause: Duration::ZERO,
+        ends: false,
+    });
+    let good = Upstream::start(|_| Answer::events(&["data: {\"choices\":[]}", "data: [DONE]"]));
+    let pair = [
+        instance("breaking", breaking.address, ", priority: 1"),
+        instance("good", good.address, ""),
+    ];
+    let more = ", circuit_breaker: {failures: 3, open_ms: 60000}";
+    let gateway = Gateway::start(&route(&pair, more));
+    let stream = CHAT.replacen('{', r#"{"stream":true,"#, 1);
+    for _ in 0..3 {
+        post_json(gateway.proxy, "/x", &stream);
+    }
+    gateway.wait_for_line("too many failures");
+    for _ in 0..5 {
+        assert_eq!(post_json(gateway.proxy, "/x", &stream).status, 200);
+    }
+    assert_eq!((breaking.hits(), good.hits()), (3, 5));
+}
+
 /// A client's faults open no circuit, whatever their number.
 #[test]
 fn a_clients_fault_opens_no_circuit() {

@@ -189,6 +189,15 @@ impl Availability {
         }
     }
 
+    /// Forgets when those come back that nobody waits for.
+    pub(super) fn expect_only(this: &mut Arc<Self>, is_awaited: impl Fn(TargetId) -> bool) {
+        if this.comebacks.iter().any(|&(id, _)| !is_awaited(id)) {
+            Arc::make_mut(this)
+                .comebacks
+                .retain(|&(id, _)| is_awaited(id));
+        }
+    }
+
     fn place_of_comeback(&self, target: TargetId) -> Result<usize, usize> {
         self.comebacks.binary_search_by_key(&target, |&(id, _)| id)
     }

@@ -332,8 +332,17 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         self.schedule.due(target)
     }
 
+    /// Takes what is not watched any more out of what is published about comebacks.
+    pub(super) fn forget_comebacks(&mut self) {
+        let (targets, guards) = (&self.targets, &self.guards);
+        Availability::expect_only(&mut self.availability, |id| {
+            targets.contains_key(&id) || guards.report(id).is_some()
+        });
+    }
+
     /// Publishes which targets successes of traffic mean something to.
     pub(super) fn settle_all(&mut self) {
+        self.forget_comebacks();
         let settled = |target: &Target<P>| target.state.status == Status::Healthy;
         let changed: Vec<(TargetId, bool)> = (self.targets.iter())
             .map(|(&id, target)| (id, settled(target)))

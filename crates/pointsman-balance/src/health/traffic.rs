@@ -53,6 +53,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
     /// Forgets the guards that nobody asked for since the last call. Their last verdict stays visible.
     pub fn sweep_guards(&mut self) {
         self.guards.sweep();
+        self.forget_comebacks();
         self.ask_for_trials();
     }
 

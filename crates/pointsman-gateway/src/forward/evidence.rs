@@ -64,11 +64,18 @@ pub fn of_attempt(exchange: &Exchange, plan: &AiPlan, bid: &mut Bid, outcome: &O
     let attempt = exchange.attempts.last();
     let began = attempt.map_or(exchange.started, |attempt| attempt.started);
     let now = clock::now();
-    tell_circuit(exchange, watch, bid, fault, began, now);
+    // A stream that has begun may still break: it is judged by its end. A trial is not kept that long.
+    let is_open =
+        fault == Fault::Nobody && (exchange.ai.as_ref()).is_some_and(|call| call.meter.is_some());
+    tell_trial(exchange, watch, bid, fault);
+    if !is_open {
+        tell_circuit(exchange, watch, fault, began, now);
+    }
     if let Some(cooldown) = &watch.cooldown {
         cool_down(exchange, watch, cooldown, fault, outcome, now);
     }
     if let Some(passive) = &watch.passive
+        && !is_open
         && let Some(seen) = seen(outcome, fault)
     {
         let targets = plan.target.pool.targets(bid.member);
@@ -76,8 +83,9 @@ pub fn of_attempt(exchange: &Exchange, plan: &AiPlan, bid: &mut Bid, outcome: &O
     }
 }
 
-/// Tells that a response broke off after its head had been passed on.
-pub fn of_broken_stream(exchange: &Exchange) {
+/// Tells how a stream ended that had begun, or another response whose head had been passed on:
+/// `broken` says why, if it broke off.
+pub fn of_stream(exchange: &Exchange, broken: Option<TransportFault>) {
     let (Some(call), Some(attempt)) = (&exchange.ai, exchange.attempts.last()) else {
         return;
     };
@@ -87,20 +95,16 @@ pub fn of_broken_stream(exchange: &Exchange) {
     let Some(watch) = call.target.instances[member].watch.as_deref() else {
         return;
     };
-    if let (Some(tally), Some(guard)) = (&watch.tally, watch.circuit)
-        && tally.record(false, attempt.started, clock::now())
-    {
-        exchange.gateway().report(Evidence::Trip { guard });
-    }
+    let (fault, seen) = match broken {
+        Some(broken) => (Fault::Target, outcome_of(broken)),
+        // What is no stream was judged when it was here.
+        None if call.meter.is_none() => return,
+        None => (Fault::Nobody, ProbeOutcome::Status(attempt.status)),
+    };
+    tell_circuit(exchange, watch, fault, attempt.started, clock::now());
     if let Some(passive) = &watch.passive {
         let targets = call.target.pool.targets(member);
-        report(
-            exchange,
-            targets,
-            passive,
-            ProbeOutcome::TcpFailure,
-            attempt.started,
-        );
+        report(exchange, targets, passive, seen, attempt.started);
     }
 }
 
@@ -170,33 +174,33 @@ fn fault_of(
     }
 }
 
-/// Counts the attempt for the instance's circuit.
-fn tell_circuit(
-    exchange: &Exchange,
-    watch: &Watch,
-    bid: &mut Bid,
-    fault: Fault,
-    began: Instant,
-    now: Instant,
-) {
-    let (Some(tally), Some(guard)) = (&watch.tally, watch.circuit) else {
-        return;
-    };
-    let succeeded = match fault {
-        Fault::Nobody | Fault::Client => true,
-        Fault::Target => false,
-        // Says nothing about whether it works: a trial is given back.
-        Fault::Gateway | Fault::Quota | Fault::Credential | Fault::Model => return,
-    };
-    let trial = bid.trial.take();
-    if trial.is_some() || bid.failed_open {
+/// What the fault of an attempt says about whether its target works; `None`: nothing.
+fn works(fault: Fault) -> Option<bool> {
+    match fault {
+        Fault::Nobody | Fault::Client => Some(true),
+        Fault::Target => Some(false),
+        Fault::Gateway | Fault::Quota | Fault::Credential | Fault::Model => None,
+    }
+}
+
+/// Tells how a trial ended. One that says nothing is given back.
+fn tell_trial(exchange: &Exchange, watch: &Watch, bid: &mut Bid, fault: Fault) {
+    if let (Some(guard), Some(succeeded)) = (watch.circuit, works(fault))
+        && (bid.trial.is_some() || bid.failed_open)
+    {
         exchange.gateway().report(Evidence::Trial {
             guard,
             succeeded,
-            trial,
+            trial: bid.trial.take(),
         });
     }
-    if tally.record(succeeded, began, now) {
+}
+
+/// Counts the attempt for the instance's circuit.
+fn tell_circuit(exchange: &Exchange, watch: &Watch, fault: Fault, began: Instant, now: Instant) {
+    if let (Some(tally), Some(guard), Some(succeeded)) = (&watch.tally, watch.circuit, works(fault))
+        && tally.record(succeeded, began, now)
+    {
         exchange.gateway().report(Evidence::Trip { guard });
     }
 }

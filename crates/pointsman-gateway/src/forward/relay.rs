@@ -18,7 +18,9 @@ use crate::{
     body::{Body, BodyError},
     clock,
     exchange::{Ended, Exchange},
-    ports::{ClientBroke, LocalFuture},
+    failure::TransportFault,
+    forward::evidence,
+    ports::{BrokenBody, ClientBroke, LocalFuture},
 };
 
 /// A response's body and the exchange that it belongs to.
@@ -99,6 +101,7 @@ impl Relay {
                 Poll::Pending
             }
             Poll::Ready(None) => {
+                evidence::of_stream(&self.exchange, None);
                 self.end(Ended::Complete);
                 Poll::Ready(None)
             }
@@ -112,7 +115,9 @@ impl Relay {
                     bytes = self.upstream_bytes,
                     "the upstream's response broke off: {error}"
                 );
-                super::evidence::of_broken_stream(&self.exchange);
+                let fault = error.downcast_ref::<BrokenBody>();
+                let fault = fault.map_or(TransportFault::Closed, |broken| broken.0);
+                evidence::of_stream(&self.exchange, Some(fault));
                 self.end(Ended::UpstreamBroken);
                 self.fail_next(error, cx)
             }

@@ -117,7 +117,21 @@ impl Health {
     ) -> (usize, usize) {
         let restored = self.take_in(&known);
         self.kept = Some((Box::new(known), now + KEPT_FOR));
+        self.forget_kept(now);
         restored
+    }
+
+    /// Whether what an earlier process knew may still be about an address that a name is about to
+    /// have.
+    pub fn awaits_addresses(&self, now: Instant) -> bool {
+        let is_young = self.kept.as_ref().is_some_and(|(_, until)| now < *until);
+        is_young && (self.checked.keys()).any(|name| self.names.is_unanswered(name))
+    }
+
+    fn forget_kept(&mut self, now: Instant) {
+        if !self.awaits_addresses(now) {
+            self.kept = None;
+        }
     }
 
     /// The same for what has become known since.
@@ -127,6 +141,7 @@ impl Health {
         {
             self.take_in(&*known);
             self.kept = Some((known, until));
+            self.forget_kept(now);
         }
     }
 

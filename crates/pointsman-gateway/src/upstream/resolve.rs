@@ -147,6 +147,12 @@ impl Names {
         change
     }
 
+    /// Whether a name is used that has had no answer so far.
+    pub(super) fn is_unanswered(&self, name: &str) -> bool {
+        let entry = self.entries.get(name);
+        entry.is_some_and(|entry| entry.addresses.is_empty())
+    }
+
     fn put_back(&mut self, lookup: Lookup, now: Instant) {
         self.under_way = self.under_way.saturating_sub(1);
         if let Some(entry) = self.entries.get_mut(&lookup.name)

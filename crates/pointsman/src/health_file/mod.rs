@@ -58,7 +58,7 @@ struct Written {
 }
 
 /// The targets and guards that are not as at the start.
-#[derive(PartialEq)]
+#[derive(Default, PartialEq)]
 struct Known {
     targets: Vec<(Name, Kept)>,
     guards: Vec<(Name, GuardReport)>,
@@ -75,9 +75,6 @@ struct Sample {
 impl HealthFile {
     /// The file that `settings` want, if any; `config_folder` is where `config.yaml` is.
     pub(crate) fn new(settings: &Settings, config_folder: &Path) -> Option<Arc<Self>> {
-        if settings.disable_upstream_healthcheck {
-            return None;
-        }
         let path = match &settings.health_state_file {
             HealthStateFile::Off => return None,
             HealthStateFile::Default => config_folder.join("..").join("logs").join(FILE),
@@ -101,7 +98,8 @@ impl HealthFile {
         };
         let path = self.path.display();
         match self.read(time.wall_ms) {
-            Ok(None) => {}
+            // Then it says what a process knows that has just begun.
+            Ok(None) => self.written().known = Some(Known::default()),
             Ok(Some(contents)) => {
                 let found = contents.lines.len() + contents.guards.len();
                 let memory = Rc::new(Memory::new(contents, time));
@@ -145,7 +143,8 @@ impl HealthFile {
 
     /// What is known now, if the file does not say so.
     fn sample(&self, health: &Health, now: Instant) -> Option<Sample> {
-        if !self.is_read.load(Ordering::Relaxed) {
+        // What waits for the addresses of a name is only in the file that would be replaced.
+        if !self.is_read.load(Ordering::Relaxed) || health.awaits_addresses(now) {
             return None;
         }
         let known = self.known(health);
