@@ -1,5 +1,7 @@
 //! The Control API (APISIX 3.18 §"Control API"): health, schemas and dumps of what is in force.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use pointsman_balance::Monitor;
@@ -86,7 +88,7 @@ fn is_checkable(kind: &str) -> bool {
 
 fn one_report(
     snapshot: &Snapshot,
-    monitor: &Monitor<ProbeSpec>,
+    monitor: &Monitor<Arc<ProbeSpec>>,
     kind: &str,
     id: &str,
 ) -> Result<Value, (StatusCode, String)> {

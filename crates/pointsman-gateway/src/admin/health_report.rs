@@ -3,6 +3,8 @@
 //! APISIX 3.18's shapes, and beside them what it leaves out: the instances of AI plugins appear
 //! under `<resource>#plugins['ai-proxy-multi'].instances[i]` with a field `instance`.
 
+use std::sync::Arc;
+
 use pointsman_balance::Monitor;
 use serde_json::{Map, Value, json};
 
@@ -12,7 +14,7 @@ use crate::{
 };
 
 /// One object per checker; an empty list is `{}`, as APISIX has it.
-pub fn all(snapshot: &Snapshot, monitor: &Monitor<ProbeSpec>) -> Value {
+pub fn all(snapshot: &Snapshot, monitor: &Monitor<Arc<ProbeSpec>>) -> Value {
     let list: Vec<Value> = snapshot
         .checked
         .iter()
@@ -28,7 +30,7 @@ pub fn all(snapshot: &Snapshot, monitor: &Monitor<ProbeSpec>) -> Value {
 /// The checkers of one resource: an object when there is one, else a list.
 pub fn of(
     snapshot: &Snapshot,
-    monitor: &Monitor<ProbeSpec>,
+    monitor: &Monitor<Arc<ProbeSpec>>,
     collection: &str,
     id: &str,
 ) -> Option<Value> {
@@ -45,7 +47,7 @@ pub fn of(
     }
 }
 
-fn object(checked: &Checked, monitor: &Monitor<ProbeSpec>) -> Value {
+fn object(checked: &Checked, monitor: &Monitor<Arc<ProbeSpec>>) -> Value {
     let nodes: Vec<Value> = checked
         .nodes(&monitor.availability())
         .iter()

@@ -5,6 +5,7 @@
 //! and circuits. The health report has APISIX's shape, one entry per user; here each target is there
 //! once. Nothing that a probe sends as a credential is shown: no header, no query, no body.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pointsman_balance::{CircuitState, GuardReport, ProbeOutcome, Report, TargetId};
@@ -81,7 +82,7 @@ fn date_of(unix_ms: u64) -> String {
     String::from_utf8_lossy(&date).into_owned()
 }
 
-fn target(health: &Health, id: TargetId, report: &Report<'_, ProbeSpec>, time: Time) -> Value {
+fn target(health: &Health, id: TargetId, report: &Report<'_, Arc<ProbeSpec>>, time: Time) -> Value {
     let (spec, counters) = (report.probe, report.counters);
     let (kind, request) = match &spec.kind {
         ProbeKind::Tcp => ("tcp", None),

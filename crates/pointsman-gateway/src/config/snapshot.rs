@@ -229,22 +229,22 @@ pub struct Checked {
     /// `http`, `https` or `tcp`.
     pub kind: &'static str,
     /// Its targets; of what is at a name, the group of its addresses.
-    pub targets: Vec<(TargetId, ProbeSpec)>,
+    pub targets: Vec<(TargetId, Arc<ProbeSpec>)>,
 }
 
 impl Checked {
     /// What is checked at this moment: of what is at a name, each of its addresses. A name without
     /// an answer stands for itself.
-    pub fn nodes(&self, availability: &Availability) -> Vec<(TargetId, ProbeSpec)> {
+    pub fn nodes(&self, availability: &Availability) -> Vec<(TargetId, Arc<ProbeSpec>)> {
         let mut nodes = Vec::with_capacity(self.targets.len());
         for (target, spec) in &self.targets {
             let before = nodes.len();
             for address in availability.addresses(*target) {
-                let spec = address.ip.map_or_else(|| spec.clone(), |ip| spec.at(ip));
+                let spec = address.ip.map_or_else(|| Arc::clone(spec), |ip| Arc::new(spec.at(ip)));
                 nodes.extend(address.target.map(|target| (target, spec)));
             }
             if nodes.len() == before {
-                nodes.push((*target, spec.clone()));
+                nodes.push((*target, Arc::clone(spec)));
             }
         }
         nodes

@@ -29,7 +29,7 @@ use crate::{
 /// All targets that are checked, wherever they are configured.
 #[derive(Default)]
 pub struct Health {
-    pub(super) monitor: Monitor<ProbeSpec>,
+    pub(super) monitor: Monitor<Arc<ProbeSpec>>,
     /// Whose traffic each target decides about, for the log.
     users: HashMap<TargetId, Vec<ReportName>>,
     /// What each guard stands for, for the log.
@@ -43,7 +43,7 @@ pub struct Health {
     /// What is known of names.
     pub(super) names: Names,
     /// The checked groups of each name, and what is asked of its addresses.
-    pub(super) checked: HashMap<String, BTreeMap<TargetId, ProbeSpec>>,
+    pub(super) checked: HashMap<String, BTreeMap<TargetId, Arc<ProbeSpec>>>,
     /// The unchecked group of each name that has one.
     pub(super) unchecked: HashMap<String, TargetId>,
     /// Those that the configuration being compiled has asked for.
@@ -100,7 +100,7 @@ impl Health {
             let group = groups.next()?;
             let probe = &planned.wanted.probe;
             let known = self.checked.entry(probe.host.clone()).or_default();
-            known.entry(group).or_insert_with(|| probe.clone());
+            known.entry(group).or_insert_with(|| Arc::clone(probe));
             Some(group)
         };
         probes.filter_map(of).collect()
@@ -146,7 +146,7 @@ impl Health {
     }
 
     fn take_in(&mut self, known: &Known) -> (usize, usize) {
-        let restored = self.monitor.restore(known);
+        let restored = self.monitor.restore(|probe, policy| known(probe, policy));
         let mut down = 0;
         for target in &restored {
             let report = self.monitor.report(*target);
@@ -203,7 +203,7 @@ impl Health {
     }
 
     /// The next probe that is due.
-    pub fn poll_probe(&mut self, now: Instant) -> Option<Probe<ProbeSpec>> {
+    pub fn poll_probe(&mut self, now: Instant) -> Option<Probe<Arc<ProbeSpec>>> {
         self.monitor.poll_probe(now)
     }
 
@@ -342,7 +342,7 @@ impl Health {
     }
 
     /// The monitor, to look at.
-    pub fn monitor(&self) -> &Monitor<ProbeSpec> {
+    pub fn monitor(&self) -> &Monitor<Arc<ProbeSpec>> {
         &self.monitor
     }
 

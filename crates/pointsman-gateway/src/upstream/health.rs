@@ -5,7 +5,7 @@
 //! pools with the ids of those targets. So no pool can ever hold a target that the monitor does
 //! not know, and a pick cannot depend on whether some checker has been created yet.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use pointsman_balance::{TargetId, Wanted};
 
@@ -14,7 +14,7 @@ use crate::{
     upstream::resolve,
 };
 
-/// A probe as it goes over the wire.
+/// A probe as it goes over the wire. Many hold it, so it is passed on in an `Arc`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProbeSpec {
     /// What is probed.
@@ -111,7 +111,7 @@ pub struct Planned {
     /// Node or instance name.
     pub member: String,
     /// What to probe and how to judge it.
-    pub wanted: Wanted<ProbeSpec>,
+    pub wanted: Wanted<Arc<ProbeSpec>>,
 }
 
 /// What is checked together: the nodes of an upstream, or one AI instance. An entry of the health
@@ -178,12 +178,12 @@ pub fn planned(
     Planned {
         member: member.to_owned(),
         wanted: Wanted {
-            probe: ProbeSpec {
+            probe: Arc::new(ProbeSpec {
                 kind: kind_of(active, asked_for),
                 host: node.host.to_owned(),
                 port,
                 hostname: configured.to_owned(),
-            },
+            }),
             policy: active.policy(),
             // As a tuple, whose parts are quoted: no two of them can be written alike.
             lineage: format!("{:?}", (owner, member, node.host, port, configured)),
@@ -322,7 +322,7 @@ mod tests {
                     port: 80,
                 };
                 let spec = planned("o", "m", node, &active, rewritten).wanted.probe;
-                let ProbeKind::Http(request) = spec.kind else {
+                let ProbeKind::Http(request) = &spec.kind else {
                     panic!("not http");
                 };
                 assert_eq!(

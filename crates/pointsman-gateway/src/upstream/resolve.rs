@@ -229,20 +229,20 @@ impl Health {
     }
 
     /// What is probed at the addresses of `spec`, which is at a name; none before the first answer.
-    pub(super) fn addresses_of(&self, spec: &ProbeSpec) -> Vec<WantedAddress<ProbeSpec>> {
+    pub(super) fn addresses_of(&self, spec: &Arc<ProbeSpec>) -> Vec<WantedAddress<Arc<ProbeSpec>>> {
         if self.names.is_unresolvable(&spec.host) {
             // As it is, so that an instance that nobody can find becomes unhealthy like any other.
             return vec![WantedAddress {
                 ip: None,
-                probe: spec.clone(),
+                probe: Arc::clone(spec),
                 place: None,
             }];
         }
         let addresses = self.names.addresses(&spec.host).iter();
         let wanted = addresses.map(|&ip| WantedAddress {
             ip: Some(ip),
-            probe: spec.at(ip),
-            place: Some(spec.at(ip).nameless()),
+            probe: Arc::new(spec.at(ip)),
+            place: Some(Arc::new(spec.at(ip).nameless())),
         });
         wanted.collect()
     }
@@ -317,13 +317,13 @@ impl Health {
 }
 
 /// What stands for a name at which nothing is probed.
-fn unprobed(name: &str) -> ProbeSpec {
-    ProbeSpec {
+fn unprobed(name: &str) -> Arc<ProbeSpec> {
+    Arc::new(ProbeSpec {
         kind: ProbeKind::Tcp,
         host: name.to_owned(),
         port: 0,
         hostname: String::new(),
-    }
+    })
 }
 
 /// A member that is at a name: finds the addresses of the moment.
