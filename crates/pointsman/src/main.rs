@@ -20,6 +20,7 @@ mod dns;
 mod examples;
 mod http_client;
 mod probe;
+mod prober;
 
 mod config_source;
 mod health_file;

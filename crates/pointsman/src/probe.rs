@@ -1,6 +1,15 @@
 //! Probes, performed: one connection, one request, one status line.
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    io,
+    mem::MaybeUninit,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    task::{Poll, ready},
+    time::{Duration, Instant},
+};
 
 use pointsman_balance::ProbeOutcome;
 use pointsman_gateway::{
@@ -11,22 +20,54 @@ use pointsman_gateway::{
     },
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::{timeout, timeout_at},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::TcpStream,
+    time::sleep_until,
 };
 
-use crate::http_client::{Dialer, Stream};
+use crate::http_client::{self, Dialer};
 
-/// Ends a probe that began at `began` while its outcome still counts, whatever the peer does; returns
-/// the outcome and when it was known. `None`: this thread was too busy to even begin in time, which
-/// says nothing about the target. Its ticket lapses then, and it is due again.
+/// What a probe does at the moment, and until when it may. Each of its operations has the same limit;
+/// one timer serves them all.
+pub(crate) struct Stage {
+    limit: Duration,
+    /// When the operation under way has taken too long, and what that counts as.
+    ends: Cell<Option<(Instant, ProbeOutcome)>>,
+}
+
+impl Stage {
+    /// Nothing has begun; each operation may take `limit`.
+    pub(crate) fn new(limit: Duration) -> Self {
+        Self {
+            limit: limit.min(LONGEST),
+            ends: Cell::new(None),
+        }
+    }
+
+    /// The next operation begins; `overrun` is the outcome if it takes too long.
+    fn begin(&self, overrun: ProbeOutcome) {
+        self.ends.set(Some((clock::now() + self.limit, overrun)));
+    }
+
+    /// When the operation under way ends at the latest, and how.
+    fn ends(&self, give_up: Instant) -> (Instant, ProbeOutcome) {
+        let ends = self.ends.get().filter(|(at, _)| *at < give_up);
+        ends.unwrap_or((give_up, ProbeOutcome::Timeout))
+    }
+}
+
+/// Ends a probe that began at `began` while its outcome still counts, whatever the peer does, and as
+/// soon as an operation of it, as its `stage` says, has taken too long; returns the outcome and when it
+/// was known. `None`: this thread was too busy to even begin in time, which says nothing about the
+/// target. Its ticket lapses then, and it is due again.
 ///
 /// A busy thread may look long after the probe ended. That is its own lateness and not the target's: no
 /// answer by the time of giving up was a fact at that time, and an answer that is there when the thread
 /// looks again is taken as one that came in time. Stamped with the time of looking, every outcome of a
 /// thread that is always late would be void, and no verdict would ever change.
 pub(crate) async fn in_time(
-    performed: impl Future<Output = ProbeOutcome>,
+    mut performed: Pin<&mut impl Future<Output = ProbeOutcome>>,
+    stage: &Stage,
     began: Instant,
     answer_within: Duration,
 ) -> Option<(ProbeOutcome, Instant)> {
@@ -34,24 +75,47 @@ pub(crate) async fn in_time(
     if clock::now() >= give_up {
         return None;
     }
-    let outcome = timeout_at(give_up.into(), performed)
-        .await
-        .unwrap_or(ProbeOutcome::Timeout);
+    let mut set_to = give_up;
+    let mut timer = pin!(sleep_until(give_up.into()));
+    let outcome = poll_fn(|cx| {
+        // First, whatever the time is: see above.
+        if let Poll::Ready(outcome) = performed.as_mut().poll(cx) {
+            return Poll::Ready(outcome);
+        }
+        let (ends, overrun) = stage.ends(give_up);
+        if ends != set_to {
+            timer.as_mut().reset(ends.into());
+            set_to = ends;
+        }
+        timer.as_mut().poll(cx).map(|()| overrun)
+    });
+    let outcome = outcome.await;
     Some((outcome, clock::now().min(give_up)))
 }
 
 /// Performs `spec`. Connecting, the TLS handshake, sending and the wait for the whole status line
-/// may each take `limit`, however the peer spreads its bytes over that.
-pub(crate) async fn perform(dialer: &Dialer, spec: &ProbeSpec, limit: Duration) -> ProbeOutcome {
-    let connected = timeout(limit, dialer.connect(&spec.host, spec.port)).await;
-    let (tcp, address) = match connected {
-        Ok(Ok(connected)) => connected,
-        Ok(Err(_)) => return ProbeOutcome::TcpFailure,
-        Err(_) => return ProbeOutcome::Timeout,
+/// are operations of their own, however the peer spreads its bytes over them.
+///
+/// What is seldom is boxed: thousands of probes may be under way at once, and each takes the room of
+/// the largest thing that it might do.
+pub(crate) async fn perform(dialer: &Dialer, spec: &ProbeSpec, stage: &Stage) -> ProbeOutcome {
+    stage.begin(ProbeOutcome::Timeout);
+    let (tcp, address) = match spec.host.parse() {
+        Ok(ip) => {
+            let address = SocketAddr::new(ip, spec.port);
+            match http_client::open_to_send(address).await {
+                Ok(tcp) => (tcp, address),
+                Err(_) => return ProbeOutcome::TcpFailure,
+            }
+        }
+        Err(_) => match Box::pin(dialer.connect(&spec.host, spec.port)).await {
+            Ok(connected) => connected,
+            Err(_) => return ProbeOutcome::TcpFailure,
+        },
     };
     match &spec.kind {
         ProbeKind::Tcp => ProbeOutcome::TcpOk,
-        ProbeKind::Http(request) => converse(Stream::Plain(tcp), request, limit).await,
+        ProbeKind::Http(request) => converse(tcp, request, stage).await,
         ProbeKind::Https {
             request,
             server_name,
@@ -62,63 +126,104 @@ pub(crate) async fn perform(dialer: &Dialer, spec: &ProbeSpec, limit: Duration) 
                 verify: *verify,
                 client: None,
             };
-            match timeout(limit, dialer.secure(tcp, address, &tls)).await {
-                Ok(Ok(stream)) => converse(stream, request, limit).await,
-                // A failed handshake is a TCP failure for whatever reason it failed, time
-                // included (APISIX 3.18).
-                Ok(Err(_)) | Err(_) => ProbeOutcome::TcpFailure,
-            }
+            Box::pin(secured(dialer, (tcp, address), &tls, request, stage)).await
         }
     }
 }
 
-async fn converse(mut stream: Stream, request: &ProbeRequest, limit: Duration) -> ProbeOutcome {
+async fn secured(
+    dialer: &Dialer,
+    (tcp, address): (TcpStream, SocketAddr),
+    tls: &Tls,
+    request: &ProbeRequest,
+    stage: &Stage,
+) -> ProbeOutcome {
+    // A failed handshake is a TCP failure for whatever reason it failed, time included (APISIX 3.18).
+    stage.begin(ProbeOutcome::TcpFailure);
+    // The request follows the end of the handshake at once.
+    if let Err(error) = tcp.set_nodelay(true) {
+        tracing::debug!(%address, "TCP_NODELAY: {error}");
+    }
+    match dialer.secure(tcp, address, tls).await {
+        Ok(stream) => converse(stream, request, stage).await,
+        Err(_) => ProbeOutcome::TcpFailure,
+    }
+}
+
+async fn converse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: &ProbeRequest,
+    stage: &Stage,
+) -> ProbeOutcome {
+    stage.begin(ProbeOutcome::Timeout);
+    if send(&mut stream, request).await.is_err() {
+        return ProbeOutcome::TcpFailure;
+    }
+    stage.begin(ProbeOutcome::Timeout);
+    status_line(&mut stream).await
+}
+
+async fn send(stream: &mut (impl AsyncWrite + Unpin), request: &ProbeRequest) -> io::Result<()> {
     let head = head_of(request);
-    match timeout(limit, stream.write_all(head.as_bytes())).await {
-        Ok(Ok(())) => {}
-        Ok(Err(_)) => return ProbeOutcome::TcpFailure,
-        Err(_) => return ProbeOutcome::Timeout,
-    }
-    match timeout(limit, status_line(&mut stream)).await {
-        Ok(outcome) => outcome,
-        Err(_) => ProbeOutcome::Timeout,
-    }
+    stream.write_all(head.as_bytes()).await
 }
 
 /// Reads the first line of the answer, and says what it means.
-async fn status_line(stream: &mut Stream) -> ProbeOutcome {
-    let mut line = Vec::with_capacity(64);
-    let mut buffer = [0u8; 512];
-    loop {
-        let read = match stream.read(&mut buffer).await {
-            Ok(0) | Err(_) => return ProbeOutcome::TcpFailure,
-            Ok(read) => read,
-        };
-        line.extend_from_slice(&buffer[..read]);
-        if let Some(end) = memchr::memchr(b'\n', &line) {
-            return status_of(&line[..end]).map_or(ProbeOutcome::NotHttp, ProbeOutcome::Status);
+async fn status_line(stream: &mut (impl AsyncRead + Unpin)) -> ProbeOutcome {
+    // What came of a line that did not come whole; mostly it does.
+    let mut begun = Vec::new();
+    poll_fn(|cx| {
+        loop {
+            // Not kept while the probe waits. What is left unread when the connection closes resets
+            // it (RFC 9293 §3.10.4 lets it), and servers may log that: most answers fit.
+            let mut space = [MaybeUninit::uninit(); ANSWER_USUAL];
+            let mut read = ReadBuf::uninit(&mut space);
+            let done = ready!(Pin::new(&mut *stream).poll_read(cx, &mut read));
+            if done.is_err() || read.filled().is_empty() {
+                return Poll::Ready(ProbeOutcome::TcpFailure);
+            }
+            let outcome = if begun.is_empty() {
+                meaning(read.filled())
+            } else {
+                begun.extend_from_slice(read.filled());
+                meaning(&begun)
+            };
+            if let Some(outcome) = outcome {
+                return Poll::Ready(outcome);
+            }
+            if begun.is_empty() {
+                begun = read.filled().to_vec();
+            }
         }
-        if line.len() > STATUS_LINE_MAX {
-            return ProbeOutcome::NotHttp;
+    })
+    .await
+}
+
+/// What an answer that begins like this means; `None`: its first line has not ended.
+fn meaning(answer: &[u8]) -> Option<ProbeOutcome> {
+    match memchr::memchr(b'\n', answer) {
+        Some(end) => {
+            Some(status_of(&answer[..end]).map_or(ProbeOutcome::NotHttp, ProbeOutcome::Status))
         }
+        None => (answer.len() > STATUS_LINE_MAX).then_some(ProbeOutcome::NotHttp),
     }
 }
 
 fn head_of(request: &ProbeRequest) -> String {
-    let mut head = format!("{} {} HTTP/1.1\r\n", request.method, request.target);
-    head.push_str("Connection: close\r\n");
+    let mut head = String::with_capacity(HEAD_USUAL + request.body.len());
+    let mut put = |parts: &[&str]| parts.iter().for_each(|part| head.push_str(part));
+    put(&[&request.method, " ", &request.target, " HTTP/1.1\r\n"]);
+    put(&["Connection: close\r\n"]);
     if !has_line(request, "host") {
-        head.push_str(&format!("Host: {}\r\n", request.host));
+        put(&["Host: ", &request.host, "\r\n"]);
     }
     for line in &request.lines {
-        head.push_str(line);
-        head.push_str("\r\n");
+        put(&[line, "\r\n"]);
     }
     if !request.body.is_empty() && !has_line(request, "content-length") {
-        head.push_str(&format!("Content-Length: {}\r\n", request.body.len()));
+        put(&["Content-Length: ", &request.body.len().to_string(), "\r\n"]);
     }
-    head.push_str("\r\n");
-    head.push_str(&request.body);
+    put(&["\r\n", &request.body]);
     head
 }
 
@@ -140,6 +245,11 @@ fn status_of(line: &[u8]) -> Option<u16> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
+/// Bytes that the head of a probe usually stays below.
+const HEAD_USUAL: usize = 256;
+/// Bytes that an answer to a probe usually stays below.
+const ANSWER_USUAL: usize = 4 << 10;
+
 /// A peer that sends more than this without a line end does not speak HTTP.
 const STATUS_LINE_MAX: usize = 8 << 10;
 
@@ -160,32 +270,84 @@ mod tests {
     #[tokio::test]
     async fn no_answer_is_a_timeout_of_the_time_of_giving_up() {
         let began = clock::now();
-        let silence = std::future::pending();
+        let silence = pin!(std::future::pending());
         let expected = (ProbeOutcome::Timeout, began + GIVE_UP);
-        assert_eq!(in_time(silence, began, WITHIN).await, Some(expected));
+        let stage = Stage::new(WITHIN);
+        let outcome = in_time(silence, &stage, began, WITHIN).await;
+        assert_eq!(outcome, Some(expected));
     }
 
     #[tokio::test]
     async fn a_busy_thread_neither_loses_an_answer_nor_invents_a_timeout() {
         let began = clock::now();
-        let answered = async {
+        let stage = Stage::new(Duration::ZERO);
+        let answered = pin!(async {
+            stage.begin(ProbeOutcome::TcpFailure);
             std::thread::sleep(2 * WITHIN);
             ProbeOutcome::Status(200)
-        };
+        });
         let expected = (ProbeOutcome::Status(200), began + GIVE_UP);
-        assert_eq!(in_time(answered, began, WITHIN).await, Some(expected));
+        let outcome = in_time(answered, &stage, began, WITHIN).await;
+        assert_eq!(outcome, Some(expected));
 
-        let too_late = in_time(std::future::pending(), began, WITHIN);
-        assert_eq!(too_late.await, None);
+        let never = pin!(std::future::pending());
+        assert_eq!(in_time(never, &stage, began, WITHIN).await, None);
     }
 
     #[tokio::test]
     async fn a_prompt_answer_bears_the_time_at_which_it_came() {
         let began = clock::now();
-        let prompt = std::future::ready(ProbeOutcome::TcpOk);
-        let (outcome, known) = in_time(prompt, began, Duration::MAX).await.unwrap();
+        let prompt = pin!(std::future::ready(ProbeOutcome::TcpOk));
+        let stage = Stage::new(Duration::MAX);
+        let (outcome, known) = in_time(prompt, &stage, began, Duration::MAX).await.unwrap();
         assert_eq!(outcome, ProbeOutcome::TcpOk);
         assert!(known >= began && known <= clock::now());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_operation_has_an_end_of_its_own() {
+        let (began, hour) = (clock::now(), Duration::from_secs(60 * 60));
+        let stage = Stage::new(hour);
+        let slow = pin!(async {
+            stage.ends.set(Some((began + hour, ProbeOutcome::Timeout)));
+            tokio::task::yield_now().await;
+            let second = (began + 2 * hour, ProbeOutcome::TcpFailure);
+            stage.ends.set(Some(second));
+            std::future::pending().await
+        });
+        let at = tokio::time::Instant::now();
+        let (outcome, _) = in_time(slow, &stage, began, 24 * hour).await.unwrap();
+        assert_eq!(outcome, ProbeOutcome::TcpFailure);
+        assert!(at.elapsed() > hour, "{:?}", at.elapsed());
+    }
+
+    /// Thousands may be under way at once.
+    #[test]
+    fn a_probe_under_way_is_small() {
+        fn bytes<F>(_: impl FnOnce(&'static Dialer, &'static ProbeSpec, &'static Stage) -> F) -> usize {
+            size_of::<F>()
+        }
+        let bytes = bytes(perform);
+        assert!(bytes <= 320, "{bytes}");
+    }
+
+    #[tokio::test]
+    async fn a_status_line_may_come_in_pieces() {
+        let check = async |pieces: &[&[u8]], expected| {
+            let mut stream = tokio_test::io::Builder::new();
+            pieces.iter().for_each(|piece| {
+                stream.read(piece);
+            });
+            let outcome = status_line(&mut stream.build()).await;
+            assert_eq!(outcome, expected, "{pieces:?}");
+        };
+        let ok = ProbeOutcome::Status(200);
+        check(&[b"HTTP/1.1 200 OK\r\n\r\n"], ok).await;
+        check(&[b"H", b"TTP/1.1 200", b" OK\r", b"\n"], ok).await;
+        check(&[b"HTTP/1.1 200 OK"], ProbeOutcome::TcpFailure).await;
+        check(&[b"SSH-2.0", b"-x\n"], ProbeOutcome::NotHttp).await;
+        let endless = [b'H'; STATUS_LINE_MAX + 1];
+        check(&[&endless], ProbeOutcome::NotHttp).await;
     }
 
     #[test]

@@ -10,7 +10,6 @@ use std::{
 };
 
 use pointsman_gateway::{
-    clock,
     config::{
         document::DocumentError,
         settings::{Settings, Warning},
@@ -35,7 +34,8 @@ use crate::{
     health_file::{HealthFile, Keeper},
     http_client::{ClientTls, Dialer},
     listener::{self, Address, Bound},
-    names, probe,
+    names,
+    prober::Prober,
     publisher::{Prepared, Publisher},
     side_servers::{self, Sides},
     sinks::{self, HttpQueue, OpenSinks, Writer},
@@ -138,6 +138,7 @@ impl Program {
         let workers = worker_count(workers.or(settings.workers));
         let runtime = Builder::new_current_thread()
             .enable_all()
+            .max_io_events_per_tick(IO_EVENTS_MAX)
             .build()
             .map_err(|error| format!("cannot start a runtime: {error}"))?;
         let (registry, unknown) = match &settings.plugins {
@@ -302,12 +303,13 @@ impl Program {
                 Rc::clone(&names_changed),
                 Rc::clone(&health_changed),
             ));
-            tokio::task::spawn_local(keep_probing(
+            let prober = Prober::new(
                 Rc::clone(&self.health),
                 dialer,
                 Arc::clone(&state),
                 Rc::clone(&health_changed),
-            ));
+            );
+            tokio::task::spawn_local(prober.keep_probing());
             tokio::task::spawn_local(keeper.clone().keep());
             let mut reloader = Reloader {
                 publisher: self.publisher,
@@ -374,52 +376,6 @@ fn worker_count(wanted: Option<usize>) -> usize {
         .filter(|count| *count > 0)
         .unwrap_or(cores)
         .min(WORKERS_MAX)
-}
-
-/// Performs probes as they fall due, and takes in what traffic tells.
-async fn keep_probing(
-    health: Rc<RefCell<Health>>,
-    dialer: Arc<Dialer>,
-    state: Arc<State>,
-    changed: Rc<tokio::sync::Notify>,
-) {
-    loop {
-        health.borrow_mut().tick(clock::now(), &state);
-        loop {
-            let began = clock::now();
-            let due = health.borrow_mut().poll_probe(began);
-            let Some(due) = due else { break };
-            let (health, dialer) = (Rc::clone(&health), Arc::clone(&dialer));
-            let (state, changed) = (Arc::clone(&state), Rc::clone(&changed));
-            tokio::task::spawn_local(async move {
-                let performed = probe::perform(&dialer, &due.probe, due.timeout);
-                let Some((outcome, known)) =
-                    probe::in_time(performed, began, due.answer_within).await
-                else {
-                    return;
-                };
-                health
-                    .borrow_mut()
-                    .on_probe(due.ticket, outcome, known, &state);
-                changed.notify_one();
-            });
-        }
-        let deadline = health.borrow().next_deadline();
-        let idle = clock::now() + PROBE_IDLE;
-        let until = deadline.map_or(idle, |deadline| deadline.min(idle));
-        let reported = std::future::poll_fn(|cx| state.evidence().poll_take(cx));
-        tokio::select! {
-            () = changed.notified() => {}
-            () = tokio::time::sleep_until(until.into()) => {}
-            reports = reported => {
-                for report in reports {
-                    health.borrow_mut().on_evidence(report, clock::now(), &state);
-                }
-                // Whatever comes in, the others on this thread get their turn.
-                tokio::task::yield_now().await;
-            }
-        }
-    }
 }
 
 /// Feeds collectors as configurations name them; ends once the program is `ending` and
@@ -532,8 +488,10 @@ fn hangup() -> Result<tokio::signal::unix::Signal, String> {
 
 /// More workers than this help nobody.
 const WORKERS_MAX: usize = 256;
-/// The longest sleep of the prober.
-const PROBE_IDLE: Duration = Duration::from_secs(3600);
+/// What the control thread takes from its sockets before it looks at its timers. After something
+/// long, such as a large configuration, thousands of probes may have both an answer and a timer that
+/// has run out: an answer that is left for the next look would be too late.
+const IO_EVENTS_MAX: usize = 8192;
 /// How often the document is looked at, as APISIX does.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// From a change in the folder to reading the file.

@@ -1,0 +1,134 @@
+//! The prober: performs probes as they fall due, and takes in what traffic tells.
+//!
+//! One loop on the control thread that starts what is due, and a task for each probe under way. A task
+//! hands its outcome in by itself, which publishes what it changes; the loop is woken only if it would
+//! sleep too long now.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use pointsman_balance::Probe;
+use pointsman_gateway::{
+    clock,
+    gateway::State,
+    upstream::{driver::Health, health::ProbeSpec},
+};
+use tokio::sync::Notify;
+
+use crate::{
+    http_client::Dialer,
+    probe::{self, Stage},
+};
+
+/// What the loop and the probes share.
+pub(crate) struct Prober {
+    health: Rc<RefCell<Health>>,
+    dialer: Arc<Dialer>,
+    state: Arc<State>,
+    changed: Rc<Notify>,
+    /// When the loop looks again by itself.
+    looks_at: Cell<Instant>,
+}
+
+impl Prober {
+    /// A prober of what `health` says is due. Others tell it by `changed` that this may be something
+    /// else now.
+    pub(crate) fn new(
+        health: Rc<RefCell<Health>>,
+        dialer: Arc<Dialer>,
+        state: Arc<State>,
+        changed: Rc<Notify>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            health,
+            dialer,
+            state,
+            changed,
+            looks_at: Cell::new(clock::now()),
+        })
+    }
+
+    /// Probes for ever.
+    pub(crate) async fn keep_probing(self: Rc<Self>) {
+        loop {
+            self.health.borrow_mut().tick(clock::now(), &self.state);
+            let started = self.start_due();
+            let reported = poll_fn(|cx| self.state.evidence().poll_take(cx));
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = self.rest(started) => {}
+                reports = reported => {
+                    for report in reports {
+                        let mut health = self.health.borrow_mut();
+                        health.on_evidence(report, clock::now(), &self.state);
+                    }
+                    // Whatever comes in, the others on this thread get their turn.
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+
+    /// Starts what is due.
+    fn start_due(self: &Rc<Self>) -> Started {
+        for _ in 0..BATCH {
+            let began = clock::now();
+            let due = self.health.borrow_mut().poll_probe(began);
+            let Some(due) = due else {
+                return Started::All;
+            };
+            tokio::task::spawn_local(Rc::clone(self).probe(due, began));
+        }
+        Started::Some
+    }
+
+    /// Waits until there may be something to start.
+    async fn rest(&self, started: Started) {
+        match started {
+            Started::Some => {
+                self.looks_at.set(clock::now());
+                tokio::task::yield_now().await;
+            }
+            Started::All => {
+                let idle = clock::now() + IDLE;
+                let deadline = self.health.borrow().next_deadline();
+                let until = deadline.map_or(idle, |deadline| deadline.min(idle));
+                self.looks_at.set(until);
+                tokio::time::sleep_until(until.into()).await;
+            }
+        }
+    }
+
+    async fn probe(self: Rc<Self>, due: Probe<Arc<ProbeSpec>>, began: Instant) {
+        let stage = Stage::new(due.timeout);
+        let performed = pin!(probe::perform(&self.dialer, &due.probe, &stage));
+        let known = probe::in_time(performed, &stage, began, due.answer_within);
+        let Some((outcome, known)) = known.await else {
+            return;
+        };
+        let mut health = self.health.borrow_mut();
+        health.on_probe(due.ticket, outcome, known, &self.state);
+        if (health.next_deadline()).is_some_and(|deadline| deadline < self.looks_at.get()) {
+            self.changed.notify_one();
+        }
+    }
+}
+
+/// How many of the probes that are due have been started.
+#[derive(Clone, Copy)]
+enum Started {
+    All,
+    Some,
+}
+
+/// Probes that are started in one go. Then those under way get their turn: they end while others
+/// begin, and not all are under way at once only because all are due at once.
+const BATCH: usize = 64;
+/// The longest sleep.
+const IDLE: Duration = Duration::from_secs(3600);
