@@ -11,7 +11,6 @@
 //! would lose all of them.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::TargetId;
@@ -21,7 +20,9 @@ pub(super) struct Schedule {
     entries: HashMap<TargetId, Entry>,
     /// Dates of all entries but the queued ones.
     agenda: BTreeSet<(Instant, TargetId)>,
-    checkers: HashMap<Arc<str>, Checker>,
+    checkers: Vec<Checker>,
+    /// Where in `checkers` each is, by its name.
+    places: HashMap<String, usize>,
     /// The last serial given to a probe.
     serial: u64,
 }
@@ -36,7 +37,8 @@ pub(super) struct Seat {
 
 #[derive(Debug)]
 struct Entry {
-    checker: Arc<str>,
+    /// Its place in `checkers`.
+    checker: usize,
     phase: Phase,
     /// The last probe whose slot was taken back, until something newer is answered.
     overdue: Option<Flight>,
@@ -88,19 +90,14 @@ impl Schedule {
         let mut earlier = std::mem::take(&mut self.entries);
         self.agenda.clear();
         self.checkers.clear();
+        self.places.clear();
         for Seat {
             target,
             checker: name,
             concurrency,
         } in seats
         {
-            let name: Arc<str> = name.into();
-            let checker = self.checkers.entry(Arc::clone(&name)).or_insert(Checker {
-                concurrency: u32::MAX,
-                in_flight: 0,
-                queue: BTreeSet::new(),
-            });
-            checker.concurrency = checker.concurrency.min(concurrency.max(1));
+            let place = self.seat_at(name, concurrency);
             let earlier = earlier.remove(&target);
             let overdue = earlier.as_ref().and_then(|entry| entry.overdue);
             let phase = match earlier.map(|entry| entry.phase) {
@@ -108,7 +105,7 @@ impl Schedule {
                 // Back to the agenda: the checker it is queued at may be another one now.
                 Some(Phase::Due(at) | Phase::Queued(at)) => Phase::Due(at),
                 Some(in_flight @ Phase::InFlight(_)) => {
-                    checker.in_flight += 1;
+                    self.checkers[place].in_flight += 1;
                     in_flight
                 }
             };
@@ -116,7 +113,7 @@ impl Schedule {
             self.entries.insert(
                 target,
                 Entry {
-                    checker: name,
+                    checker: place,
                     phase,
                     overdue,
                 },
@@ -131,20 +128,30 @@ impl Schedule {
 
     /// Schedules one more target, due now.
     pub(super) fn add(&mut self, seat: Seat, now: Instant) {
-        let name: Arc<str> = seat.checker.into();
-        let checker = self.checkers.entry(Arc::clone(&name)).or_insert(Checker {
-            concurrency: u32::MAX,
-            in_flight: 0,
-            queue: BTreeSet::new(),
-        });
-        checker.concurrency = checker.concurrency.min(seat.concurrency.max(1));
+        let place = self.seat_at(seat.checker, seat.concurrency);
         self.agenda.insert((now, seat.target));
         let entry = Entry {
-            checker: name,
+            checker: place,
             phase: Phase::Due(now),
             overdue: None,
         };
         self.entries.insert(seat.target, entry);
+    }
+
+    /// The place of the checker of this name, which gets one more member, with this concurrency.
+    fn seat_at(&mut self, name: String, concurrency: u32) -> usize {
+        let next = self.checkers.len();
+        let place = *self.places.entry(name).or_insert(next);
+        if place == next {
+            self.checkers.push(Checker {
+                concurrency: u32::MAX,
+                in_flight: 0,
+                queue: BTreeSet::new(),
+            });
+        }
+        let checker = &mut self.checkers[place];
+        checker.concurrency = checker.concurrency.min(concurrency.max(1));
+        place
     }
 
     /// Schedules a target no longer; its probe in flight is void, and its slot is free.
@@ -283,10 +290,8 @@ impl Schedule {
     }
 
     fn checker(&mut self, target: TargetId) -> &mut Checker {
-        let entry = self.entries.get(&target).expect(SCHEDULED);
-        self.checkers
-            .get_mut(&entry.checker)
-            .expect("`arrange` makes each seat's checker")
+        let place = self.entry(target).checker;
+        &mut self.checkers[place]
     }
 }
 

@@ -240,7 +240,9 @@ impl Checked {
         for (target, spec) in &self.targets {
             let before = nodes.len();
             for address in availability.addresses(*target) {
-                let spec = address.ip.map_or_else(|| Arc::clone(spec), |ip| Arc::new(spec.at(ip)));
+                let spec = address
+                    .ip
+                    .map_or_else(|| Arc::clone(spec), |ip| Arc::new(spec.at(ip)));
                 nodes.extend(address.target.map(|target| (target, spec)));
             }
             if nodes.len() == before {

@@ -10,6 +10,7 @@ use std::{
     time::SystemTime,
 };
 
+use aws_lc_rs::digest;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use pointsman_gateway::config::document::Format;
 use tokio::sync::mpsc;
@@ -18,7 +19,8 @@ use tokio::sync::mpsc;
 pub(crate) struct DocumentFile {
     path: PathBuf,
     format: Format,
-    last: Option<Vec<u8>>,
+    /// What it was read as last: its SHA-256, since a configuration may be large.
+    last: Option<[u8; 32]>,
     seen: Option<Stamp>,
 }
 
@@ -84,10 +86,11 @@ impl DocumentFile {
         self.seen = Stamp::of(&self.path);
         let bytes = std::fs::read(&self.path)
             .map_err(|error| format!("cannot read {}: {error}", self.path.display()))?;
-        if self.last.as_ref() == Some(&bytes) {
+        let mut digest = [0; 32];
+        digest.copy_from_slice(digest::digest(&digest::SHA256, &bytes).as_ref());
+        if self.last.replace(digest) == Some(digest) {
             return Ok(None);
         }
-        self.last = Some(bytes.clone());
         String::from_utf8(bytes)
             .map(Some)
             .map_err(|_| format!("{} is not UTF-8", self.path.display()))
