@@ -75,9 +75,14 @@ impl RetryPolicy {
     /// Whether another attempt may follow one that ended with `status` after `took`, when
     /// `attempts` have been made.
     pub fn allows(&self, status: u16, took: Duration, attempts: usize) -> bool {
+        self.selects(status) && self.has_room(took, attempts)
+    }
+
+    /// Whether number and time leave room for another attempt, whatever this one ended with. The
+    /// parameters are those of [`allows`](Self::allows).
+    pub fn has_room(&self, took: Duration, attempts: usize) -> bool {
         let retries = u32::try_from(attempts).unwrap_or(u32::MAX);
         self.has_alternatives
-            && self.selects(status)
             && self.within.is_none_or(|within| took <= within)
             && self.max_retries.is_none_or(|max| retries <= max)
     }

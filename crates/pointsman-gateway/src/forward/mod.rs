@@ -85,7 +85,8 @@ async fn answer(exchange: &mut Exchange) -> Result<Response<Body>, Failure> {
         }
         tried.mark(bid.member);
         attempts += usize::from(!is_trial);
-        if plan.keep_larger(bid.member, &mut tried)
+        if (is_trial || plan.has_room(exchange, attempts))
+            && plan.keep_larger(bid.member, &mut tried)
             && let Outcome::Answer(answer) | Outcome::ErrorStatus(answer) = outcome
         {
             (held, as_it_is) = (Some(Held::Answer(answer)), true);
@@ -278,6 +279,17 @@ impl Plan {
                 Err(Failure::AllUnhealthy(seconds))
             }
             (Self::Plain(_), _) => Err(Failure::NoUpstream),
+        }
+    }
+
+    /// Whether another attempt may follow one that has a reason of its own for that.
+    fn has_room(&self, exchange: &Exchange, attempts: usize) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Ai(plan) => {
+                let took = exchange.last_attempt_took();
+                plan.retry_policy().has_room(took, attempts)
+            }
         }
     }
 
