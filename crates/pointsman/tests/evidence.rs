@@ -583,4 +583,47 @@ fn nobody_is_asked_when_the_last_one_falls_while_connecting() {
         assert_eq!(waiting.join().expect("answered"), 503);
     });
     assert_eq!(slow.seen().len(), 0);
+    // Nobody was asked, and neither the log nor the metrics say that anybody was.
+    let line = gateway.access_log(1).remove(0);
+    for name in ["balancer_ip", "llm_model", "upstream"] {
+        assert_eq!(line.get(name), None, "{line}");
+    }
+    let metrics = gateway.metrics();
+    let counted = metrics
+        .lines()
+        .find(|line| line.starts_with("apisix_http_status{") && line.contains("code=\"503\""));
+    let counted = counted.expect("the request is counted");
+    assert!(counted.contains("node=\"\""), "{counted}");
+}
+
+/// What was asked before stays what the log tells of, if nobody was asked after it.
+#[test]
+fn an_attempt_that_never_was_leaves_the_one_before_in_the_log() {
+    let released = Arc::new(AtomicBool::new(false));
+    let (slow, health) = (SecureUpstream::held(&released), Upstream::named("health"));
+    let first = Upstream::start(|_| limited(500, &[]));
+    let pair = [
+        instance(
+            "first",
+            first.address,
+            ", priority: 9, options: {model: one}",
+        ),
+        behind_tls(&slow, &health),
+    ];
+    let more = ", ssl_verify: false, fallback_strategy: [http_5xx]";
+    let gateway = Gateway::start(&route(&pair, more));
+    health.wait_for_probes(1);
+    let answer = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| post_json(gateway.proxy, "/x", CHAT));
+        support::wait_until("the connection", || (slow.open() > 0).then_some(()));
+        health.set_healthy(false);
+        gateway.wait_for_status(health.port(), "unhealthy");
+        released.store(true, Ordering::SeqCst);
+        waiting.join().expect("answered")
+    });
+    assert_eq!((answer.status, slow.seen().len()), (502, 0));
+    let line = gateway.access_log(1).remove(0);
+    assert_eq!(line["balancer_ip"], "first", "{line}");
+    assert_eq!(line["llm_model"], "one", "{line}");
+    gateway.wait_until_idle();
 }

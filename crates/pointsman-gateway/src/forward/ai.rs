@@ -7,6 +7,7 @@
 
 mod again;
 mod outgoing;
+mod told;
 
 use std::{net::IpAddr, pin::Pin, rc::Rc, sync::Arc, task::Poll};
 
@@ -24,7 +25,10 @@ use crate::{
     failure::{Failure, TransportFault},
     forward::{
         Outcome,
-        ai::outgoing::{instance_headers, instance_target},
+        ai::{
+            outgoing::{instance_headers, instance_target},
+            told::Told,
+        },
         judge::{Accepted, Held, RetryPolicy},
     },
     observe::metrics::ActiveConnection,
@@ -45,6 +49,8 @@ pub struct AiPlan {
     complaint: Option<Complaint>,
     /// Of the instance that was picked.
     addresses: Vec<IpAddr>,
+    /// What was told of the attempt before the current one.
+    before: Told,
 }
 
 impl AiPlan {
@@ -64,6 +70,7 @@ impl AiPlan {
             protocol,
             complaint: None,
             addresses: Vec::new(),
+            before: Told::default(),
         })
     }
 
@@ -92,10 +99,9 @@ impl AiPlan {
     ) -> Result<Attempt, Failure> {
         let target = Arc::clone(&self.target);
         let instance = &target.instances[picked.member()];
-        exchange.llm.instance = Some(Arc::clone(&instance.name));
         // What an attempt before this one took is not what this one takes.
-        exchange.llm.response_ms = None;
-        exchange.llm.first_token_ms = None;
+        self.before = Told::take(exchange);
+        exchange.llm.instance = Some(Arc::clone(&instance.name));
         let binding = pointsman_ai::bind(instance.provider, self.protocol)
             .map_err(|unsupported| Failure::Refused(unsupported.to_string()))?;
         let Some(destination) = &instance.destination else {
@@ -152,6 +158,11 @@ impl AiPlan {
             keepalive: target.keepalive,
             upgrade: false,
         })
+    }
+
+    /// The attempt just prepared was none: what is told is about the one before it again.
+    pub fn take_back(&mut self, exchange: &mut Exchange) {
+        std::mem::take(&mut self.before).put_back(exchange);
     }
 
     /// What came of an attempt: an error status is judged before its body is read.

@@ -322,8 +322,10 @@ impl Plan {
             && error.fault == TransportFault::Overtaken
         {
             exchange.forget_attempt();
-            if let (Self::Plain(plan), Err(error)) = (self, sent) {
-                plan.take_back(error.unsent);
+            match (self, sent) {
+                (Self::Plain(plan), Err(error)) => plan.take_back(error.unsent),
+                (Self::Ai(plan), _) => plan.take_back(exchange),
+                (Self::Plain(_), Ok(_)) => {}
             }
             return Outcome::Overtaken;
         }
