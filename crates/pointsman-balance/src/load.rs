@@ -37,6 +37,8 @@ pub struct Load {
 pub struct Hold {
     gauge: Arc<Gauge>,
     has_observed: bool,
+    /// It is counted.
+    counts: bool,
 }
 
 /// The two numbers of one member.
@@ -105,11 +107,27 @@ impl Hold {
             self.gauge.observe(response_time, now);
         }
     }
+
+    /// Ends the count for the time being: the attempt is over, unless it is [resumed](Self::resume). What
+    /// it takes from here on says nothing about the member.
+    pub fn suspend(&mut self) {
+        self.has_observed = true;
+        if std::mem::take(&mut self.counts) {
+            self.gauge.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts the attempt again, if it is suspended.
+    pub fn resume(&mut self) {
+        if !std::mem::replace(&mut self.counts, true) {
+            self.gauge.in_flight.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.gauge.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.suspend();
     }
 }
 
@@ -148,6 +166,7 @@ impl Gauge {
         Hold {
             gauge: Arc::clone(self),
             has_observed: false,
+            counts: true,
         }
     }
 

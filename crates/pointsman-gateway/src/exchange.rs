@@ -427,8 +427,19 @@ impl Exchange {
 
     /// The current attempt is over, and another may follow.
     pub(crate) fn release(&mut self) {
-        if let Some(attempt) = self.attempts.last_mut() {
-            attempt.hold = None;
+        if let Some(hold) = self.attempts.last_mut().and_then(|last| last.hold.as_mut()) {
+            hold.suspend();
+        }
+    }
+
+    /// No other has followed: what the current attempt sent back is passed on after all, and is under way
+    /// for as long as that takes.
+    pub(crate) fn resume(&mut self) {
+        if let Some(hold) = self.attempts.last_mut().and_then(|last| last.hold.as_mut()) {
+            hold.resume();
+        }
+        if self.active.is_none() && !self.attempts.is_empty() {
+            self.active = Some(ActiveConnection::begin(self));
         }
     }
 

@@ -293,6 +293,22 @@ fn a_timeout_is_a_long_response_time() {
     assert_eq!(silent.hits(), 1);
 }
 
+/// A request for a stream, of which the first event is here.
+fn open_stream(gateway: &Gateway) -> Connection {
+    let body = CHAT.replacen('{', "{\"stream\":true,", 1);
+    let mut connection = Connection::open(gateway.proxy);
+    connection.send(
+        format!(
+            "POST /x HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .as_bytes(),
+    );
+    connection.read_until("data: {}");
+    connection
+}
+
 /// Our addition: instances are balanced by what they have under way, too.
 #[test]
 fn instances_by_load() {
@@ -312,21 +328,7 @@ fn instances_by_load() {
     ];
     let more = "        balancer: {algorithm: least_conn}\n        fallback_strategy: http_429\n";
     let gateway = Gateway::start(&multi(&instances, more));
-    let open = || {
-        let body = CHAT.replacen('{', "{\"stream\":true,", 1);
-        let mut connection = Connection::open(gateway.proxy);
-        connection.send(
-            format!(
-                "POST /x HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
-                 Content-Length: {}\r\n\r\n{body}",
-                body.len()
-            )
-            .as_bytes(),
-        );
-        connection.read_until("data: {}");
-        connection
-    };
-    let streams: Vec<_> = (0..4).map(|_| open()).collect();
+    let streams: Vec<_> = (0..4).map(|_| open_stream(&gateway)).collect();
     // The one with the quota is first each time: no retry leaves it counted.
     assert_eq!((a.hits(), b.hits(), limited.hits()), (2, 2, 4));
     drop(streams);
@@ -335,7 +337,7 @@ fn instances_by_load() {
         &instances[..2],
         "        balancer: {algorithm: least_conn}\n",
     ));
-    let _stream = open();
+    let _stream = open_stream(&gateway);
     let busy = a.hits() - 2;
     for number in 0..6 {
         assert_eq!(post_json(gateway.proxy, "/x", CHAT).status, 200);
@@ -343,6 +345,42 @@ fn instances_by_load() {
     }
     let idle_hits = if busy == 1 { b.hits() } else { a.hits() };
     assert_eq!(idle_hits, 2 + 6);
+}
+
+/// An answer that was kept while another instance was to be tried is under way again once it is passed on.
+#[test]
+fn an_answer_that_was_kept_is_load() {
+    let stream = b"HTTP/1.1 500 Oh\r\nContent-Type: text/event-stream\r\n\r\ndata: {}\n\n".to_vec();
+    let named = |name: &'static str| {
+        let stream = stream.clone();
+        Upstream::start(move |received| match received.json()["stream"].as_bool() {
+            Some(true) => Answer::Open(stream.clone()),
+            _ => Answer::chat(name),
+        })
+    };
+    let (a, b) = (named("a"), named("b"));
+    let instances = [instance("a", a.address, ""), instance("b", b.address, "")];
+    let more = "        balancer: {algorithm: least_conn}\n        fallback_strategy: http_5xx\n";
+    let gateway = Gateway::start(&multi(&instances, more));
+    let stream = open_stream(&gateway);
+    let at = |upstream: &Upstream| upstream.requests()[0].at;
+    let a_was_last = at(&a) > at(&b);
+    for number in 1..=6 {
+        assert_eq!(post_json(gateway.proxy, "/x", CHAT).status, 200);
+        gateway.access_log(number);
+    }
+    let expected = if a_was_last { (1, 7) } else { (7, 1) };
+    assert_eq!((a.hits(), b.hits()), expected);
+
+    // And no longer than that.
+    drop(stream);
+    gateway.access_log(7);
+    let before = (a.hits(), b.hits());
+    for number in 8..=13 {
+        assert_eq!(post_json(gateway.proxy, "/x", CHAT).status, 200);
+        gateway.access_log(number);
+    }
+    assert_eq!((a.hits() - before.0, b.hits() - before.1), (3, 3));
 }
 
 /// Our addition: instances are balanced by how long they take.

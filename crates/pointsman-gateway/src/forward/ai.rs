@@ -321,7 +321,10 @@ impl AiPlan {
                     Some(self.protocol),
                 )
             }
-            Held::Answer(answer) => self.error_of(exchange, answer).await,
+            Held::Answer(answer) => {
+                exchange.resume();
+                self.error_of(exchange, answer).await
+            }
         };
         if let Some(status) = status {
             *response.status_mut() = status;
