@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::address_book::AddressBook;
 use super::group::Address;
 use super::guard::HalfOpen;
 use crate::TargetId;
@@ -27,11 +28,9 @@ pub struct Availability {
     half_open: Vec<HalfOpen>,
     /// When those that may not be picked may be again at the soonest, as far as that is known; by id.
     comebacks: Vec<(TargetId, Comeback)>,
-    /// The addresses behind each group, by id; shared by snapshots between which none changed.
-    groups: Option<Arc<[Group]>>,
+    /// The addresses behind each group; shared by snapshots between which none changed.
+    groups: Option<Arc<AddressBook>>,
 }
-
-type Group = (TargetId, Arc<[Address]>);
 
 /// When a target may be usable again at the soonest.
 #[derive(Debug, Clone, Copy)]
@@ -189,6 +188,12 @@ impl Availability {
         }
     }
 
+    /// Forgets what is known of a target that has left, but for its verdict.
+    pub(super) fn forget(&mut self, target: TargetId) {
+        self.settle(target, true);
+        self.expect(target, None);
+    }
+
     /// Forgets when those come back that nobody waits for.
     pub(super) fn expect_only(this: &mut Arc<Self>, is_awaited: impl Fn(TargetId) -> bool) {
         if this.comebacks.iter().any(|&(id, _)| !is_awaited(id)) {
@@ -205,11 +210,7 @@ impl Availability {
     /// The addresses behind a group; empty if none is known, or this is no group.
     #[must_use]
     pub fn addresses(&self, group: TargetId) -> &[Address] {
-        let groups = self.groups();
-        match groups.binary_search_by_key(&group, |&(id, _)| id) {
-            Ok(place) => &groups[place].1,
-            Err(_) => &[],
-        }
+        self.groups.as_ref().map_or(&[], |book| book.get(group))
     }
 
     /// The addresses of a group that may be dialled, beginning with the one whose turn it is when
@@ -235,12 +236,22 @@ impl Availability {
         offered.peek().is_none() || offered.any(|offered| offered == ip)
     }
 
-    pub(super) fn groups(&self) -> &[Group] {
-        self.groups.as_deref().unwrap_or_default()
+    /// Whether `book` says what this snapshot does.
+    pub(super) fn has_groups(&self, book: &AddressBook) -> bool {
+        match &self.groups {
+            Some(groups) => **groups == *book,
+            None => *book == AddressBook::default(),
+        }
     }
 
-    pub(super) fn regroup(&mut self, groups: Vec<Group>) {
-        self.groups = Some(groups.into());
+    pub(super) fn replace_groups(&mut self, book: AddressBook) {
+        self.groups = Some(Arc::new(book));
+    }
+
+    /// Makes `addresses` those of one group.
+    pub(super) fn regroup(&mut self, group: TargetId, addresses: Arc<[Address]>) {
+        let book = self.groups.get_or_insert_default();
+        Arc::make_mut(book).set(group, addresses);
     }
 
     pub(super) fn ask_for_trials(&mut self, half_open: Vec<HalfOpen>) {

@@ -13,6 +13,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::address_book::AddressBook;
+use super::effort;
 use super::monitor::{Definition, Monitor, Wanted};
 use super::schedule::Seat;
 use super::state::State;
@@ -240,15 +242,16 @@ impl<P: Clone + Eq + Hash> Groups<P> {
         self.retired.push_back((id, addresses));
     }
 
-    /// Every group and its addresses, by id.
-    pub(super) fn published(&self) -> Vec<(TargetId, Arc<[Address]>)> {
+    /// Every group and its addresses.
+    pub(super) fn published(&self) -> AddressBook {
         let present = self.by_id.iter();
         let mut all: Vec<_> = present
             .map(|(&id, group)| (id, Arc::clone(&group.addresses)))
             .chain(self.retired.iter().cloned())
             .collect();
+        effort::spend(all.len());
         all.sort_unstable_by_key(|&(id, _)| id);
-        all
+        AddressBook::new(&all)
     }
 
     /// The groups that a target belongs to.
@@ -272,15 +275,19 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
     /// Replaces the addresses of groups, all at once. Addresses that stay keep all that is known about
     /// them; what is new is due at once; what is gone is forgotten, unless somebody else wants it.
     /// Groups that do not exist any more are left out. Costs as much as there are addresses in these
-    /// groups, however many users they have.
+    /// groups, however many users they have and whatever else is watched. Returns the targets that are
+    /// new.
     ///
     /// # Panics
     ///
     /// After four billion targets in the life of the process.
-    pub fn regroup(&mut self, changes: Vec<(TargetId, Vec<WantedAddress<P>>)>, now: Instant) {
+    pub fn regroup(
+        &mut self,
+        changes: Vec<(TargetId, Vec<WantedAddress<P>>)>,
+        now: Instant,
+    ) -> Vec<TargetId> {
         let mut verdicts: Vec<(TargetId, bool)> = Vec::new();
-        let mut left = Vec::new();
-        let mut has_changed = false;
+        let (mut left, mut changed, mut new) = (Vec::new(), Vec::new(), Vec::new());
         for (id, wanted) in changes {
             let Some(group) = self.groups.by_id.get(&id) else {
                 continue;
@@ -291,7 +298,8 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             for wanted in wanted {
                 let ip = wanted.ip;
                 let target = definition.as_ref().map(|definition| {
-                    let target = self.admit(wanted, definition, &checker, id, now);
+                    let (target, is_new) = self.admit(wanted, definition, &checker, id, now);
+                    new.extend(is_new.then_some(target));
                     verdicts.push((target, self.targets[&target].state.status.usable()));
                     target
                 });
@@ -300,13 +308,14 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             if *before == *addresses {
                 continue;
             }
-            has_changed = true;
             let stays = |target: TargetId| addresses.iter().any(|a| a.target == Some(target));
             let gone = before.iter().filter_map(|address| address.target);
             left.extend(gone.filter(|&gone| !stays(gone)).map(|gone| (gone, id)));
+            let addresses: Arc<[Address]> = addresses.into();
             if let Some(group) = self.groups.by_id.get_mut(&id) {
-                group.addresses = addresses.into();
+                group.addresses = Arc::clone(&addresses);
             }
+            changed.push((id, addresses));
             if definition.is_some() {
                 verdicts.push((id, self.group_usable(id)));
             }
@@ -317,11 +326,15 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
                 self.drop_target(target, now);
             }
         }
-        if has_changed {
+        if !changed.is_empty() {
             self.publish(verdicts);
-            self.publish_groups();
-            self.settle_all();
+            let availability = Arc::make_mut(&mut self.availability);
+            for (group, addresses) in changed {
+                availability.regroup(group, addresses);
+            }
+            self.settle_those(&new);
         }
+        new
     }
 
     /// The group of a name that nobody checks: all of its addresses may be dialled. Equal ones are one.
@@ -341,16 +354,17 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             ip: Some(ip),
             target: None,
         });
+        let addresses: Arc<[Address]> = addresses.collect();
         let group = Group {
             definition: None,
             checker: String::new(),
-            addresses: addresses.collect(),
+            addresses: Arc::clone(&addresses),
             wanted: true,
         };
         self.groups.by_id.insert(id, group);
         self.groups.unchecked.insert(name, id);
         self.publish([(id, true)]);
-        self.publish_groups();
+        Arc::make_mut(&mut self.availability).regroup(id, addresses);
         id
     }
 
@@ -394,14 +408,14 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
     /// Publishes which addresses there are, if they are others than were published.
     pub(super) fn publish_groups(&mut self) {
         let groups = self.groups.published();
-        if self.availability.groups() != groups {
-            Arc::make_mut(&mut self.availability).regroup(groups);
+        if !self.availability.has_groups(&groups) {
+            Arc::make_mut(&mut self.availability).replace_groups(groups);
         }
     }
 
     /// Whether anything that was published of groups is not so any more.
     pub(super) fn groups_differ(&self) -> bool {
-        self.availability.groups() != self.groups.published()
+        !self.availability.has_groups(&self.groups.published())
     }
 
     /// Whether what is at `place` is known to be down under some name.
@@ -414,7 +428,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         here.any(is_down) || self.groups.departed.has(place, now)
     }
 
-    /// The target of an address that joins a group; made if there is none.
+    /// The target of an address that joins a group, and whether it was made for that.
     fn admit(
         &mut self,
         wanted: WantedAddress<P>,
@@ -422,7 +436,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         checker: &str,
         group: TargetId,
         now: Instant,
-    ) -> TargetId {
+    ) -> (TargetId, bool) {
         let definition = Arc::new(Definition {
             probe: wanted.probe,
             policy: whole.policy.clone(),
@@ -447,7 +461,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             self.groups.departed.forget(place);
         }
         self.groups.join(id, group, place);
-        id
+        (id, known.is_none())
     }
 
     fn drop_target(&mut self, id: TargetId, now: Instant) {
@@ -457,6 +471,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             return;
         };
         self.by_definition.remove(target.definition());
+        Arc::make_mut(&mut self.availability).forget(id);
         // While others are there, they say how it is.
         let Some(place) = place.filter(|place| !self.groups.places.contains_key(place)) else {
             return;
@@ -541,3 +556,7 @@ const RETIRED_MAX: usize = 256;
 const DEPARTED_MAX: usize = 1024;
 /// How long that counts. Names whose answers rotate bring an address back within minutes.
 const DEPARTED_FOR: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+#[path = "group/tests.rs"]
+mod tests;

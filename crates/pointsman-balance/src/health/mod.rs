@@ -14,10 +14,14 @@ mod schedule;
 
 mod availability;
 
+mod address_book;
+
 mod group;
 
 mod guard;
 mod traffic;
+
+mod effort;
 
 pub use availability::Availability;
 pub use group::{Address, WantedAddress, WantedGroup};

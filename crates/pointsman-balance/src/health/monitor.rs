@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::Availability;
 use super::availability::Comeback;
+use super::effort;
 use super::group::{Candidate, Groups, WantedGroup};
 use super::guard::Guards;
 use super::policy::{Limits, Policy, ProbeOutcome, Signal};
@@ -343,9 +344,16 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
     /// Publishes which targets successes of traffic mean something to.
     pub(super) fn settle_all(&mut self) {
         self.forget_comebacks();
+        let all: Vec<TargetId> = self.targets.keys().copied().collect();
+        self.settle_those(&all);
+    }
+
+    /// The same for some.
+    pub(super) fn settle_those(&mut self, some: &[TargetId]) {
+        effort::spend(some.len());
         let settled = |target: &Target<P>| target.state.status == Status::Healthy;
-        let changed: Vec<(TargetId, bool)> = (self.targets.iter())
-            .map(|(&id, target)| (id, settled(target)))
+        let changed: Vec<(TargetId, bool)> = (some.iter())
+            .filter_map(|&id| Some((id, settled(self.targets.get(&id)?))))
             .filter(|&(id, settled)| self.availability.settled(id) != settled)
             .collect();
         if !changed.is_empty() {

@@ -44,6 +44,8 @@ pub struct Health {
     pub(super) names: Names,
     /// The checked groups of each name, and what is asked of its addresses.
     pub(super) checked: HashMap<String, BTreeMap<TargetId, Arc<ProbeSpec>>>,
+    /// The names of these that have no address so far.
+    pub(super) unanswered: HashSet<String>,
     /// The unchecked group of each name that has one.
     pub(super) unchecked: HashMap<String, TargetId>,
     /// Those that the configuration being compiled has asked for.
@@ -103,7 +105,11 @@ impl Health {
             known.entry(group).or_insert_with(|| Arc::clone(probe));
             Some(group)
         };
-        probes.filter_map(of).collect()
+        let targets = probes.filter_map(of).collect();
+        let names = self.checked.keys();
+        let unanswered = names.filter(|name| self.names.addresses(name).is_empty());
+        self.unanswered = unanswered.cloned().collect();
+        targets
     }
 
     /// Gives targets the state that an earlier process left of them, as `known` has it; to be
@@ -115,7 +121,8 @@ impl Health {
         known: impl Fn(&ProbeSpec, &Policy) -> Option<Kept> + 'static,
         now: Instant,
     ) -> (usize, usize) {
-        let restored = self.take_in(&known);
+        let restored = self.monitor.restore(|probe, policy| known(probe, policy));
+        let restored = self.tell_restored(&restored);
         self.kept = Some((Box::new(known), now + KEPT_FOR));
         self.forget_kept(now);
         restored
@@ -125,7 +132,7 @@ impl Health {
     /// have.
     pub fn awaits_addresses(&self, now: Instant) -> bool {
         let is_young = self.kept.as_ref().is_some_and(|(_, until)| now < *until);
-        is_young && (self.checked.keys()).any(|name| self.names.is_unanswered(name))
+        is_young && !self.unanswered.is_empty()
     }
 
     fn forget_kept(&mut self, now: Instant) {
@@ -134,35 +141,32 @@ impl Health {
         }
     }
 
-    /// The same for what has become known since.
-    pub(super) fn restore_late(&mut self, now: Instant) {
+    /// The same for `new` targets, the addresses that a name has got since.
+    pub(super) fn restore_late(&mut self, new: &[TargetId], now: Instant) {
         if let Some((known, until)) = self.kept.take()
             && now < until
         {
-            self.take_in(&*known);
+            let restored = self
+                .monitor
+                .restore_those(new, |probe, policy| known(probe, policy));
+            self.tell_restored(&restored);
             self.kept = Some((known, until));
             self.forget_kept(now);
         }
     }
 
-    fn take_in(&mut self, known: &Known) -> (usize, usize) {
-        let restored = self.monitor.restore(|probe, policy| known(probe, policy));
+    /// Says which of `restored` may not be picked. Returns how many there are, and how many of these.
+    fn tell_restored(&self, restored: &[TargetId]) -> (usize, usize) {
         let mut down = 0;
-        for target in &restored {
+        for target in restored {
             let report = self.monitor.report(*target);
             let Some(report) = report.filter(|report| !report.status.usable()) else {
                 continue;
             };
             down += 1;
-            let users = self.users_of(*target);
             let name = report.probe.address();
-            let state = report.status.as_str();
-            tracing::warn!(
-                target = name,
-                users,
-                state,
-                "health verdict kept from before the restart"
-            );
+            let (users, state) = (self.users_of(*target), report.status.as_str());
+            tell_kept(&name, Some(&users), Some(state));
         }
         (restored.len(), down)
     }
@@ -179,8 +183,7 @@ impl Health {
             let report = self.monitor.guard_report(*guard);
             if report.is_some_and(|report| !report.usable) {
                 down += 1;
-                let target = self.guard_name(*guard);
-                tracing::warn!(target, "health verdict kept from before the restart");
+                tell_kept(self.guard_name(*guard), None, None);
             }
         }
         (restored.len(), down)
@@ -403,6 +406,16 @@ impl Changes {
 enum Cause {
     Outcome(ProbeOutcome),
     Guard(Cow<'static, str>),
+}
+
+/// Says that something begins as an earlier process left it.
+fn tell_kept(target: &str, users: Option<&str>, state: Option<&str>) {
+    tracing::warn!(
+        target,
+        users,
+        state,
+        "health verdict kept from before the restart"
+    );
 }
 
 /// What an earlier process knew about a target.

@@ -107,7 +107,7 @@ impl Names {
     }
 
     /// The addresses of `name`; none if it was never resolved.
-    fn addresses(&self, name: &str) -> &[IpAddr] {
+    pub(super) fn addresses(&self, name: &str) -> &[IpAddr] {
         let entry = self.entries.get(name);
         entry.map_or(&[], |entry| &entry.addresses)
     }
@@ -310,8 +310,11 @@ impl Health {
         {
             changes.push((*group, self.addresses_of(&unprobed(name))));
         }
-        self.monitor.regroup(changes, now);
-        self.restore_late(now);
+        let new = self.monitor.regroup(changes, now);
+        if !self.names.is_unanswered(name) {
+            self.unanswered.remove(name);
+        }
+        self.restore_late(&new, now);
         self.changed();
     }
 }

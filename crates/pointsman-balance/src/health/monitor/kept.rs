@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::{Monitor, Report};
 use crate::TargetId;
+use crate::health::effort;
 use crate::health::state::State;
 use crate::health::{CircuitState, Counters, GuardReport, GuardSpec, Policy, ProbeOutcome, Status};
 
@@ -38,9 +39,23 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
     /// one. Meant for the first [`reconcile`](Self::reconcile) of a process, before any probe: a
     /// target that has evidence or a verdict of its own keeps that, however it looked before. All
     /// that is taken in is due for a probe as a new target is, at once.
-    pub fn restore(&mut self, mut known: impl FnMut(&P, &Policy) -> Option<Kept>) -> Vec<TargetId> {
+    pub fn restore(&mut self, known: impl FnMut(&P, &Policy) -> Option<Kept>) -> Vec<TargetId> {
+        let all: Vec<TargetId> = self.targets.keys().copied().collect();
+        self.restore_those(&all, known)
+    }
+
+    /// The same for some, such as the addresses that [`regroup`](Self::regroup) found new.
+    pub fn restore_those(
+        &mut self,
+        some: &[TargetId],
+        mut known: impl FnMut(&P, &Policy) -> Option<Kept>,
+    ) -> Vec<TargetId> {
+        effort::spend(some.len());
         let mut restored = Vec::new();
-        for (&id, target) in &mut self.targets {
+        for &id in some {
+            let Some(target) = self.targets.get_mut(&id) else {
+                continue;
+            };
             let untouched = target.last.is_none() && target.state == State::with_verdict(true);
             let definition = &target.definition;
             let kept = untouched
