@@ -331,7 +331,7 @@ impl Program {
         let (feeding, mut second) = outcome?;
         let end = drain::finish(&runtime, &local, threads, drain, drain_limit, &mut second);
         let _ = ending.send(true);
-        keeper.save();
+        keeper.finish();
         if end == End::Orderly {
             drain::flush(&runtime, &local, feeding, second);
         }

@@ -7,6 +7,7 @@
 //! then begins as in APISIX, with everything healthy.
 
 mod format;
+mod writer;
 
 use std::{
     cell::RefCell,
@@ -16,8 +17,8 @@ use std::{
     path::{Path, PathBuf},
     rc::Rc,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -34,7 +35,10 @@ use pointsman_gateway::{
 };
 use tokio::sync::Notify;
 
-use self::format::{Circuit, Contents, Guard, Line, Name, Salt};
+use self::{
+    format::{Circuit, Contents, Guard, Line, Name, Salt},
+    writer::Writer,
+};
 
 /// The file of this process.
 pub(crate) struct HealthFile {
@@ -42,19 +46,7 @@ pub(crate) struct HealthFile {
     salt: Salt,
     /// Nothing is written before what an earlier process left has been read.
     is_read: AtomicBool,
-    taken: AtomicU64,
-    written: Mutex<Written>,
-}
-
-/// The state of the file, as far as this process knows.
-#[derive(Default)]
-struct Written {
-    /// What it says; `None` until something was written.
-    known: Option<Known>,
-    /// Which [`Sample`] that was.
-    number: u64,
-    /// The last attempt failed, which was told.
-    is_failing: bool,
+    writer: Writer<Sample>,
 }
 
 /// The targets and guards that are not as at the start.
@@ -68,8 +60,6 @@ struct Known {
 struct Sample {
     known: Known,
     time: Time,
-    /// Grows; an earlier sample never replaces a later one.
-    number: u64,
 }
 
 impl HealthFile {
@@ -80,12 +70,17 @@ impl HealthFile {
             HealthStateFile::Default => config_folder.join("..").join("logs").join(FILE),
             HealthStateFile::At(path) => config_folder.join(path),
         };
+        let salt = rand::random();
+        let disk = Disk {
+            path: path.clone(),
+            salt,
+            is_failing: AtomicBool::new(false),
+        };
         Some(Arc::new(Self {
             path,
-            salt: rand::random(),
+            salt,
             is_read: AtomicBool::new(false),
-            taken: AtomicU64::new(0),
-            written: Mutex::default(),
+            writer: Writer::new(move |sample| disk.write(sample)),
         }))
     }
 
@@ -99,7 +94,10 @@ impl HealthFile {
         let path = self.path.display();
         match self.read(time.wall_ms) {
             // Then it says what a process knows that has just begun.
-            Ok(None) => self.written().known = Some(Known::default()),
+            Ok(None) => self.writer.assume(Sample {
+                known: Known::default(),
+                time,
+            }),
             Ok(Some(contents)) => {
                 let found = contents.lines.len() + contents.guards.len();
                 let memory = Rc::new(Memory::new(contents, time));
@@ -141,23 +139,20 @@ impl HealthFile {
         Ok(Some(contents))
     }
 
-    /// What is known now, if the file does not say so.
+    /// What is known now, if the file does not say so and is not about to.
     fn sample(&self, health: &Health, now: Instant) -> Option<Sample> {
         // What waits for the addresses of a name is only in the file that would be replaced.
         if !self.is_read.load(Ordering::Relaxed) || health.awaits_addresses(now) {
             return None;
         }
         let known = self.known(health);
-        if self.written().known.as_ref() == Some(&known) {
-            return None;
-        }
-        Some(Sample {
+        let is_news = |newest: Option<&Sample>| newest.is_none_or(|newest| newest.known != known);
+        self.writer.newest(is_news).then(|| Sample {
             known,
             time: Time {
                 now,
                 wall_ms: clock::unix_millis(),
             },
-            number: self.taken.fetch_add(1, Ordering::Relaxed) + 1,
         })
     }
 
@@ -182,40 +177,34 @@ impl HealthFile {
         }
         Known { targets, guards }
     }
+}
 
-    fn write(&self, sample: Sample) {
-        let mut written = self.written();
-        if sample.number <= written.number {
-            return;
-        }
+/// Where the file is.
+struct Disk {
+    path: PathBuf,
+    salt: Salt,
+    /// The last attempt failed, which was told.
+    is_failing: AtomicBool,
+}
+
+impl Disk {
+    /// Replaces the file; returns whether that could be done.
+    fn write(&self, sample: &Sample) -> bool {
         let contents = sample.contents(self.salt);
-        match replace(&self.path, format::write(&contents).as_bytes()) {
-            Ok(()) => {
-                if written.is_failing {
-                    tracing::info!("{}: can be written again", self.path.display());
-                }
-                *written = Written {
-                    known: Some(sample.known),
-                    number: sample.number,
-                    is_failing: false,
-                };
-            }
-            Err(error) if written.is_failing => tracing::debug!("{error}"),
-            Err(error) => {
-                written.is_failing = true;
-                tracing::warn!(
-                    "{}: cannot be written ({error}); health will not survive a restart. Let \
-                     `pointsman.health_state_file` name a file in a folder that can be written to, \
-                     or set it to false",
-                    self.path.display()
-                );
-            }
+        let path = self.path.display();
+        let outcome = replace(&self.path, format::write(&contents).as_bytes());
+        let was_failing = self.is_failing.swap(outcome.is_err(), Ordering::Relaxed);
+        match &outcome {
+            Ok(()) if was_failing => tracing::info!("{path}: can be written again"),
+            Ok(()) => {}
+            Err(error) if was_failing => tracing::debug!("{error}"),
+            Err(error) => tracing::warn!(
+                "{path}: cannot be written ({error}); health will not survive a restart. Let \
+                 `pointsman.health_state_file` name a file in a folder that can be written to, \
+                 or set it to false"
+            ),
         }
-    }
-
-    fn written(&self) -> MutexGuard<'_, Written> {
-        // Whoever panicked left a state that is only ever replaced as a whole.
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+        outcome.is_ok()
     }
 }
 
@@ -283,31 +272,40 @@ impl Keeper {
         Self { file, health }
     }
 
-    /// Writes down what is known now, unless the file says so already. Blocks until it is on disk.
+    /// Has what is known now written down, unless the file says so already. Returns at once.
     pub(crate) fn save(&self) {
-        let Some(file) = &self.file else { return };
-        if let Some(sample) = file.sample(&self.health.borrow(), clock::now()) {
-            file.write(sample);
+        if let Some(file) = &self.file
+            && let Some(sample) = file.sample(&self.health.borrow(), clock::now())
+        {
+            file.writer.submit(sample);
+        }
+    }
+
+    /// The same for the last time: waits until it is on disk, unless that takes too long.
+    pub(crate) fn finish(&self) {
+        self.save();
+        if let Some(file) = &self.file
+            && !file.writer.wait(FINISH_LIMIT)
+        {
+            let path = file.path.display();
+            tracing::warn!("{path}: the disk does not answer; the newest verdicts are not in it");
         }
     }
 
     /// Writes at once when a verdict changes, else every few seconds if there is news.
     pub(crate) async fn keep(self) {
-        let Some(file) = &self.file else { return };
+        if self.file.is_none() {
+            return;
+        }
         let changed = Rc::new(Notify::new());
         let told = Rc::clone(&changed);
         self.health
             .borrow_mut()
             .on_change(move || told.notify_one());
         loop {
-            let sample = file.sample(&self.health.borrow(), clock::now());
-            if let Some(sample) = sample {
-                // A disk may take its time, and probes are waiting on this thread.
-                let file = Arc::clone(file);
-                let _ = tokio::task::spawn_blocking(move || file.write(sample)).await;
-                // An outage changes many verdicts within a moment.
-                tokio::time::sleep(BETWEEN_WRITES).await;
-            }
+            self.save();
+            // An outage changes many verdicts within a moment.
+            tokio::time::sleep(BETWEEN_WRITES).await;
             let _ = tokio::time::timeout(REFRESH, changed.notified()).await;
         }
     }
@@ -425,6 +423,8 @@ const AGE_MIN: Duration = Duration::from_secs(60);
 const TRIAL_AGE_MAX: Duration = Duration::from_secs(600);
 /// Between two writes.
 const BETWEEN_WRITES: Duration = Duration::from_millis(100);
+/// How long the end of the program waits for the last write.
+const FINISH_LIMIT: Duration = Duration::from_secs(2);
 /// How often newer evidence is written down. Far below [`AGE_MIN`], so that a crash costs little.
 const REFRESH: Duration = Duration::from_secs(5);
 /// A clock that is corrected by less than this is no reason to forget anything.
