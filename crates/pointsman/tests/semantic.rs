@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use support::{
     Answer, Gateway, Response, Upstream,
-    embeddings::{Embeddings, Three, texts},
+    embeddings::{Embeddings, Three, texts, vectors},
     multi, post_json, request, wait_until,
 };
 
@@ -139,11 +139,6 @@ fn the_endpoint_learns_nothing_of_the_client() {
 /// B-112, B-113: whatever the endpoint does, the client gets an answer, and the log no prompt.
 #[test]
 fn without_a_vector_the_fallback_answers() {
-    let (embeddings, three) = (Embeddings::start(), Three::start());
-    let options = embeddings
-        .options(", fallback: default", "")
-        .replace("model: e", "model: e, timeout: 300");
-    let gateway = started(&multi(&three.instances(""), &options));
     let of = |vector: &str| {
         Answer::json(&format!(
             r#"{{"data":[{{"index":0,"embedding":{vector}}}]}}"#
@@ -174,10 +169,40 @@ fn without_a_vector_the_fallback_answers() {
         Answer::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{\"data\":".to_vec()),
     ];
     let count = broken.len();
-    for answer in broken {
-        let what = format!("{answer:.60?}");
-        embeddings.answer_prompts(Some(answer));
-        let response = ask(&gateway, "fix my code ECHO");
+    let whats: Vec<String> = (broken.iter())
+        .map(|answer| format!("{answer:.60?}"))
+        .collect();
+    // One model for each, since one that fails is not asked again; and a sound one.
+    let upstream = Upstream::start(move |received| {
+        let body = received.json();
+        let model = body["model"]
+            .as_str()
+            .and_then(|name| name[1..].parse().ok());
+        let answer = model.and_then(|number: usize| broken.get(number));
+        let is_prompt = texts(received).len() == 1;
+        let told = answer.filter(|_| is_prompt).cloned();
+        told.unwrap_or_else(|| vectors(received, &[]))
+    });
+    let three = Three::start();
+    let instances = three.instances("").join(", ");
+    let routes = (0..=count).map(|number| {
+        format!(
+            "{{id: r{number}, uri: /{number}/*, plugins: {{ai-proxy-multi: {{instances: [{instances}], \
+             balancer: {{algorithm: semantic}}, semantic_opts: {{embeddings: {{provider: openai, model: \
+             e{number}, timeout: 300, auth: {{header: {{Authorization: Bearer embed}}}}, endpoint: \
+             \"http://{}\"}}, debugging: true, fallback: default}}}}}}}}",
+            upstream.address
+        )
+    });
+    let routes = routes.collect::<Vec<_>>().join(", ");
+    let gateway = Gateway::start(&format!("routes: [{routes}]"));
+    gateway.wait_for_lines("the examples have their vectors", count + 1);
+    let ask = |number: usize, prompt: &str| {
+        let path = format!("/{number}/v1/chat/completions");
+        post_json(gateway.proxy, &path, &chat(&json!(prompt)))
+    };
+    for (number, what) in whats.iter().enumerate() {
+        let response = ask(number, "fix my code ECHO");
         assert_eq!(
             (served(&response).as_str(), picked(&response)),
             ("default", None),
@@ -185,8 +210,7 @@ fn without_a_vector_the_fallback_answers() {
         );
         assert_eq!(response.header("x-ai-semantic-scores"), None, "{what}");
     }
-    embeddings.answer_prompts(None);
-    assert_eq!(served(&ask(&gateway, "fix my code")), "code");
+    assert_eq!(served(&ask(count, "fix my code")), "code");
     let lines = gateway.access_log(count + 1);
     for line in &lines[..count] {
         assert!(line["semantic_unscored"].is_string(), "{line}");
@@ -197,6 +221,53 @@ fn without_a_vector_the_fallback_answers() {
     assert!(!said.contains("ECHO"), "{said}");
     assert!(!said.contains("Bearer embed"), "{said}");
     gateway.wait_until_idle();
+}
+
+/// An endpoint that has failed is asked by no request until it has answered in the background: nobody
+/// else waits for it, and the log says so once.
+#[test]
+fn an_endpoint_that_is_out_holds_nobody_up() {
+    let (embeddings, three) = (Embeddings::start(), Three::start());
+    let options = embeddings
+        .options(", fallback: default", "")
+        .replace("model: e", "model: e, timeout: 300");
+    let gateway = started(&multi(&three.instances(""), &options));
+    let prompts = || {
+        let requests = embeddings.upstream.requests();
+        let prompts = requests.iter().filter(|one| texts(one).len() == 1);
+        prompts.count()
+    };
+    // A text that the model refuses says nothing about others.
+    embeddings.answer_prompts(Some(Answer::status(400, "{}")));
+    assert_eq!(served(&ask(&gateway, "fix my code")), "default");
+    embeddings.answer_prompts(None);
+    assert_eq!(served(&ask(&gateway, "fix my code")), "code");
+    assert_eq!(prompts(), 2);
+
+    embeddings.answer_prompts(Some(Answer::Silence));
+    embeddings.answer_batches(Some(Answer::Silence));
+    for _ in 0..20 {
+        assert_eq!(served(&ask(&gateway, "fix my code")), "default");
+    }
+    // Its own retries have failed as well.
+    wait_until("two retries", || (embeddings.batches() >= 3).then_some(()));
+    assert_eq!(served(&ask(&gateway, "fix my code")), "default");
+    assert_eq!(prompts(), 3);
+    let log = gateway.stderr();
+    let told = log
+        .lines()
+        .filter(|line| line.contains("WARN") && line.contains("semantic"));
+    assert_eq!(told.count(), 1, "{log}");
+    let lines = gateway.access_log(23);
+    assert_eq!(
+        lines[22]["semantic_unscored"],
+        "the embeddings endpoint has failed and is not asked for now"
+    );
+
+    embeddings.answer_prompts(None);
+    embeddings.answer_batches(None);
+    gateway.wait_for_lines("the examples have their vectors", 2);
+    assert_eq!(served(&ask(&gateway, "fix my code")), "code");
 }
 
 /// B-117, B-119: until the examples have their vectors, the first instance answers; a failure is

@@ -2,11 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::{
-    exchange::Exchange,
-    plugins::ai_proxy::AiCall,
-    semantic::{Ranked, Unscored},
-};
+use crate::{exchange::Exchange, plugins::ai_proxy::AiCall, semantic::Ranked};
 
 /// Ranks the instances for what the user asks, if that is how one is picked.
 pub(super) async fn rank(exchange: &mut Exchange) {
@@ -17,11 +13,6 @@ pub(super) async fn rank(exchange: &mut Exchange) {
     let text = pointsman_ai::last_user_text(call.protocol, &call.body, PROMPT_BYTES_MAX);
     let gateway = std::rc::Rc::clone(exchange.gateway());
     let ranked = semantic.rank(text, gateway.upstreams()).await;
-    if let Err(why @ (Unscored::Failed(_) | Unscored::Dimensions)) = &ranked.scores {
-        let route = exchange.route().map_or("", |route| route.id.as_str());
-        let address = semantic.embedder.address();
-        tracing::warn!(route, address, "semantic: the fallback is used: {why}");
-    }
     if let Some(call) = &mut exchange.ai {
         call.ranked = Some(Box::new(ranked));
     }

@@ -60,6 +60,20 @@ impl std::fmt::Display for EmbedError {
     }
 }
 
+impl EmbedError {
+    /// Whether the text is at fault, such as one that is too long for the model.
+    pub fn is_of_text(self) -> bool {
+        matches!(
+            self,
+            Self::Status(
+                StatusCode::BAD_REQUEST
+                    | StatusCode::PAYLOAD_TOO_LARGE
+                    | StatusCode::UNPROCESSABLE_ENTITY
+            )
+        )
+    }
+}
+
 impl Embedder {
     /// Sends to `uri` (in origin form) at `destination`, with `headers` and nothing else. `timeout` is
     /// for a whole call.

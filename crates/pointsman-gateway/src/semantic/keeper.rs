@@ -3,7 +3,9 @@
 //! A state machine without time or network of its own: the program tells it which configuration is
 //! about to be published, asks what is due, makes those calls, and reports what came of them. Vectors
 //! are kept by what they depend on, so a change elsewhere in the configuration costs nothing and opens
-//! no gap. A failure is not kept: it is tried again, after waits that double.
+//! no gap. A failure is not kept: it is tried again, after waits that double. The same goes for what
+//! requests meet: once the endpoint has failed one of them, a batch in the background finds out when it
+//! answers again, and brings vectors of the model that stands behind it then.
 
 use std::{
     collections::HashMap,
@@ -31,7 +33,10 @@ struct Entry {
     references: Option<Arc<References>>,
     /// `None`: nothing is to be done, or it is under way.
     due: Option<Instant>,
+    /// Since an endpoint last served examples or, once it has, a request.
     failures: u32,
+    /// Requests have met a failure then, and none asks until a batch succeeds.
+    out_since: Option<Instant>,
 }
 
 /// A batch of examples to be made into vectors.
@@ -96,9 +101,13 @@ impl Keeper {
                 references: None,
                 due: Some(now),
                 failures: 0,
+                out_since: None,
             });
             if let Some(references) = &entry.references {
                 semantic.publish(references);
+            }
+            if let Some(since) = entry.out_since {
+                semantic.outage.begin(since, since);
             }
             entry.users.push(Arc::clone(semantic));
         }
@@ -109,11 +118,7 @@ impl Keeper {
     /// [`on_outcome`](Self::on_outcome).
     pub fn poll_batch(&mut self, now: Instant) -> Option<Batch> {
         for entry in self.entries.values_mut() {
-            let doubts = entry.users.iter().filter(|user| user.take_doubt()).count();
-            let is_settled = entry.references.is_some() && entry.due.is_none();
-            if doubts > 0 && is_settled {
-                entry.due = Some(now);
-            }
+            entry.look(now);
             if entry.due.is_some_and(|due| due <= now) {
                 entry.due = None;
                 let semantic = Arc::clone(entry.users.first()?);
@@ -123,7 +128,7 @@ impl Keeper {
         None
     }
 
-    /// When to ask again: something is due then, or doubts have to be looked for. `None`: not before
+    /// When to ask again: something is due then, or outages have to be looked for. `None`: not before
     /// the configuration changes.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let look = |entry: &Entry| entry.due.unwrap_or(now + LOOK_INTERVAL);
@@ -144,24 +149,71 @@ impl Keeper {
                     user.publish(&references);
                 }
                 entry.references = Some(references);
-                entry.failures = 0;
+                entry.recover(now);
                 tracing::info!(address, "semantic: the examples have their vectors");
             }
             Err(error) => {
-                let wait = BACKOFF * (1 << entry.failures.min(6));
-                entry.failures = entry.failures.saturating_add(1);
-                entry.due = Some(now + wait.min(BACKOFF_MAX));
-                tracing::warn!(
-                    address,
-                    "semantic: no vectors of the examples, the fallback is used; again in {wait:?}: {error}"
-                );
+                let is_first = entry.failures == 0;
+                let wait = entry.next_wait();
+                entry.due = Some(now + wait);
+                if is_first {
+                    tracing::warn!(
+                        address,
+                        "semantic: no vectors of the examples, the fallback is used until there are: {error}"
+                    );
+                } else {
+                    tracing::debug!(
+                        address,
+                        "semantic: still no vectors; again in {wait:?}: {error}"
+                    );
+                }
             }
         }
     }
 }
 
-/// How often doubts are looked for.
-const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+impl Entry {
+    /// Looks for an outage that requests have met. All users learn of it, and the retry is arranged.
+    fn look(&mut self, now: Instant) {
+        if self.references.is_none() || self.out_since.is_some() {
+            return;
+        }
+        let ages = self.users.iter().filter_map(|user| user.outage.age(now));
+        let Some(age) = ages.max() else { return };
+        let since = now.checked_sub(age).unwrap_or(now);
+        // A batch may succeed where requests fail: only a request shows that it is over for them.
+        let mut has_proof = false;
+        for user in &self.users {
+            user.outage.begin(since, since);
+            has_proof |= user.outage.take_proof();
+        }
+        if has_proof {
+            self.failures = 0;
+        }
+        self.out_since = Some(since);
+        self.due = Some(since + self.next_wait());
+    }
+
+    /// Examples have their vectors. Requests may ask again.
+    fn recover(&mut self, now: Instant) {
+        if self.out_since.take().is_none() {
+            self.failures = 0;
+        }
+        for user in &self.users {
+            user.outage.end(now);
+        }
+    }
+
+    /// How long to wait after one failure more.
+    fn next_wait(&mut self) -> Duration {
+        let wait = BACKOFF * (1 << self.failures.min(6));
+        self.failures = self.failures.saturating_add(1);
+        wait.min(BACKOFF_MAX)
+    }
+}
+
+/// How often outages are looked for.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// After a first failure.
 const BACKOFF: Duration = Duration::from_secs(1);
 /// After many.
@@ -169,8 +221,6 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
-
     use http::{HeaderMap, StatusCode, Uri};
 
     use super::*;
@@ -255,23 +305,69 @@ mod tests {
         assert!(keeper.poll_batch(now + Duration::from_secs(3600)).is_none());
     }
 
-    /// Another model behind the same endpoint: its vectors cannot be compared with those we have.
-    #[test]
-    fn vectors_in_doubt_are_made_anew() {
-        let (mut keeper, now) = (Keeper::default(), clock::now());
-        let one = semantic("m", 1);
-        keeper.adopt_all([&one].into_iter(), now);
+    /// Of the first batch of a keeper that knows `one`; then it has its vectors.
+    fn ready(one: &Arc<Semantic>, now: Instant) -> Keeper {
+        let mut keeper = Keeper::default();
+        keeper.adopt_all([one].into_iter(), now);
         let batch = keeper.poll_batch(now).expect("due");
-        one.doubted.store(true, Ordering::Relaxed);
-        assert!(keeper.poll_batch(now).is_none(), "it is under way");
         keeper.on_outcome(&batch, vectors(), now);
-        assert!(keeper.poll_batch(now).is_none(), "the doubt was an old one");
-        one.doubted.store(true, Ordering::Relaxed);
-        assert_eq!(keeper.next_deadline(now), Some(now + LOOK_INTERVAL));
-        let batch = keeper.poll_batch(now).expect("in doubt");
-        keeper.on_outcome(&batch, failure(), now);
-        assert!(is_ready(&one), "until there are others, these stay");
-        assert!(keeper.poll_batch(now).is_none());
-        assert!(keeper.poll_batch(now + BACKOFF).is_some());
+        keeper
+    }
+
+    /// Nobody asks while the endpoint is out, in whatever plugin or configuration, and what we have stays.
+    #[test]
+    fn an_outage_is_everybodys_until_a_batch_succeeds() {
+        let start = clock::now();
+        clock::since_start(start);
+        let (one, same) = (semantic("m", 1), semantic("m", 2));
+        let mut keeper = ready(&one, start);
+        keeper.adopt_all([&one, &same].into_iter(), start);
+        assert!(keeper.poll_batch(start).is_none());
+        assert_eq!(keeper.next_deadline(start), Some(start + LOOK_INTERVAL));
+
+        let mut now = start + Duration::from_secs(1);
+        assert!(one.outage.begin(now, now));
+        assert!(keeper.poll_batch(now).is_none(), "it waits");
+        assert!(same.outage.is_on());
+        let again = semantic("m", 3);
+        keeper.adopt_all([&again].into_iter(), now);
+        assert!(again.outage.is_on() && is_ready(&again));
+        for wait in [1, 2, 4, 8, 16, 32, 60, 60] {
+            let due = now + Duration::from_secs(wait);
+            assert_eq!(keeper.next_deadline(now), Some(due));
+            assert!(keeper.poll_batch(due - Duration::from_millis(1)).is_none());
+            let batch = keeper.poll_batch(due).expect("due");
+            assert!(keeper.poll_batch(due).is_none(), "it is under way");
+            keeper.on_outcome(&batch, failure(), due);
+            assert!(again.outage.is_on() && is_ready(&again));
+            now = due;
+        }
+        now += Duration::from_secs(60);
+        let batch = keeper.poll_batch(now).expect("due");
+        keeper.on_outcome(&batch, vectors(), now);
+        assert!(!again.outage.is_on());
+        assert!(keeper.poll_batch(now + Duration::from_secs(3600)).is_none());
+    }
+
+    /// Batches that succeed while requests fail, as with vectors that never fit, go on ever more seldom.
+    #[test]
+    fn only_a_request_that_succeeds_ends_the_doubling() {
+        let start = clock::now();
+        clock::since_start(start);
+        let one = semantic("m", 1);
+        let mut keeper = ready(&one, start);
+        let mut now = start + Duration::from_secs(1);
+        for wait in [1, 2, 4, 8, 16, 32, 60, 60, 1, 2] {
+            if wait == 1 {
+                one.outage.disprove();
+            }
+            assert!(one.outage.begin(now, now));
+            assert!(keeper.poll_batch(now).is_none());
+            now += Duration::from_secs(wait);
+            assert!(keeper.poll_batch(now - Duration::from_millis(1)).is_none());
+            let batch = keeper.poll_batch(now).expect("due");
+            keeper.on_outcome(&batch, vectors(), now);
+            assert!(!one.outage.is_on());
+        }
     }
 }

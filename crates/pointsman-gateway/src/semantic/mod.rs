@@ -9,18 +9,20 @@
 
 pub mod embedder;
 pub mod keeper;
+mod outage;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use pointsman_balance::{Ranking, References, rank};
 
 use crate::{
+    clock,
     ports::Upstreams,
-    semantic::embedder::{EmbedError, Embedder},
+    semantic::{
+        embedder::{EmbedError, Embedder},
+        outage::Outage,
+    },
 };
 
 /// `semantic` at one place in the configuration.
@@ -36,7 +38,7 @@ pub struct Semantic {
     /// Show scores in response headers.
     pub debugging: bool,
     references: ArcSwapOption<References>,
-    doubted: AtomicBool,
+    outage: Outage,
 }
 
 /// What vectors of examples depend on: equal identities have equal vectors, whichever plugin they
@@ -75,6 +77,8 @@ pub enum Unscored {
     Failed(EmbedError),
     /// It has another number of components than those of the examples.
     Dimensions,
+    /// An earlier request had none, and nobody has since.
+    Outage,
 }
 
 impl std::fmt::Display for Unscored {
@@ -84,6 +88,20 @@ impl std::fmt::Display for Unscored {
             Self::NoText => f.write_str("no text of a user"),
             Self::Failed(error) => write!(f, "{error}"),
             Self::Dimensions => f.write_str("the vector has another number of components"),
+            Self::Outage => {
+                f.write_str("the embeddings endpoint has failed and is not asked for now")
+            }
+        }
+    }
+}
+
+impl Unscored {
+    /// Whether it says something about this request alone, and others may fare better.
+    fn is_of_request(self) -> bool {
+        match self {
+            Self::NoText => true,
+            Self::Failed(error) => error.is_of_text(),
+            Self::NotReady | Self::Dimensions | Self::Outage => false,
         }
     }
 }
@@ -104,7 +122,7 @@ impl Semantic {
             fallback,
             debugging,
             references: ArcSwapOption::empty(),
-            doubted: AtomicBool::new(false),
+            outage: Outage::default(),
         }
     }
 
@@ -130,14 +148,33 @@ impl Semantic {
     ) -> Result<Vec<f32>, Unscored> {
         let references = self.references.load_full().ok_or(Unscored::NotReady)?;
         let text = text.ok_or(Unscored::NoText)?;
-        let vectors = self.embedder.embed(&[&text], upstreams).await;
-        let vectors = vectors.map_err(Unscored::Failed)?;
-        let scores = vectors.first().and_then(|query| references.scores(query));
-        if scores.is_none() {
-            // Another model must stand behind the endpoint by now.
-            self.doubted.store(true, Ordering::Relaxed);
+        if self.outage.is_on() {
+            return Err(Unscored::Outage);
         }
-        scores.ok_or(Unscored::Dimensions)
+        let began = clock::now();
+        let vectors = self.embedder.embed(&[&text], upstreams).await;
+        let vectors = vectors.map_err(Unscored::Failed);
+        let scores = vectors.and_then(|vectors| {
+            let scores = vectors.first().and_then(|query| references.scores(query));
+            // Another model must stand behind the endpoint by now.
+            scores.ok_or(Unscored::Dimensions)
+        });
+        match scores {
+            Ok(_) => self.outage.disprove(),
+            Err(why) if why.is_of_request() => {
+                let address = self.embedder.address();
+                tracing::info!(address, "semantic: the fallback is used: {why}");
+            }
+            Err(why) if self.outage.begin(began, clock::now()) => {
+                let address = self.embedder.address();
+                tracing::warn!(
+                    address,
+                    "semantic: the fallback is used until the embeddings endpoint answers again: {why}"
+                );
+            }
+            Err(_) => {}
+        }
+        scores
     }
 
     /// The fallback, then the others as they are written.
@@ -147,11 +184,6 @@ impl Semantic {
             order: std::iter::once(self.fallback).chain(others).collect(),
             cleared: 0,
         }
-    }
-
-    /// Whether a request has met vectors that do not fit, since this was last asked.
-    fn take_doubt(&self) -> bool {
-        self.doubted.swap(false, Ordering::Relaxed)
     }
 
     fn publish(&self, references: &Arc<References>) {
