@@ -13,7 +13,7 @@ use crate::upstream::health::{ProbeKind, ProbeRequest, ProbeSpec};
 /// The canonical text of a definition. Every part has its name and its length in bytes before it,
 /// so no two definitions have one text.
 pub fn canonical(probe: &ProbeSpec, policy: &Policy) -> String {
-    let mut text = Text(String::with_capacity(512));
+    let mut text = Text::new();
     // Taken apart in full, so that a new field cannot be forgotten here.
     let ProbeSpec {
         kind,
@@ -42,12 +42,12 @@ pub fn canonical(probe: &ProbeSpec, policy: &Policy) -> String {
         }
     }
     text.policy(policy);
-    text.0
+    text.into_string()
 }
 
 /// The canonical text of a guard, which no target has.
 pub fn canonical_guard(spec: &GuardSpec) -> String {
-    let mut text = Text(String::with_capacity(512));
+    let mut text = Text::new();
     let GuardSpec { key, breaker } = spec;
     text.add("guard", key);
     if let Some(breaker) = breaker {
@@ -68,13 +68,27 @@ pub fn canonical_guard(spec: &GuardSpec) -> String {
         text.add("open_max", open_max.as_nanos());
         text.add("trials", trials);
     }
-    text.0
+    text.into_string()
 }
 
-struct Text(String);
+/// A text of parts, each with its name and its length: equal iff all parts are. For identities that
+/// outlive the process, which `Debug` must not decide about: what that writes is nobody's promise.
+pub(crate) struct Text(String);
 
 impl Text {
-    fn add(&mut self, name: &str, value: impl Display) {
+    /// Without parts.
+    pub(crate) fn new() -> Self {
+        Self(String::with_capacity(512))
+    }
+
+    /// The whole.
+    pub(crate) fn into_string(mut self) -> String {
+        self.0.shrink_to_fit();
+        self.0
+    }
+
+    /// One part more.
+    pub(crate) fn add(&mut self, name: &str, value: impl Display) {
         let value = value.to_string();
         self.0
             .push_str(&format!("{name} {} {value}\n", value.len()));

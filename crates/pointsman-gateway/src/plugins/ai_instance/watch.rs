@@ -5,7 +5,10 @@ use std::sync::Arc;
 use pointsman_balance::GuardSpec;
 
 use super::{address_of, written};
-use crate::{plugins::ai_proxy::Watch, upstream::Guarding};
+use crate::{
+    plugins::ai_proxy::Watch,
+    upstream::{Guarding, fingerprint::Text},
+};
 
 /// What is to be watched of `instance` of the plugin `key`; `None` if nothing is.
 ///
@@ -42,12 +45,18 @@ pub(super) fn of(
     let place = address_of(instance).unwrap_or_else(|| (key.to_owned(), 0));
     let endpoint = instance.endpoint().unwrap_or_default();
     let auth = &instance.auth;
-    let credential = (&auth.header, &auth.query);
     let options = instance.options.as_ref();
     let model = options.and_then(|options| options.get("model")?.as_str());
     let name = format!("{key} ({})", instance.name);
 
-    let key = |kind: &str| format!("{:?}", (kind, &place, endpoint, credential, model));
+    let key = |kind: &str| {
+        let mut text = of_credential(kind, &place, auth);
+        text.add("endpoint", endpoint);
+        if let Some(model) = model {
+            text.add("model", model);
+        }
+        text.into_string()
+    };
     if cooldown.is_some() {
         let spec = GuardSpec {
             key: key("instance"),
@@ -65,13 +74,28 @@ pub(super) fn of(
     }
     if cooldown.is_some() && has_credential(auth) {
         let spec = GuardSpec {
-            key: format!("{:?}", ("credential", &place, credential)),
+            key: of_credential("credential", &place, auth).into_string(),
             breaker: None,
         };
         let (guard, _) = guards.guard(spec, &format!("the credential of {name}"));
         watch.credential = Some(guard);
     }
     Some(watch)
+}
+
+/// The parts of a guard's identity that say whose credential is used where.
+fn of_credential(kind: &str, (host, port): &(String, u16), auth: &written::Auth) -> Text {
+    let mut text = Text::new();
+    text.add("kind", kind);
+    text.add("host", host);
+    text.add("port", port);
+    for (part, pairs) in [("header", &auth.header), ("query", &auth.query)] {
+        for (name, value) in pairs.iter().flatten() {
+            text.add(part, name);
+            text.add("value", value);
+        }
+    }
+    text
 }
 
 /// Whether the instance brings a credential of its own: without, a refusal is the client's affair.
@@ -91,10 +115,18 @@ mod tests {
 
     use super::*;
 
-    struct Given(RefCell<Monitor<u8>>);
+    /// With the keys of the guards that were asked for.
+    struct Given(RefCell<Monitor<u8>>, RefCell<Vec<String>>);
+
+    impl Given {
+        fn new() -> Self {
+            Self(RefCell::new(Monitor::new()), RefCell::default())
+        }
+    }
 
     impl Guarding for Given {
         fn guard(&self, spec: GuardSpec, _name: &str) -> (TargetId, Option<Arc<Tally>>) {
+            self.1.borrow_mut().push(spec.key.clone());
             self.0.borrow_mut().guard(spec, crate::clock::now())
         }
 
@@ -106,7 +138,7 @@ mod tests {
     /// One verdict everywhere: what is the same thing has the same guard, in whatever plugin.
     #[test]
     fn guards_stand_for_credentials_and_models() {
-        let given = Given(RefCell::new(Monitor::new()));
+        let given = Given::new();
         let watch = |key: &str, token: &str, model: &str, plugin: Value| {
             let mut conf = json!({"instances": [{
                 "name": "a", "provider": "openai", "weight": 1,
@@ -137,5 +169,27 @@ mod tests {
         let both = watch("r1", "t", "m", both).expect("watched");
         assert_eq!((both.guard, both.circuit), (one.guard, broken.circuit));
         assert!(broken.credential.is_none());
+    }
+
+    /// Health files know guards by these: a change makes every gateway forget them, once.
+    #[test]
+    fn the_keys_stay_as_they_are() {
+        let given = Given::new();
+        let conf = json!({"cooldown": {}, "circuit_breaker": {}, "instances": [{
+            "name": "a", "provider": "openai-compatible", "weight": 1,
+            "auth": {"header": {"authorization": "Bearer x"}, "query": {"key": "y"}},
+            "options": {"model": "m"}, "override": {"endpoint": "http://a.com:80/v1"},
+        }]});
+        let conf: written::AiProxyMulti = serde_json::from_value(conf).expect("sound");
+        assert!(of(&conf.instances[0], &conf, "r1", &given).is_some());
+        let credential = "host 5 a.com\nport 2 80\nheader 13 authorization\nvalue 8 Bearer x\n\
+                          query 3 key\nvalue 1 y\n";
+        let rest = "endpoint 18 http://a.com:80/v1\nmodel 1 m\n";
+        let expected = [
+            format!("kind 8 instance\n{credential}{rest}"),
+            format!("kind 7 circuit\n{credential}{rest}"),
+            format!("kind 10 credential\n{credential}"),
+        ];
+        assert_eq!(*given.1.borrow(), expected);
     }
 }
