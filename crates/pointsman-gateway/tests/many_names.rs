@@ -36,11 +36,11 @@ fn what_was_kept_is_looked_up_once_for_each_address() {
     let mut health = Health::new();
     let now = Instant::now();
     let snapshot = compiled(&mut health, now);
-    let asked = Rc::new(Cell::new(0));
+    let asked = Rc::new(Cell::new(0_usize));
     let counter = Rc::clone(&asked);
     let known = move |_: &_, _: &_| {
         counter.set(counter.get() + 1);
-        let down = counter.get() % 2 == 0;
+        let down = counter.get().is_multiple_of(2);
         down.then_some(Kept {
             status: Status::Unhealthy,
             counters: Counters::default(),

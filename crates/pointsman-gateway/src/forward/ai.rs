@@ -9,13 +9,13 @@ mod again;
 mod outgoing;
 mod told;
 
-use std::{net::IpAddr, pin::Pin, rc::Rc, sync::Arc, task::Poll};
+use std::{pin::Pin, rc::Rc, sync::Arc, task::Poll};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use pointsman_ai::{Capture, Complaint, Protocol, StreamMeter};
-use pointsman_balance::{Availability, Picked};
+use pointsman_balance::Picked;
 
 use crate::{
     body::{self, Body, CollectError},
@@ -35,7 +35,7 @@ use crate::{
     plugin::{Reply, chain::respond},
     plugins::ai_proxy::{AiTarget, RelayLimits},
     ports::{Answer, Attempt, BrokenBody, SendError, Source},
-    upstream::resolve::Named,
+    upstream::resolve::Located,
 };
 
 /// A request to one of the instances of an AI plugin.
@@ -48,7 +48,7 @@ pub struct AiPlan {
     /// What the last attempt's error was about.
     complaint: Option<Complaint>,
     /// Of the instance that was picked.
-    addresses: Vec<IpAddr>,
+    pub located: Located,
     /// What was told of the attempt before the current one.
     before: Told,
 }
@@ -69,7 +69,7 @@ impl AiPlan {
             hash_key,
             protocol,
             complaint: None,
-            addresses: Vec::new(),
+            located: Located::default(),
             before: Told::default(),
         })
     }
@@ -82,13 +82,6 @@ impl AiPlan {
     /// When an attempt may be followed by another.
     pub fn retry_policy(&self) -> &RetryPolicy {
         &self.target.retry
-    }
-
-    /// Takes the addresses that the member just picked may be reached at, by the verdicts that it was
-    /// picked by.
-    pub fn locate(&mut self, member: usize, availability: &Availability) {
-        let named = self.target.instances[member].named.as_ref();
-        self.addresses = named.map_or_else(Vec::new, |named| named.addresses(availability));
     }
 
     /// The attempt that `picked` stands for.
@@ -143,7 +136,7 @@ impl AiPlan {
             Arc::clone(&instance.host),
         ));
         exchange.active = Some(ActiveConnection::begin(exchange));
-        let group = instance.named.as_ref().map(Named::group);
+        let Located { addresses, group } = std::mem::take(&mut self.located);
         Ok(Attempt {
             picked,
             source: Source::Judged {
@@ -151,7 +144,7 @@ impl AiPlan {
                 gateway: Rc::clone(exchange.gateway()),
             },
             destination: Arc::clone(destination),
-            addresses: std::mem::take(&mut self.addresses),
+            addresses,
             group,
             request,
             timeouts: target.timeouts,

@@ -1,9 +1,9 @@
 //! Plain traffic: a request to a node of an upstream, and its response back.
 
-use std::{net::IpAddr, rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
-use pointsman_balance::{Availability, Picked};
+use pointsman_balance::Picked;
 
 use crate::{
     body::Body,
@@ -15,7 +15,7 @@ use crate::{
         judge::{Accepted, Held},
     },
     ports::{Answer, Attempt, SendError, Source},
-    upstream::{PassHost, Upstream, destination::Timeouts, resolve::Named},
+    upstream::{PassHost, Upstream, destination::Timeouts, resolve::Located},
 };
 
 /// A request to a plain upstream.
@@ -31,7 +31,7 @@ pub struct PlainPlan {
     unsent: bool,
     replayable: bool,
     /// Of the node that was picked.
-    addresses: Vec<IpAddr>,
+    pub located: Located,
 }
 
 impl PlainPlan {
@@ -54,7 +54,7 @@ impl PlainPlan {
             replayable: body.is_replayable(),
             body: Some(body),
             unsent: true,
-            addresses: Vec::new(),
+            located: Located::default(),
             upstream,
         }
     }
@@ -64,13 +64,6 @@ impl PlainPlan {
     pub fn may_repeat(&self) -> bool {
         let idempotent = !matches!(self.method.as_str(), "POST" | "LOCK" | "PATCH");
         self.body.is_some() && (self.unsent || idempotent)
-    }
-
-    /// Takes the addresses that the member just picked may be reached at, by the verdicts that it was
-    /// picked by.
-    pub fn locate(&mut self, member: usize, availability: &Availability) {
-        let named = self.upstream.names[member].as_ref();
-        self.addresses = named.map_or_else(Vec::new, |named| named.addresses(availability));
     }
 
     /// The attempt that `picked` stands for.
@@ -111,9 +104,7 @@ impl PlainPlan {
         *request.method_mut() = exchange.request.method.clone();
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        let group = self.upstream.names[picked.member()]
-            .as_ref()
-            .map(Named::group);
+        let Located { addresses, group } = std::mem::take(&mut self.located);
         Ok(Attempt {
             picked,
             source: Source::Judged {
@@ -121,7 +112,7 @@ impl PlainPlan {
                 gateway: Rc::clone(exchange.gateway()),
             },
             destination,
-            addresses: std::mem::take(&mut self.addresses),
+            addresses,
             group,
             request,
             timeouts: self.timeouts,

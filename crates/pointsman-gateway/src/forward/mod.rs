@@ -37,7 +37,7 @@ use crate::{
     },
     plugin::Phases,
     ports::{Answer, Attempt},
-    upstream::HashKey,
+    upstream::{HashKey, resolve::Located},
 };
 
 /// Sends the request to one target after the other until there is an answer.
@@ -157,7 +157,7 @@ async fn attempt(
             return outcome;
         }
         picks::note(exchange, pool, &again, &availability);
-        ai.locate(bid.member, &availability);
+        plan.locate(bid.member, &availability);
         bid.failed_open = again.failed_open();
         (picked, last) = (again, Some(outcome));
         repeats += 1;
@@ -247,10 +247,11 @@ impl Plan {
 
     /// Settles at which addresses the member just picked may be reached, by the same verdicts.
     fn locate(&mut self, member: usize, availability: &Availability) {
-        match self {
-            Self::Plain(plan) => plan.locate(member, availability),
-            Self::Ai(plan) => plan.locate(member, availability),
-        }
+        let (named, located) = match self {
+            Self::Plain(plan) => (&plan.upstream.names[member], &mut plan.located),
+            Self::Ai(plan) => (&plan.target.instances[member].named, &mut plan.located),
+        };
+        *located = Located::of(named.as_ref(), availability);
     }
 
     /// Whether nobody is asked when nobody is usable.

@@ -345,17 +345,32 @@ impl Named {
         }
     }
 
-    /// The group.
-    pub const fn group(&self) -> TargetId {
-        self.group
-    }
-
     /// The addresses that an attempt may dial by these verdicts, in the order in which to try them: each
     /// attempt begins with another one. Empty before the first answer: then the name is resolved on the
     /// way.
-    pub fn addresses(&self, availability: &Availability) -> Vec<IpAddr> {
+    fn addresses(&self, availability: &Availability) -> Vec<IpAddr> {
         let turn = self.turns.fetch_add(1, Ordering::Relaxed);
         availability.dialable(self.group, turn).collect()
+    }
+}
+
+/// Where the member just picked may be reached, by the verdicts that it was picked by.
+#[derive(Default)]
+pub struct Located {
+    /// In the order in which to try them; empty if it is at an address of its own, or its name has had no
+    /// answer.
+    pub addresses: Vec<IpAddr>,
+    /// The group that they belong to.
+    pub group: Option<TargetId>,
+}
+
+impl Located {
+    /// Of a member that is at `named`, or at an address of its own.
+    pub fn of(named: Option<&Named>, availability: &Availability) -> Self {
+        named.map_or_else(Self::default, |named| Self {
+            addresses: named.addresses(availability),
+            group: Some(named.group),
+        })
     }
 }
 
