@@ -121,10 +121,12 @@ impl RequestBody {
     /// What a payload log shows of the request: messages or input, as they stand.
     pub fn raw_messages(&self, protocol: Protocol) -> Option<&[u8]> {
         match protocol {
-            Protocol::OpenaiChat | Protocol::AnthropicMessages | Protocol::BedrockConverse => {
-                self.member("messages")
-            }
+            Protocol::OpenaiChat
+            | Protocol::AnthropicMessages
+            | Protocol::BedrockConverse
+            | Protocol::CohereChat => self.member("messages"),
             Protocol::OpenaiResponses | Protocol::OpenaiEmbeddings => self.member("input"),
+            Protocol::GeminiGenerateContent => self.member("contents"),
             Protocol::Passthrough => None,
         }
     }

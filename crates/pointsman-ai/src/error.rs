@@ -16,7 +16,10 @@ pub fn error_body(protocol: Option<Protocol>, status: u16, message: &str) -> Byt
         Some(Protocol::AnthropicMessages) => json!({
             "type": "error", "error": {"type": anthropic_type(status), "message": message}
         }),
-        Some(Protocol::BedrockConverse) => json!({ "message": message }),
+        Some(Protocol::GeminiGenerateContent) => json!({
+            "error": {"code": status, "message": message, "status": google_status(status)}
+        }),
+        Some(Protocol::BedrockConverse | Protocol::CohereChat) => json!({ "message": message }),
         Some(Protocol::Passthrough) | None => json!({ "error_msg": message }),
     };
     Bytes::from(value.to_string())
@@ -44,6 +47,23 @@ fn anthropic_type(status: u16) -> &'static str {
         504 => "timeout_error",
         503 | 529 => "overloaded_error",
         _ => "api_error",
+    }
+}
+
+/// The name of a gRPC status code, as Google's APIs have it beside the number.
+fn google_status(status: u16) -> &'static str {
+    match status {
+        400 | 413 => "INVALID_ARGUMENT",
+        401 => "UNAUTHENTICATED",
+        403 => "PERMISSION_DENIED",
+        404 => "NOT_FOUND",
+        409 => "ABORTED",
+        429 => "RESOURCE_EXHAUSTED",
+        501 => "UNIMPLEMENTED",
+        503 => "UNAVAILABLE",
+        504 => "DEADLINE_EXCEEDED",
+        400..=499 => "FAILED_PRECONDITION",
+        _ => "INTERNAL",
     }
 }
 

@@ -5,9 +5,12 @@
 //! place in the text.
 
 mod scan;
+pub(crate) mod string;
 #[cfg(test)]
 mod tests;
 mod text;
+pub(crate) mod tree;
+pub(crate) mod write;
 
 use std::ops::Range;
 
@@ -165,6 +168,11 @@ pub(crate) fn members<'a, const N: usize>(
     (kind == Kind::Object).then_some(found)
 }
 
+/// Whether `text` is a JSON object.
+pub(crate) fn is_object(text: &[u8]) -> bool {
+    visit(text, drop).is_ok_and(|(kind, _)| kind == Kind::Object)
+}
+
 /// Whether `text` is an array that is not empty.
 pub(crate) fn has_items(text: &[u8]) -> bool {
     visit(text, drop).is_ok_and(|(kind, _)| kind == Kind::Array { empty: false })
@@ -257,16 +265,9 @@ impl Walk<'_> {
                 value: start..self.at,
                 escaped,
             });
-            self.space();
-            match self.peek() {
-                Some(b',') => self.at += 1,
-                Some(b'}') => {
-                    self.at += 1;
-                    return Ok(());
-                }
-                _ => return Err(self.invalid("expected `,` or `}`")),
+            if self.ends(b'}', "expected `,` or `}`")? {
+                return Ok(());
             }
-            self.space();
         }
     }
 
@@ -281,17 +282,26 @@ impl Walk<'_> {
             let start = self.at;
             self.value(depth + 1)?;
             item(start..self.at);
-            self.space();
-            match self.peek() {
-                Some(b',') => self.at += 1,
-                Some(b']') => {
-                    self.at += 1;
-                    return Ok(());
-                }
-                _ => return Err(self.invalid("expected `,` or `]`")),
+            if self.ends(b']', "expected `,` or `]`")? {
+                return Ok(());
             }
+        }
+    }
+
+    /// Whether the object or array ends here with `close`; otherwise goes on to its next part.
+    #[inline]
+    fn ends(&mut self, close: u8, expected: &'static str) -> Result<bool, Invalid> {
+        self.space();
+        let ends = match self.peek() {
+            Some(b',') => false,
+            Some(byte) if byte == close => true,
+            _ => return Err(self.invalid(expected)),
+        };
+        self.at += 1;
+        if !ends {
             self.space();
         }
+        Ok(ends)
     }
 
     /// The offset of the quote that ends the string that begins here.
@@ -394,4 +404,4 @@ impl Walk<'_> {
 const REQUEST_DEPTH_MAX: usize = 126;
 /// The same for what others wrote. A response may hold a whole request further in (Responses
 /// echoes `tools` and `metadata`), and must be readable for all that.
-const DEPTH_MAX: usize = 256;
+pub(crate) const DEPTH_MAX: usize = 256;

@@ -19,6 +19,8 @@
 
 mod body;
 mod complaint;
+pub mod conversation;
+mod dialect;
 mod embedding;
 mod endpoint;
 mod error;
@@ -34,10 +36,11 @@ mod usage;
 
 pub use body::{BodyError, MEMBERS_MAX, RequestBody};
 pub use complaint::{Complaint, complaint};
+pub use dialect::{Setting, expresses};
 pub use embedding::{NoVectors, embedding_request, read_embeddings};
 pub use endpoint::{Endpoint, EndpointError, query_pairs};
 pub use error::error_body;
-pub use json::{readable, value_at};
+pub use json::{readable, string::JsonStr, value_at};
 pub use prompt::last_user_text;
 pub use protocol::{Protocol, detect, is_streaming};
 pub use provider::{Binding, PathChoice, Provider, Unsupported, bind};

@@ -16,7 +16,9 @@ pub fn last_user_text(protocol: Protocol, body: &RequestBody, bytes_max: usize) 
         Protocol::OpenaiChat
         | Protocol::OpenaiResponses
         | Protocol::AnthropicMessages
-        | Protocol::BedrockConverse => body.raw_messages(protocol)?,
+        | Protocol::BedrockConverse
+        | Protocol::GeminiGenerateContent
+        | Protocol::CohereChat => body.raw_messages(protocol)?,
         Protocol::OpenaiEmbeddings | Protocol::Passthrough => return None,
     };
     if protocol == Protocol::OpenaiResponses && messages.starts_with(b"\"") {

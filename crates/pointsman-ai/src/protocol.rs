@@ -13,20 +13,26 @@ pub enum Protocol {
     OpenaiEmbeddings,
     /// Anthropic Messages.
     AnthropicMessages,
-    /// Bedrock Converse. Recognised; no provider speaks it yet.
+    /// Bedrock Converse.
     BedrockConverse,
+    /// Gemini `generateContent` and `streamGenerateContent`.
+    GeminiGenerateContent,
+    /// Cohere Chat, version 2.
+    CohereChat,
     /// Anything else that is JSON.
     Passthrough,
 }
 
 impl Protocol {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::OpenaiChat,
         Self::OpenaiResponses,
         Self::OpenaiEmbeddings,
         Self::AnthropicMessages,
         Self::BedrockConverse,
+        Self::GeminiGenerateContent,
+        Self::CohereChat,
         Self::Passthrough,
     ];
 
@@ -38,6 +44,8 @@ impl Protocol {
             Self::OpenaiEmbeddings => "openai-embeddings",
             Self::AnthropicMessages => "anthropic-messages",
             Self::BedrockConverse => "bedrock-converse",
+            Self::GeminiGenerateContent => "gemini-generate-content",
+            Self::CohereChat => "cohere-chat",
             Self::Passthrough => "passthrough",
         }
     }

@@ -38,7 +38,11 @@ pub fn read_response(protocol: Protocol, body: &[u8], capture: Capture) -> Optio
         Protocol::OpenaiChat => Some(("choices", &TOOL_CALLS)),
         Protocol::OpenaiResponses => Some(("output", &FUNCTION_CALL)),
         Protocol::AnthropicMessages => Some(("content", &TOOL_USE)),
-        Protocol::OpenaiEmbeddings | Protocol::BedrockConverse | Protocol::Passthrough => None,
+        Protocol::OpenaiEmbeddings
+        | Protocol::BedrockConverse
+        | Protocol::GeminiGenerateContent
+        | Protocol::CohereChat
+        | Protocol::Passthrough => None,
     };
     let name = sought.map_or("", |(name, _)| name);
     let [usage, content] = json::members(body, ["usage", name])?;

@@ -61,7 +61,10 @@ impl Usage {
                 cache_creation: raw.cache_creation_input_tokens,
                 reasoning: 0,
             },
-            Protocol::BedrockConverse | Protocol::Passthrough => return None,
+            Protocol::BedrockConverse
+            | Protocol::GeminiGenerateContent
+            | Protocol::CohereChat
+            | Protocol::Passthrough => return None,
         };
         if read.total == 0 && total == Total::Summed {
             read.total = read.prompt.saturating_add(read.completion);

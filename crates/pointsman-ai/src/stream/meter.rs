@@ -70,7 +70,11 @@ impl StreamMeter {
     pub fn push(&mut self, bytes: &[u8]) {
         let Self { decoder, reader } = self;
         match reader.protocol {
-            Protocol::OpenaiEmbeddings | Protocol::Passthrough | Protocol::BedrockConverse => {}
+            Protocol::OpenaiEmbeddings
+            | Protocol::Passthrough
+            | Protocol::BedrockConverse
+            | Protocol::GeminiGenerateContent
+            | Protocol::CohereChat => {}
             _ => decoder.push(bytes, |event, data| reader.event(event, data)),
         }
     }

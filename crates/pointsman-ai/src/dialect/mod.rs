@@ -1,0 +1,212 @@
+//! The protocols, each as a reader and a writer of conversations.
+//!
+//! A dialect knows its own protocol and none of the others. What it cannot say is in its
+//! `EXPRESSES`, so what a translation loses is known before anything is written: the features of
+//! the conversation without those that the target expresses.
+
+mod anthropic_messages;
+mod bedrock_converse;
+mod cohere_chat;
+mod gemini_generate_content;
+mod openai_chat;
+mod openai_responses;
+
+use crate::{
+    Protocol, Provider,
+    conversation::{ErrorMessage, Event, Features, Malformed, Request, Response},
+    json::{self, tree::Node, tree::Tree, write::Writer},
+};
+
+/// What readers and writers are told beside the conversation itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting<'c> {
+    /// What the client speaks.
+    pub client: Protocol,
+    /// What the provider is spoken to in.
+    pub target: Protocol,
+    /// Who that is.
+    pub provider: Provider,
+    /// The model that is asked.
+    pub model: &'c str,
+    /// Seconds since 1970, for answers that must say when.
+    pub now: u64,
+    /// Letters and digits, unlike those of any other request: ids that a protocol wants and the
+    /// other has not got are made from it.
+    pub seed: &'c str,
+}
+
+/// Calls the same function of the dialect of a protocol.
+macro_rules! of_dialect {
+    ($protocol:expr, $name:ident, ($($argument:expr),*), $else:expr) => {
+        match $protocol {
+            Protocol::OpenaiChat => openai_chat::$name($($argument),*),
+            Protocol::OpenaiResponses => openai_responses::$name($($argument),*),
+            Protocol::AnthropicMessages => anthropic_messages::$name($($argument),*),
+            Protocol::GeminiGenerateContent => gemini_generate_content::$name($($argument),*),
+            Protocol::CohereChat => cohere_chat::$name($($argument),*),
+            Protocol::BedrockConverse => bedrock_converse::$name($($argument),*),
+            Protocol::OpenaiEmbeddings | Protocol::Passthrough => $else,
+        }
+    };
+}
+
+/// Everything that `protocol` can say.
+pub fn expresses(protocol: Protocol) -> Features {
+    match protocol {
+        Protocol::OpenaiChat => openai_chat::EXPRESSES,
+        Protocol::OpenaiResponses => openai_responses::EXPRESSES,
+        Protocol::AnthropicMessages => anthropic_messages::EXPRESSES,
+        Protocol::GeminiGenerateContent => gemini_generate_content::EXPRESSES,
+        Protocol::CohereChat => cohere_chat::EXPRESSES,
+        Protocol::BedrockConverse => bedrock_converse::EXPRESSES,
+        Protocol::OpenaiEmbeddings | Protocol::Passthrough => Features::NONE,
+    }
+}
+
+/// Reads a client's request.
+pub(crate) fn read_request<'a>(
+    protocol: Protocol,
+    root: Node<'_, 'a>,
+) -> Result<Request<'a>, Malformed> {
+    of_dialect!(protocol, read_request, (root), Err(no_conversation()))
+}
+
+/// Writes a request to a provider. What the dialect does not express is left out.
+pub(crate) fn write_request(request: &Request<'_>, setting: &Setting<'_>, w: &mut Writer<'_>) {
+    of_dialect!(setting.target, write_request, (request, setting, w), {});
+}
+
+/// Reads a provider's answer.
+pub(crate) fn read_response<'a>(
+    root: Node<'_, 'a>,
+    setting: &Setting<'_>,
+) -> Result<Response<'a>, Malformed> {
+    of_dialect!(
+        setting.target,
+        read_response,
+        (root, setting),
+        Err(no_conversation())
+    )
+}
+
+/// Writes an answer to a client.
+pub(crate) fn write_response(response: &Response<'_>, setting: &Setting<'_>, w: &mut Writer<'_>) {
+    of_dialect!(setting.client, write_response, (response, setting, w), {});
+}
+
+/// What a provider's error says; `None` when there is none in it.
+pub(crate) fn read_error<'a>(protocol: Protocol, root: Node<'_, 'a>) -> Option<ErrorMessage<'a>> {
+    of_dialect!(protocol, read_error, (root), None)
+}
+
+/// Writes an error to a client.
+pub(crate) fn write_error(
+    protocol: Protocol,
+    status: u16,
+    error: &ErrorMessage<'_>,
+    w: &mut Writer<'_>,
+) {
+    of_dialect!(protocol, write_error, (status, error, w), {});
+}
+
+fn no_conversation() -> Malformed {
+    Malformed {
+        path: String::new(),
+        what: "this protocol holds no conversation".to_owned(),
+    }
+}
+
+macro_rules! streams {
+    ($($variant:ident = $module:ident,)*) => {
+        /// Reads a provider's stream, event by event.
+        #[derive(Debug)]
+        pub(crate) enum StreamReader { $($variant($module::StreamReader),)* }
+
+        /// Writes a stream to a client.
+        #[derive(Debug)]
+        pub(crate) enum StreamWriter { $($variant($module::StreamWriter),)* }
+
+        impl StreamReader {
+            /// A reader for `setting.target`; `None` if that holds no conversation.
+            pub(crate) fn new(setting: &Setting<'_>) -> Option<Self> {
+                match setting.target {
+                    $(Protocol::$variant => {
+                        Some(Self::$variant($module::StreamReader::new(setting)))
+                    })*
+                    _ => None,
+                }
+            }
+
+            /// Takes an event: its type (empty if it has none) and its data.
+            pub(crate) fn event(
+                &mut self,
+                name: &[u8],
+                data: &[u8],
+                sink: &mut dyn FnMut(Event<'_>),
+            ) {
+                match self { $(Self::$variant(reader) => reader.event(name, data, sink),)* }
+            }
+
+            /// The provider's bytes have ended. If the answer has not, that is an error.
+            pub(crate) fn finish(&mut self, sink: &mut dyn FnMut(Event<'_>)) {
+                match self { $(Self::$variant(reader) => reader.finish(sink),)* }
+            }
+        }
+
+        impl StreamWriter {
+            /// A writer for `setting.client`; `None` if that holds no conversation.
+            pub(crate) fn new(setting: &Setting<'_>) -> Option<Self> {
+                match setting.client {
+                    $(Protocol::$variant => {
+                        Some(Self::$variant($module::StreamWriter::new(setting)))
+                    })*
+                    _ => None,
+                }
+            }
+
+            /// Appends what `event` becomes, framing and all.
+            pub(crate) fn write(&mut self, event: &Event<'_>, out: &mut Vec<u8>) {
+                match self { $(Self::$variant(writer) => writer.write(event, out),)* }
+            }
+        }
+    };
+}
+
+streams! {
+    OpenaiChat = openai_chat,
+    OpenaiResponses = openai_responses,
+    AnthropicMessages = anthropic_messages,
+    GeminiGenerateContent = gemini_generate_content,
+    CohereChat = cohere_chat,
+    BedrockConverse = bedrock_converse,
+}
+
+impl Malformed {
+    /// `node` is not what it should be.
+    pub(crate) fn at(node: Node<'_, '_>, what: impl Into<String>) -> Self {
+        Self {
+            path: node.path(),
+            what: what.into(),
+        }
+    }
+}
+
+/// An event of a stream in `protocol` of type `name`; a name that is empty is left out.
+pub(crate) fn write_sse(out: &mut Vec<u8>, name: &str, data: impl FnOnce(&mut Writer<'_>)) {
+    if !name.is_empty() {
+        out.extend_from_slice(b"event: ");
+        out.extend_from_slice(name.as_bytes());
+        out.push(b'\n');
+    }
+    out.extend_from_slice(b"data: ");
+    data(&mut Writer::new(out));
+    out.extend_from_slice(b"\n\n");
+}
+
+/// The tree of an event's data or of a whole answer; of anything that is not JSON the error.
+pub(crate) fn parse(text: &[u8]) -> Result<Tree<'_>, Malformed> {
+    Tree::parse(text, json::DEPTH_MAX).map_err(|invalid| Malformed {
+        path: String::new(),
+        what: format!("not JSON at byte {}: {}", invalid.offset, invalid.what),
+    })
+}
