@@ -9,6 +9,7 @@
 
 mod event;
 mod feature;
+mod signature;
 
 pub use self::{
     event::{Block, Event},

@@ -17,6 +17,11 @@ impl<'a> JsonStr<'a> {
         Self(Cow::Borrowed(inside))
     }
 
+    /// The same for a text that is owned.
+    pub(crate) fn spelt_owned(inside: String) -> Self {
+        Self(Cow::Owned(inside))
+    }
+
     /// The string that says `plain`.
     pub fn new(plain: &'a str) -> Self {
         if plain.bytes().any(must_be_escaped) {
