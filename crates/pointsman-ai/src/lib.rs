@@ -32,6 +32,7 @@ mod response;
 mod sent;
 mod shape;
 mod stream;
+mod translate;
 mod usage;
 
 pub use body::{BodyError, MEMBERS_MAX, RequestBody};
@@ -51,4 +52,5 @@ pub use stream::{
     meter::{StreamFacts, StreamMeter},
     sse,
 };
+pub use translate::{Outside, StreamTranslator, TranslatedRequest, Translation, can_translate};
 pub use usage::Usage;

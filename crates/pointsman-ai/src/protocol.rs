@@ -50,6 +50,11 @@ impl Protocol {
         }
     }
 
+    /// A request holds a conversation, which could be held in another protocol, too.
+    pub fn is_conversation(self) -> bool {
+        !matches!(self, Self::OpenaiEmbeddings | Self::Passthrough)
+    }
+
     /// The protocol of that name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL

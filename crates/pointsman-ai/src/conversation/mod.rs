@@ -9,11 +9,13 @@
 
 mod event;
 mod feature;
+mod names;
 mod signature;
 
 pub use self::{
     event::{Block, Event},
     feature::{Feature, Features},
+    names::Renamed,
 };
 use crate::{Protocol, Usage, json::string::JsonStr};
 

@@ -1,0 +1,343 @@
+//! From a client's protocol to a provider's, and back.
+//!
+//! What the target cannot say is known before it is written: see [`TranslatedRequest::lost`].
+
+use std::{collections::BTreeSet, fmt::Write as _};
+
+use crate::{
+    Protocol, Provider,
+    conversation::{ErrorMessage, Event, Malformed, Part, Renamed, Request, Tool},
+    dialect::{self, Setting, StreamReader, StreamWriter},
+    json::{self, string::JsonStr, write::Writer},
+    stream::{Framing, Unframed},
+};
+
+/// One exchange between a client and a provider of different protocols.
+#[derive(Clone, Debug)]
+pub struct Translation {
+    client: Protocol,
+    target: Protocol,
+    provider: Provider,
+    model: String,
+    now: u64,
+    seed: String,
+    renamed: Renamed,
+}
+
+/// A client's request in the provider's protocol.
+#[derive(Debug)]
+pub struct TranslatedRequest {
+    /// The body.
+    pub body: Vec<u8>,
+    /// What of the request the provider's protocol cannot say, by name.
+    pub lost: Vec<String>,
+    /// For the answer.
+    pub translation: Translation,
+}
+
+/// Beside the body, what a request says: in its path, or by what is configured.
+#[derive(Clone, Copy, Debug)]
+pub struct Outside<'c> {
+    /// The model of the path (Gemini, Bedrock), or the instance's.
+    pub model: Option<&'c str>,
+    /// A stream is asked for, wherever the protocol says so.
+    pub stream: bool,
+    /// Seconds since 1970.
+    pub now: u64,
+    /// Letters and digits, unlike those of any other request.
+    pub seed: &'c str,
+}
+
+/// Whether requests in `client` can be brought to a provider that speaks `target`.
+pub fn can_translate(client: Protocol, target: Protocol) -> bool {
+    client.is_conversation() && target.is_conversation()
+}
+
+impl Translation {
+    /// Translates the request `body` from `client` to `target`.
+    ///
+    /// # Errors
+    ///
+    /// The body is not what the client's protocol says, and where.
+    pub fn request(
+        body: &[u8],
+        client: Protocol,
+        target: Protocol,
+        provider: Provider,
+        outside: Outside<'_>,
+    ) -> Result<TranslatedRequest, Malformed> {
+        let tree = dialect::parse(body)?;
+        let mut request = dialect::read_request(client, tree.root())?;
+        request.stream = outside.stream;
+        if let Some(model) = outside.model {
+            request.model = Some(JsonStr::new(model));
+        }
+        let model = request
+            .model
+            .as_ref()
+            .map(|model| model.decode().into_owned());
+        let mut translation = Self {
+            client,
+            target,
+            provider,
+            model: model.unwrap_or_default(),
+            now: outside.now,
+            seed: outside.seed.to_owned(),
+            renamed: Renamed::default(),
+        };
+        let lost = lost(&request, target);
+        translation.renamed = Renamed::adapt(&mut request, target);
+        let mut out = Vec::with_capacity(body.len() + body.len() / 8);
+        dialect::write_request(&request, &translation.setting(), &mut Writer::new(&mut out));
+        Ok(TranslatedRequest {
+            body: out,
+            lost,
+            translation,
+        })
+    }
+
+    fn setting(&self) -> Setting<'_> {
+        Setting {
+            client: self.client,
+            target: self.target,
+            provider: self.provider,
+            model: &self.model,
+            now: self.now,
+            seed: &self.seed,
+        }
+    }
+
+    /// The protocol that the provider is spoken to in.
+    pub fn target(&self) -> Protocol {
+        self.target
+    }
+
+    /// The provider's whole answer in the client's protocol, and what that cannot say of it. An
+    /// error that the provider sent under a status of success stays one.
+    ///
+    /// # Errors
+    ///
+    /// The body is no answer of the provider's protocol.
+    pub fn response(&self, body: &[u8]) -> Result<(Vec<u8>, Vec<String>), Malformed> {
+        let tree = dialect::parse(body)?;
+        let root = tree.root();
+        let mut out = Vec::with_capacity(body.len() + 512);
+        if let Some(error) = dialect::read_error(self.target, root) {
+            dialect::write_error(self.client, 200, &error, &mut Writer::new(&mut out));
+            return Ok((out, Vec::new()));
+        }
+        let mut response = dialect::read_response(root, &self.setting())?;
+        self.renamed.restore(&mut response);
+        let said = response.features(self.client);
+        let lost = said.without(dialect::expresses(self.client));
+        dialect::write_response(&response, &self.setting(), &mut Writer::new(&mut out));
+        Ok((
+            out,
+            lost.iter()
+                .map(|feature| feature.name().to_owned())
+                .collect(),
+        ))
+    }
+
+    /// The body of a provider's error of `status` in the client's protocol. Whatever it is, its
+    /// words are kept.
+    pub fn error(&self, status: u16, body: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(body.len() + 128);
+        let tree = dialect::parse(body).ok();
+        let read = tree
+            .as_ref()
+            .and_then(|tree| dialect::read_error(self.target, tree.root()));
+        let error = read.unwrap_or_else(|| ErrorMessage {
+            message: words_of(body),
+            ..ErrorMessage::default()
+        });
+        dialect::write_error(self.client, status, &error, &mut Writer::new(&mut out));
+        out
+    }
+
+    /// A translator for the provider's stream; `None` if there is none for this protocol.
+    pub fn stream(self) -> Option<StreamTranslator> {
+        let setting = self.setting();
+        Some(StreamTranslator {
+            framing: Framing::of(self.target),
+            reader: StreamReader::new(&setting)?,
+            writer: StreamWriter::new(&setting)?,
+            renamed: self.renamed,
+            state: State::Open,
+        })
+    }
+}
+
+/// What of `request` a provider that speaks `target` cannot be told, by name, in order.
+fn lost(request: &Request<'_>, target: Protocol) -> Vec<String> {
+    let features = request.features(target).without(dialect::expresses(target));
+    let mut names: BTreeSet<String> = features
+        .iter()
+        .map(|feature| feature.name().to_owned())
+        .collect();
+    for extra in request
+        .extras
+        .iter()
+        .filter(|extra| extra.protocol != target)
+    {
+        names.insert(extra.name.decode().into_owned());
+    }
+    for tool in &request.tools {
+        if let Tool::Hosted(hosted) = tool
+            && hosted.protocol != target
+        {
+            names.insert(format!("tools.{}", hosted.kind.decode()));
+        }
+    }
+    let parts = request.messages.iter().flat_map(|message| &message.parts);
+    for part in parts {
+        if let Part::Opaque(opaque) = part
+            && opaque.protocol != target
+        {
+            names.insert(format!("messages.{}", opaque.kind.decode()));
+        }
+    }
+    names.remove(crate::conversation::Feature::OpaquePart.name());
+    names.remove(crate::conversation::Feature::HostedTool.name());
+    names.into_iter().collect()
+}
+
+/// What an error of an unknown shape says: the text of its likeliest member, or as much of it as
+/// people read.
+fn words_of(body: &[u8]) -> JsonStr<'static> {
+    for path in [
+        &["error", "message"][..],
+        &["message"],
+        &["detail"],
+        &["error"],
+    ] {
+        if let Some(text) = json::value_at(body, path).and_then(json::text) {
+            return JsonStr::from(text.into_owned());
+        }
+    }
+    let text = String::from_utf8_lossy(body);
+    let mut words = String::new();
+    for (count, character) in text.trim().chars().enumerate() {
+        if count == WORDS_MAX {
+            let _ = write!(words, " ... ({} bytes)", body.len());
+            break;
+        }
+        words.push(character);
+    }
+    JsonStr::from(words)
+}
+
+/// Characters that are kept of an error that is no JSON.
+const WORDS_MAX: usize = 2_000;
+
+/// A provider's stream on its way into the client's protocol.
+#[derive(Debug)]
+pub struct StreamTranslator {
+    framing: Framing,
+    reader: StreamReader,
+    writer: StreamWriter,
+    renamed: Renamed,
+    state: State,
+}
+
+/// How far a stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    Ended,
+    Failed,
+}
+
+impl StreamTranslator {
+    /// Takes the provider's next bytes, and appends what the client gets for them.
+    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        let Self {
+            framing,
+            reader,
+            writer,
+            renamed,
+            state,
+        } = self;
+        framing.push(bytes, |unframed| {
+            if *state != State::Open {
+                return;
+            }
+            let mut sink = |event: Event<'_>| pass(event, renamed, writer, state, out);
+            match unframed {
+                Unframed::Event { name, data } => reader.event(name, data, &mut sink),
+                Unframed::Broken(what) => sink(broken(what)),
+            }
+        });
+    }
+
+    /// The provider's bytes have ended: appends the rest, which is an error if the answer was not
+    /// complete. Whether it was.
+    pub fn finish(&mut self, out: &mut Vec<u8>) -> bool {
+        let Self {
+            reader,
+            writer,
+            renamed,
+            state,
+            ..
+        } = self;
+        if *state == State::Open {
+            reader.finish(&mut |event| pass(event, renamed, writer, state, out));
+        }
+        if self.state == State::Open {
+            let error = broken("the provider's stream ended too early");
+            pass(error, &self.renamed, &mut self.writer, &mut self.state, out);
+        }
+        self.state == State::Ended
+    }
+
+    /// The connection broke, or the stream was cut: appends the error that says `what`.
+    pub fn fail(&mut self, what: &str, out: &mut Vec<u8>) {
+        if self.state == State::Open {
+            pass(
+                broken(what),
+                &self.renamed,
+                &mut self.writer,
+                &mut self.state,
+                out,
+            );
+        }
+    }
+
+    /// The answer was complete, or an error ended it: nothing more comes.
+    pub fn is_over(&self) -> bool {
+        self.state != State::Open
+    }
+}
+
+fn pass(
+    mut event: Event<'_>,
+    renamed: &Renamed,
+    writer: &mut StreamWriter,
+    state: &mut State,
+    out: &mut Vec<u8>,
+) {
+    if *state != State::Open {
+        return;
+    }
+    match &mut event {
+        Event::BlockStart {
+            block: crate::conversation::Block::ToolCall { name, .. },
+            ..
+        } => {
+            if let Some(own) = renamed.own(name) {
+                *name = own.clone();
+            }
+        }
+        Event::End => *state = State::Ended,
+        Event::Error(_) => *state = State::Failed,
+        _ => {}
+    }
+    writer.write(&event, out);
+}
+
+fn broken(what: &str) -> Event<'_> {
+    Event::Error(ErrorMessage {
+        message: JsonStr::new(what),
+        ..ErrorMessage::default()
+    })
+}
