@@ -43,8 +43,8 @@ pub use endpoint::{Endpoint, EndpointError, query_pairs};
 pub use error::error_body;
 pub use json::{readable, string::JsonStr, value_at};
 pub use prompt::last_user_text;
-pub use protocol::{Protocol, detect, is_streaming};
-pub use provider::{Binding, PathChoice, Provider, Unsupported, bind};
+pub use protocol::{Protocol, detect, is_streaming, model_in_path};
+pub use provider::{Base, Binding, PathChoice, Provider, Unsupported, bind, fill};
 pub use response::{Capture, ResponseFacts, read_response};
 pub use sent::{Replaced, Sent};
 pub use shape::{Shaped, Shaper, Shaping};
@@ -52,5 +52,8 @@ pub use stream::{
     meter::{StreamFacts, StreamMeter},
     sse,
 };
-pub use translate::{Outside, StreamTranslator, TranslatedRequest, Translation, can_translate};
+pub use translate::{
+    Outside, Scout, StreamError, StreamOpening, StreamTranslator, TranslatedRequest, Translation,
+    can_translate,
+};
 pub use usage::Usage;

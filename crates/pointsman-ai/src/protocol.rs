@@ -64,8 +64,8 @@ impl Protocol {
 }
 
 /// The protocol of a request for `path` (decoded, without query); the first that matches, in
-/// APISIX 3.18's order. `None` when the body is not an object or array, or is an empty one that
-/// nothing else claims.
+/// APISIX 3.18's order, behind the paths that only Gemini and Cohere have. `None` when the body is
+/// not an object or array, or is an empty one that nothing else claims.
 pub fn detect(path: &str, body: &RequestBody) -> Option<Protocol> {
     if !body.is_container() {
         return None;
@@ -74,8 +74,17 @@ pub fn detect(path: &str, body: &RequestBody) -> Option<Protocol> {
         .member("messages")
         .is_some_and(|value| value.starts_with(b"[") || value.starts_with(b"{"));
     let has_input = body.member("input").is_some();
-    if path.ends_with("/converse") && body.is_object() && has_messages {
+    if gemini_path(path).is_some() && body.is_object() && body.member("contents").is_some() {
+        return Some(Protocol::GeminiGenerateContent);
+    }
+    if (path.ends_with("/converse") || path.ends_with(CONVERSE_STREAM))
+        && body.is_object()
+        && has_messages
+    {
         return Some(Protocol::BedrockConverse);
+    }
+    if path.ends_with("/v2/chat") && has_messages {
+        return Some(Protocol::CohereChat);
     }
     if path.ends_with("/v1/messages") {
         return Some(Protocol::AnthropicMessages);
@@ -92,9 +101,40 @@ pub fn detect(path: &str, body: &RequestBody) -> Option<Protocol> {
     body.is_filled().then_some(Protocol::Passthrough)
 }
 
-/// Whether a request asks for a stream. Embeddings never do.
-pub fn is_streaming(protocol: Protocol, body: &RequestBody) -> bool {
-    protocol != Protocol::OpenaiEmbeddings && body.stream()
+/// The model and the method of a path of Gemini's, such as
+/// `/v1beta/models/gemini-2.5-pro:streamGenerateContent`.
+fn gemini_path(path: &str) -> Option<(&str, &str)> {
+    let last = &path[path.rfind('/')? + 1..];
+    let (model, method) = last.rsplit_once(':')?;
+    matches!(method, "generateContent" | "streamGenerateContent").then_some((model, method))
+}
+
+/// The model that a path names, decoded; `None` in protocols whose bodies name it.
+pub fn model_in_path(protocol: Protocol, path: &str) -> Option<&str> {
+    let model = match protocol {
+        Protocol::GeminiGenerateContent => gemini_path(path)?.0,
+        Protocol::BedrockConverse => {
+            let rest = path
+                .strip_suffix(CONVERSE_STREAM)
+                .or_else(|| path.strip_suffix("/converse"))?;
+            rest.split_once("/model/")?.1
+        }
+        _ => return None,
+    };
+    Some(model).filter(|model| !model.is_empty())
+}
+
+const CONVERSE_STREAM: &str = "/converse-stream";
+
+/// Whether a request for `path` asks for a stream. Embeddings never do.
+pub fn is_streaming(protocol: Protocol, path: &str, body: &RequestBody) -> bool {
+    match protocol {
+        Protocol::OpenaiEmbeddings => false,
+        Protocol::GeminiGenerateContent => path.ends_with(":streamGenerateContent"),
+        // `stream` beside `/converse` is APISIX's own way to say it.
+        Protocol::BedrockConverse => path.ends_with(CONVERSE_STREAM) || body.stream(),
+        _ => body.stream(),
+    }
 }
 
 #[cfg(test)]
@@ -122,6 +162,22 @@ mod tests {
         );
         check("/model/x/converse", r#"{"prompt":1}"#, Some(Passthrough));
         check("/x/y/v1/messages", "{}", Some(AnthropicMessages));
+        check(
+            "/model/x/converse-stream",
+            r#"{"messages":[]}"#,
+            Some(BedrockConverse),
+        );
+        check(
+            "/v1beta/models/a.b:generateContent",
+            r#"{"contents":[]}"#,
+            Some(GeminiGenerateContent),
+        );
+        check(
+            "/v1/models/a:countTokens",
+            r#"{"contents":[]}"#,
+            Some(Passthrough),
+        );
+        check("/v2/chat", r#"{"messages":[]}"#, Some(CohereChat));
         check("/v1/messages", "[]", Some(AnthropicMessages));
         check("/v1/messages/", r#"{"messages":[]}"#, Some(OpenaiChat));
         check(
@@ -154,10 +210,27 @@ mod tests {
     }
 
     #[test]
+    fn paths_name_models() {
+        let gemini = "/gw/v1beta/models/gemini-2.5-pro:streamGenerateContent";
+        let model = |protocol, path| model_in_path(protocol, path);
+        assert_eq!(
+            model(Protocol::GeminiGenerateContent, gemini),
+            Some("gemini-2.5-pro")
+        );
+        let arn = "/model/arn:aws:x/profile/a.b:0/converse-stream";
+        assert_eq!(
+            model(Protocol::BedrockConverse, arn),
+            Some("arn:aws:x/profile/a.b:0")
+        );
+        assert_eq!(model(Protocol::BedrockConverse, "/converse"), None);
+        assert_eq!(model(Protocol::OpenaiChat, gemini), None);
+    }
+
+    #[test]
     fn only_true_streams() {
         let streams = |protocol, body: &str| {
             let parsed = RequestBody::parse(Bytes::copy_from_slice(body.as_bytes())).expect("JSON");
-            is_streaming(protocol, &parsed)
+            is_streaming(protocol, "/", &parsed)
         };
         assert!(streams(Protocol::OpenaiChat, r#"{"stream":true}"#));
         assert!(!streams(Protocol::OpenaiChat, r#"{"stream":null}"#));

@@ -2,7 +2,7 @@
 
 use crate::Protocol;
 
-/// A provider. Protocols, paths and names are APISIX 3.18's.
+/// A provider. Of APISIX's ten, protocols, paths and names are those of APISIX 3.18.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the names are the providers'")]
 pub enum Provider {
@@ -13,78 +13,41 @@ pub enum Provider {
     Aimlapi,
     Openrouter,
     Gemini,
+    VertexAi,
     Anthropic,
+    Bedrock,
+    Cohere,
+    Mistral,
+    Groq,
+    Xai,
+    Together,
+    Fireworks,
+    Perplexity,
+    Cerebras,
+    Nvidia,
+    Ollama,
+    Vllm,
+    Sglang,
+    LmStudio,
+    Huggingface,
+    Cloudflare,
+    Moonshot,
+    Zhipu,
+    Qwen,
+    Volcengine,
+    Minimax,
 }
 
-/// One row of the table.
-struct Row {
-    provider: Provider,
-    name: &'static str,
-    host: Option<&'static str>,
-    paths: &'static [(Protocol, &'static str)],
-}
+mod table;
 
-const OPENAI_PATHS: &[(Protocol, &str)] = &[
-    (Protocol::OpenaiChat, "/v1/chat/completions"),
-    (Protocol::OpenaiResponses, "/v1/responses"),
-    (Protocol::OpenaiEmbeddings, "/v1/embeddings"),
-];
-
-const TABLE: &[Row] = &[
-    Row {
-        provider: Provider::Openai,
-        name: "openai",
-        host: Some("api.openai.com"),
-        paths: OPENAI_PATHS,
-    },
-    Row {
-        provider: Provider::OpenaiCompatible,
-        name: "openai-compatible",
-        host: None,
-        paths: OPENAI_PATHS,
-    },
-    Row {
-        provider: Provider::AzureOpenai,
-        name: "azure-openai",
-        host: None,
-        paths: &[(Protocol::OpenaiChat, "/completions")],
-    },
-    Row {
-        provider: Provider::Deepseek,
-        name: "deepseek",
-        host: Some("api.deepseek.com"),
-        paths: &[(Protocol::OpenaiChat, "/chat/completions")],
-    },
-    Row {
-        provider: Provider::Aimlapi,
-        name: "aimlapi",
-        host: Some("api.aimlapi.com"),
-        paths: &[(Protocol::OpenaiChat, "/chat/completions")],
-    },
-    Row {
-        provider: Provider::Openrouter,
-        name: "openrouter",
-        host: Some("openrouter.ai"),
-        paths: &[(Protocol::OpenaiChat, "/api/v1/chat/completions")],
-    },
-    Row {
-        provider: Provider::Gemini,
-        name: "gemini",
-        host: Some("generativelanguage.googleapis.com"),
-        paths: &[(Protocol::OpenaiChat, "/v1beta/openai/chat/completions")],
-    },
-    Row {
-        provider: Provider::Anthropic,
-        name: "anthropic",
-        host: Some("api.anthropic.com"),
-        paths: &[
-            (Protocol::OpenaiChat, "/v1/chat/completions"),
-            (Protocol::AnthropicMessages, "/v1/messages"),
-        ],
-    },
-];
+use table::{Row, TABLE};
 
 impl Provider {
+    /// The names of all, as configuration has them.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        TABLE.iter().map(|row| row.name)
+    }
+
     /// The provider called `name` in configuration.
     pub fn from_name(name: &str) -> Option<Self> {
         TABLE
@@ -98,12 +61,19 @@ impl Provider {
         self.row().name
     }
 
-    /// Its host, over https on port 443; `None` when the endpoint must be configured.
-    pub fn default_host(self) -> Option<&'static str> {
-        self.row().host
+    /// Where it is, unless configured: scheme, host and port. `{region}` stands for the region of
+    /// `provider_conf`. `None` when the endpoint must be configured.
+    pub fn default_base(self) -> Option<Base> {
+        self.row().base
     }
 
-    /// Its path for `protocol`, if it speaks that.
+    /// The protocol that conversations of clients are brought to that it does not speak itself.
+    pub fn preferred(self) -> Option<Protocol> {
+        let mut spoken = self.row().paths.iter().map(|(protocol, _)| *protocol);
+        spoken.find(|protocol| protocol.is_conversation())
+    }
+
+    /// Its path for `protocol`, if it speaks that: see [`PathChoice::Provider`].
     pub fn path(self, protocol: Protocol) -> Option<&'static str> {
         self.row()
             .paths
@@ -118,19 +88,32 @@ impl Provider {
         protocol: Protocol,
     ) -> Option<(&'static str, &'static [&'static str])> {
         match (self, protocol) {
-            (Self::Openai | Self::Gemini, Protocol::OpenaiChat) => {
+            (Self::Openai | Self::Gemini | Self::VertexAi, Protocol::OpenaiChat) => {
                 Some(("max_completion_tokens", &["max_tokens"]))
             }
             (_, Protocol::OpenaiChat) => Some(("max_tokens", &["max_completion_tokens"])),
             (_, Protocol::OpenaiResponses) => Some(("max_output_tokens", &[])),
-            (_, Protocol::AnthropicMessages) => Some(("max_tokens", &[])),
+            (_, Protocol::AnthropicMessages | Protocol::CohereChat) => Some(("max_tokens", &[])),
             _ => None,
         }
     }
 
-    /// The model is named by the endpoint, so it leaves the body.
-    pub(crate) fn removes_model(self) -> bool {
+    /// The object and its member that limit an answer's tokens.
+    pub(crate) fn nested_limit(protocol: Protocol) -> Option<(&'static str, &'static str)> {
+        match protocol {
+            Protocol::BedrockConverse => Some(("inferenceConfig", "maxTokens")),
+            Protocol::GeminiGenerateContent => Some(("generationConfig", "maxOutputTokens")),
+            _ => None,
+        }
+    }
+
+    /// The model is named by the endpoint or the path, so it leaves the body.
+    pub(crate) fn removes_model(self, target: Protocol) -> bool {
         self == Self::AzureOpenai
+            || matches!(
+                target,
+                Protocol::BedrockConverse | Protocol::GeminiGenerateContent
+            )
     }
 
     fn row(self) -> &'static Row {
@@ -150,10 +133,22 @@ pub struct Binding {
     pub path: PathChoice,
 }
 
+/// Where a provider is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// Over TLS.
+    pub https: bool,
+    /// Name; may hold `{region}`.
+    pub host: &'static str,
+    /// Port.
+    pub port: u16,
+}
+
 /// The path when the endpoint has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathChoice {
-    /// The provider's own.
+    /// The provider's own. `{model}`, `{region}` and `{project}` stand for those, and
+    /// `[a|b]` for `a` without and `b` with a stream.
     Provider(&'static str),
     /// The client's.
     Inbound,
@@ -189,36 +184,223 @@ impl std::fmt::Display for Unsupported {
 
 impl std::error::Error for Unsupported {}
 
-/// How a request in `protocol` is sent to `provider`: as it is, or not at all.
-pub fn bind(provider: Provider, protocol: Protocol) -> Result<Binding, Unsupported> {
-    if protocol == Protocol::Passthrough {
+/// How a request in `client` is sent to `provider`, whose instance may be declared to speak `spoken`:
+/// as it is where that is possible, else translated.
+///
+/// # Errors
+///
+/// The provider does not speak the client's protocol, and nothing translates it.
+pub fn bind(
+    provider: Provider,
+    spoken: Option<Protocol>,
+    client: Protocol,
+) -> Result<Binding, Unsupported> {
+    let unsupported = Unsupported {
+        provider,
+        protocol: client,
+    };
+    if client == Protocol::Passthrough {
         return Ok(Binding {
-            target: protocol,
+            target: client,
             path: PathChoice::Inbound,
         });
     }
-    provider
-        .path(protocol)
-        .map(|path| Binding {
-            target: protocol,
-            path: PathChoice::Provider(path),
-        })
-        .ok_or(Unsupported { provider, protocol })
+    let declared = spoken.filter(|spoken| spoken.is_conversation() == client.is_conversation());
+    let own = provider.path(client).map(|_| client);
+    let preferred = client
+        .is_conversation()
+        .then(|| provider.preferred())
+        .flatten();
+    let target = declared.or(own).or(preferred).ok_or(unsupported)?;
+    let path = provider.path(target).or_else(|| default_path(target));
+    Ok(Binding {
+        target,
+        path: PathChoice::Provider(path.ok_or(unsupported)?),
+    })
+}
+
+/// The path of `protocol` at those who serve it under its own name.
+fn default_path(protocol: Protocol) -> Option<&'static str> {
+    Some(match protocol {
+        Protocol::OpenaiChat => "/v1/chat/completions",
+        Protocol::OpenaiResponses => "/v1/responses",
+        Protocol::OpenaiEmbeddings => "/v1/embeddings",
+        Protocol::AnthropicMessages => "/v1/messages",
+        Protocol::GeminiGenerateContent => table::GEMINI,
+        Protocol::CohereChat => "/v2/chat",
+        Protocol::BedrockConverse => table::BEDROCK,
+        Protocol::Passthrough => return None,
+    })
+}
+
+/// Fills the places of a provider's path or host: see [`PathChoice::Provider`]. `None` if
+/// something that it needs is not there.
+pub fn fill(
+    template: &str,
+    model: Option<&str>,
+    region: Option<&str>,
+    project: Option<&str>,
+    streaming: bool,
+) -> Option<String> {
+    use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+    const KEPT: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'_')
+        .remove(b'.')
+        .remove(b'~');
+    if template == table::VERTEX_HOST && region == Some("global") {
+        return Some("aiplatform.googleapis.com".to_owned());
+    }
+    let mut filled = String::with_capacity(template.len() + 32);
+    let mut rest = template;
+    while let Some(at) = rest.find(['{', '[']) {
+        filled.push_str(&rest[..at]);
+        let close = if rest[at..].starts_with('{') {
+            '}'
+        } else {
+            ']'
+        };
+        let (name, after) = rest[at + 1..].split_once(close)?;
+        let named =
+            |value: Option<&str>| value.filter(|value| !value.is_empty()).map(str::to_owned);
+        match name {
+            "model" => {
+                let model = named(model)?;
+                filled.extend(utf8_percent_encode(&model, KEPT));
+            }
+            "region" => filled.push_str(&named(region)?),
+            "project" => filled.push_str(&named(project)?),
+            choice => {
+                let (whole, stream) = choice.split_once('|')?;
+                filled.push_str(if streaming { stream } else { whole });
+            }
+        }
+        rest = after;
+    }
+    filled.push_str(rest);
+    Some(filled)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// P-072
     #[test]
     fn what_a_provider_does_not_speak_is_named() {
-        let error = bind(Provider::Deepseek, Protocol::OpenaiResponses).expect_err("unsupported");
+        let error =
+            bind(Provider::Deepseek, None, Protocol::OpenaiEmbeddings).expect_err("unsupported");
         assert_eq!(
             error.to_string(),
-            "provider deepseek does not support openai-responses protocol (supported: openai-chat)"
+            "provider deepseek does not support openai-embeddings protocol (supported: openai-chat)"
         );
-        assert!(bind(Provider::Openai, Protocol::AnthropicMessages).is_err());
+    }
+
+    #[test]
+    fn clients_get_their_own_protocol_if_it_is_spoken() {
+        use Protocol::*;
+        let target = |provider, spoken, client| {
+            let binding = bind(provider, spoken, client).expect("bound");
+            (binding.target, binding.path)
+        };
+        let path = PathChoice::Provider;
+        for (provider, spoken, client, expected) in [
+            (
+                Provider::Openai,
+                None,
+                OpenaiResponses,
+                (OpenaiResponses, path("/v1/responses")),
+            ),
+            (
+                Provider::Openai,
+                None,
+                AnthropicMessages,
+                (OpenaiChat, path("/v1/chat/completions")),
+            ),
+            (
+                Provider::Anthropic,
+                None,
+                AnthropicMessages,
+                (AnthropicMessages, path("/v1/messages")),
+            ),
+            (
+                Provider::Anthropic,
+                None,
+                OpenaiChat,
+                (OpenaiChat, path("/v1/chat/completions")),
+            ),
+            (
+                Provider::Anthropic,
+                Some(AnthropicMessages),
+                OpenaiChat,
+                (AnthropicMessages, path("/v1/messages")),
+            ),
+            (
+                Provider::Anthropic,
+                None,
+                CohereChat,
+                (AnthropicMessages, path("/v1/messages")),
+            ),
+            (
+                Provider::Bedrock,
+                None,
+                OpenaiChat,
+                (BedrockConverse, path(table::BEDROCK)),
+            ),
+            (
+                Provider::Gemini,
+                None,
+                OpenaiChat,
+                (OpenaiChat, path("/v1beta/openai/chat/completions")),
+            ),
+            (
+                Provider::Gemini,
+                None,
+                GeminiGenerateContent,
+                (GeminiGenerateContent, path(table::GEMINI)),
+            ),
+            (
+                Provider::OpenaiCompatible,
+                Some(CohereChat),
+                OpenaiChat,
+                (CohereChat, path("/v2/chat")),
+            ),
+            (
+                Provider::Openai,
+                Some(AnthropicMessages),
+                OpenaiEmbeddings,
+                (OpenaiEmbeddings, path("/v1/embeddings")),
+            ),
+        ] {
+            assert_eq!(
+                target(provider, spoken, client),
+                expected,
+                "{provider:?} {spoken:?} {client:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn paths_are_filled() {
+        let filled =
+            |template, model, streaming| fill(template, model, Some("eu"), Some("p"), streaming);
+        assert_eq!(
+            filled(table::BEDROCK, Some("a.b:0/c"), true).as_deref(),
+            Some("/model/a.b%3A0%2Fc/converse-stream")
+        );
+        assert_eq!(
+            filled(table::GEMINI, Some("gemini-2.5-pro"), true).as_deref(),
+            Some("/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse")
+        );
+        assert_eq!(
+            filled(table::GEMINI, Some("x"), false).as_deref(),
+            Some("/v1beta/models/x:generateContent")
+        );
+        assert_eq!(filled(table::GEMINI, None, false), None);
+        assert_eq!(
+            filled("/{region}/{project}", None, false).as_deref(),
+            Some("/eu/p")
+        );
+        assert_eq!(filled("/v1", None, false).as_deref(), Some("/v1"));
     }
 
     #[test]
@@ -227,12 +409,12 @@ mod tests {
             assert_eq!(Provider::from_name(row.name), Some(row.provider));
             assert_eq!(row.provider.as_str(), row.name);
         }
-        assert_eq!(Provider::from_name("bedrock"), None);
+        assert_eq!(Provider::from_name("acme"), None);
     }
 
     #[test]
     fn passthrough_goes_anywhere() {
-        let binding = bind(Provider::Gemini, Protocol::Passthrough).expect("bound");
+        let binding = bind(Provider::Gemini, None, Protocol::Passthrough).expect("bound");
         assert_eq!(binding.path, PathChoice::Inbound);
     }
 }

@@ -113,13 +113,22 @@ impl Shaper {
                     edits.remove(rival);
                 }
             }
+            if let Some(tokens) = &self.max_tokens
+                && let Some((object, name)) = Provider::nested_limit(target)
+            {
+                edits.set_inside(object, name, tokens);
+            }
             if let Some(patch) = self.request_body.get(&target) {
                 for (key, value) in patch {
                     edits.merge(key, value, self.force);
                 }
             }
-            if self.provider.removes_model() {
+            if self.provider.removes_model(target) {
                 edits.remove("model");
+            }
+            if target == Protocol::BedrockConverse {
+                // Ours alone: Bedrock names streams in the path.
+                edits.remove("stream");
             }
         }
         edits.apply()
@@ -164,15 +173,16 @@ impl<'a> Edits<'a> {
         }
     }
 
+    /// Sets the member `name` of the object `object`, which may not be there yet.
+    fn set_inside(&mut self, object: &'a str, name: &str, value: &[u8]) {
+        let object_now = self.current(object).filter(|now| now.starts_with(b"{"));
+        let value = with_member(object_now.unwrap_or(b"{}"), name, value);
+        self.set(object, Bytes::from(value));
+    }
+
     /// Asks for usage in the stream, beside whatever else the client asked of it.
     fn include_usage(&mut self) {
-        let value = match self.current("stream_options") {
-            Some(options) if options.starts_with(b"{") => {
-                with_member(options, "include_usage", b"true")
-            }
-            _ => br#"{"include_usage":true}"#.to_vec(),
-        };
-        self.set("stream_options", Bytes::from(value));
+        self.set_inside("stream_options", "include_usage", b"true");
     }
 
     fn merge(&mut self, key: &'a str, patch: &Value, force: bool) {

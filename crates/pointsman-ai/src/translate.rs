@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fmt::Write as _};
 
 use crate::{
     Protocol, Provider,
-    conversation::{ErrorMessage, Event, Malformed, Part, Renamed, Request, Tool},
+    conversation::{Block, ErrorMessage, Event, Malformed, Part, Renamed, Request, Tool},
     dialect::{self, Setting, StreamReader, StreamWriter},
     json::{self, string::JsonStr, write::Writer},
     stream::{Framing, Unframed},
@@ -164,6 +164,7 @@ impl Translation {
             writer: StreamWriter::new(&setting)?,
             renamed: self.renamed,
             state: State::Open,
+            opening: StreamOpening::default(),
         })
     }
 }
@@ -238,6 +239,7 @@ pub struct StreamTranslator {
     writer: StreamWriter,
     renamed: Renamed,
     state: State,
+    opening: StreamOpening,
 }
 
 /// How far a stream is.
@@ -248,91 +250,153 @@ enum State {
     Failed,
 }
 
+/// What the beginning of a stream shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamOpening {
+    /// There is something that the client wants to read, or a proper end.
+    pub has_content: bool,
+    /// The error in it.
+    pub error: Option<StreamError>,
+}
+
+/// An error inside a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamError {
+    /// The HTTP status that stands for it.
+    pub status: u16,
+    /// The provider's words.
+    pub message: String,
+}
+
+impl StreamOpening {
+    fn note(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Start { .. } | Event::Usage(_) | Event::Ping | Event::BlockEnd { .. } => {}
+            Event::BlockStart { block, .. } => {
+                self.has_content |= matches!(block, Block::ToolCall { .. } | Block::Opaque(_));
+            }
+            Event::Delta { text, .. } => self.has_content |= !text.is_empty(),
+            Event::Error(error) => {
+                if !self.has_content && self.error.is_none() {
+                    self.error = Some(StreamError {
+                        status: status_of(error),
+                        message: error.message.decode().into_owned(),
+                    });
+                }
+            }
+            _ => self.has_content = true,
+        }
+    }
+}
+
+/// The status that a provider would have answered with, had it known in time.
+fn status_of(error: &ErrorMessage<'_>) -> u16 {
+    let words = [&error.kind, &error.code].into_iter().flatten();
+    let words: String = words.map(|word| word.decode().to_lowercase()).collect();
+    let has = |needle: &str| words.contains(needle);
+    if has("rate_limit") || has("throttl") || has("resource_exhausted") || has("429") {
+        429
+    } else if has("overloaded") || has("unavailable") || has("503") || has("529") {
+        503
+    } else {
+        502
+    }
+}
+
 impl StreamTranslator {
     /// Takes the provider's next bytes, and appends what the client gets for them.
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        let Self {
-            framing,
-            reader,
-            writer,
-            renamed,
-            state,
-        } = self;
-        framing.push(bytes, |unframed| {
-            if *state != State::Open {
-                return;
+        let mut client = Client {
+            writer: &mut self.writer,
+            renamed: &self.renamed,
+            state: &mut self.state,
+            opening: &mut self.opening,
+            out,
+        };
+        let reader = &mut self.reader;
+        self.framing.push(bytes, |unframed| match unframed {
+            _ if client.is_over() => {}
+            Unframed::Event { name, data } => {
+                reader.event(name, data, &mut |event| client.pass(event));
             }
-            let mut sink = |event: Event<'_>| pass(event, renamed, writer, state, out);
-            match unframed {
-                Unframed::Event { name, data } => reader.event(name, data, &mut sink),
-                Unframed::Broken(what) => sink(broken(what)),
-            }
+            Unframed::Broken(what) => client.pass(broken(what)),
         });
     }
 
     /// The provider's bytes have ended: appends the rest, which is an error if the answer was not
     /// complete. Whether it was.
     pub fn finish(&mut self, out: &mut Vec<u8>) -> bool {
-        let Self {
-            reader,
-            writer,
-            renamed,
-            state,
-            ..
-        } = self;
-        if *state == State::Open {
-            reader.finish(&mut |event| pass(event, renamed, writer, state, out));
-        }
-        if self.state == State::Open {
-            let error = broken("the provider's stream ended too early");
-            pass(error, &self.renamed, &mut self.writer, &mut self.state, out);
+        let mut client = Client {
+            writer: &mut self.writer,
+            renamed: &self.renamed,
+            state: &mut self.state,
+            opening: &mut self.opening,
+            out,
+        };
+        if !client.is_over() {
+            self.reader.finish(&mut |event| client.pass(event));
+            client.pass(broken(TOO_EARLY));
         }
         self.state == State::Ended
     }
 
     /// The connection broke, or the stream was cut: appends the error that says `what`.
     pub fn fail(&mut self, what: &str, out: &mut Vec<u8>) {
-        if self.state == State::Open {
-            pass(
-                broken(what),
-                &self.renamed,
-                &mut self.writer,
-                &mut self.state,
-                out,
-            );
-        }
+        let mut client = Client {
+            writer: &mut self.writer,
+            renamed: &self.renamed,
+            state: &mut self.state,
+            opening: &mut self.opening,
+            out,
+        };
+        client.pass(broken(what));
     }
 
     /// The answer was complete, or an error ended it: nothing more comes.
     pub fn is_over(&self) -> bool {
         self.state != State::Open
     }
+
+    /// What its beginning shows.
+    pub fn opening(&self) -> &StreamOpening {
+        &self.opening
+    }
 }
 
-fn pass(
-    mut event: Event<'_>,
-    renamed: &Renamed,
-    writer: &mut StreamWriter,
-    state: &mut State,
-    out: &mut Vec<u8>,
-) {
-    if *state != State::Open {
-        return;
+/// The client's side of a stream.
+struct Client<'s> {
+    writer: &'s mut StreamWriter,
+    renamed: &'s Renamed,
+    state: &'s mut State,
+    opening: &'s mut StreamOpening,
+    out: &'s mut Vec<u8>,
+}
+
+impl Client<'_> {
+    fn is_over(&self) -> bool {
+        *self.state != State::Open
     }
-    match &mut event {
-        Event::BlockStart {
-            block: crate::conversation::Block::ToolCall { name, .. },
-            ..
-        } => {
-            if let Some(own) = renamed.own(name) {
-                *name = own.clone();
-            }
+
+    fn pass(&mut self, mut event: Event<'_>) {
+        if self.is_over() {
+            return;
         }
-        Event::End => *state = State::Ended,
-        Event::Error(_) => *state = State::Failed,
-        _ => {}
+        match &mut event {
+            Event::BlockStart {
+                block: Block::ToolCall { name, .. },
+                ..
+            } => {
+                if let Some(own) = self.renamed.own(name) {
+                    *name = own.clone();
+                }
+            }
+            Event::End => *self.state = State::Ended,
+            Event::Error(_) => *self.state = State::Failed,
+            _ => {}
+        }
+        self.opening.note(&event);
+        self.writer.write(&event, self.out);
     }
-    writer.write(&event, out);
 }
 
 fn broken(what: &str) -> Event<'_> {
@@ -340,4 +404,67 @@ fn broken(what: &str) -> Event<'_> {
         message: JsonStr::new(what),
         ..ErrorMessage::default()
     })
+}
+
+const TOO_EARLY: &str = "the provider's stream ended before the answer was complete";
+
+/// Looks at the beginning of a stream that is passed on as it is.
+#[derive(Debug)]
+pub struct Scout {
+    framing: Framing,
+    reader: StreamReader,
+    opening: StreamOpening,
+    over: bool,
+}
+
+impl Scout {
+    /// For a stream in `protocol`; `None` if nothing is known of those.
+    pub fn new(protocol: Protocol) -> Option<Self> {
+        let setting = Setting {
+            client: protocol,
+            target: protocol,
+            provider: Provider::OpenaiCompatible,
+            model: "",
+            now: 0,
+            seed: "",
+        };
+        Some(Self {
+            framing: Framing::of(protocol),
+            reader: StreamReader::new(&setting)?,
+            opening: StreamOpening::default(),
+            over: false,
+        })
+    }
+
+    /// Takes the next bytes.
+    pub fn push(&mut self, bytes: &[u8]) {
+        let Self {
+            framing,
+            reader,
+            opening,
+            over,
+        } = self;
+        framing.push(bytes, |unframed| match unframed {
+            _ if *over => {}
+            Unframed::Event { name, data } => reader.event(name, data, &mut |event| {
+                *over |= matches!(event, Event::Error(_) | Event::End);
+                opening.note(&event);
+            }),
+            Unframed::Broken(what) => opening.note(&broken(what)),
+        });
+    }
+
+    /// The stream has ended.
+    pub fn finish(&mut self) {
+        let opening = &mut self.opening;
+        if !self.over {
+            self.reader.finish(&mut |event| opening.note(&event));
+            opening.note(&broken(TOO_EARLY));
+        }
+    }
+
+    /// What it shows so far.
+    pub fn opening(&self) -> &StreamOpening {
+        &self.opening
+    }
 }

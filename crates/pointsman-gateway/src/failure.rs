@@ -112,6 +112,14 @@ pub enum Failure {
     BodyBroken,
     /// The instance cannot serve this kind of request. The text is for the client.
     Refused(String),
+    /// The request cannot be brought into the instance's protocol. The text is for the client.
+    Untranslatable(String),
+    /// The target's answer is not what its protocol says. The text is for the log.
+    BadAnswer(String),
+    /// A stream ended, or had an error in it, before its content began: its status and message.
+    BadStream(StatusCode, String),
+    /// A stream had no content in time (`first_token_timeout_ms`).
+    NoFirstToken,
     /// A target could not be reached, or broke off before its response began.
     Transport(TransportFault),
     /// As `Transport`, on a plain upstream, where APISIX answers 502 rather than 500.
@@ -140,7 +148,8 @@ impl Failure {
             | Self::BodyTooLarge
             | Self::BodyTimeout
             | Self::BodyBroken
-            | Self::Refused(_) => Blame::Client,
+            | Self::Refused(_)
+            | Self::Untranslatable(_) => Blame::Client,
             Self::ServiceMissing
             | Self::PluginConfigMissing
             | Self::ConsumerGroupMissing
@@ -153,7 +162,10 @@ impl Failure {
             | Self::Transport(_)
             | Self::PlainTransport(_)
             | Self::ResponseTooLarge
-            | Self::StreamTooLong => Blame::Upstream,
+            | Self::StreamTooLong
+            | Self::BadAnswer(_)
+            | Self::BadStream(..)
+            | Self::NoFirstToken => Blame::Upstream,
         }
     }
 
@@ -173,7 +185,8 @@ impl Failure {
             | Self::AmbiguousLength
             | Self::BadHead(_)
             | Self::BodyBroken
-            | Self::Refused(_) => StatusCode::BAD_REQUEST,
+            | Self::Refused(_)
+            | Self::Untranslatable(_) => StatusCode::BAD_REQUEST,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
@@ -185,7 +198,9 @@ impl Failure {
             }
             Self::Transport(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::PlainTransport(_) => StatusCode::BAD_GATEWAY,
-            Self::StreamTooLong => StatusCode::GATEWAY_TIMEOUT,
+            Self::StreamTooLong | Self::NoFirstToken => StatusCode::GATEWAY_TIMEOUT,
+            Self::BadAnswer(_) => StatusCode::BAD_GATEWAY,
+            Self::BadStream(status, _) => *status,
         }
     }
 
@@ -214,7 +229,10 @@ impl Failure {
             Self::BodyTooLarge => "the request body is too large",
             Self::BodyTimeout => "the request body did not arrive in time",
             Self::BodyBroken => "the request body broke off or is not valid HTTP",
-            Self::Refused(text) => text,
+            Self::Refused(text) | Self::Untranslatable(text) => text,
+            Self::BadAnswer(_) => "the model's provider sent an answer that cannot be read",
+            Self::BadStream(_, text) => text,
+            Self::NoFirstToken => "the model's provider sent no content in time",
             Self::Transport(fault) | Self::PlainTransport(fault) => fault.as_str(),
             Self::ResponseTooLarge => "max_response_bytes exceeded",
             Self::StreamTooLong => "max_stream_duration_ms exceeded",
@@ -284,6 +302,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Internal(detail) => write!(f, "internal error: {detail}"),
+            Self::BadAnswer(detail) => write!(f, "{}: {detail}", self.message()),
             _ => f.write_str(self.message()),
         }
     }

@@ -55,7 +55,7 @@ impl<'a> JsonStr<'a> {
     }
 
     /// All of `parts`, with `separator` (plain text that needs no escapes) between them.
-    pub fn concat<'p>(parts: impl IntoIterator<Item = &'p JsonStr<'a>>, separator: &str) -> Self
+    pub fn concat<'p>(parts: impl IntoIterator<Item = &'p Self>, separator: &str) -> Self
     where
         'a: 'p,
     {

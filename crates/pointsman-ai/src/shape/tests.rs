@@ -30,7 +30,7 @@ fn shaping(value: Value) -> Shaping {
 
 fn shape(provider: Provider, conf: Value, protocol: Protocol, text: &str) -> String {
     let body = body(text);
-    let streaming = crate::is_streaming(protocol, &body);
+    let streaming = crate::is_streaming(protocol, "/", &body);
     let shaped = Shaper::compile(provider, &shaping(conf)).shape(&body, protocol, streaming);
     assert_eq!(shaped.len(), shaped.to_vec().len());
     String::from_utf8(shaped.to_vec()).expect("UTF-8")

@@ -1,6 +1,6 @@
 //! Streams of events.
 
-pub mod meter;
+pub(crate) mod meter;
 pub mod sse;
 
 use crate::Protocol;
@@ -29,10 +29,8 @@ pub(crate) enum Unframed<'a> {
 
 impl Framing {
     /// The framing of streams in `protocol`.
-    pub(crate) fn of(protocol: Protocol) -> Self {
-        match protocol {
-            _ => Self::Sse(sse::Decoder::default()),
-        }
+    pub(crate) fn of(_protocol: Protocol) -> Self {
+        Self::Sse(sse::Decoder::default())
     }
 
     /// Takes the next bytes; `on_frame` gets what is complete by now.

@@ -6,15 +6,16 @@
 //! an answer that says 200.
 
 mod again;
+mod opening;
 mod outgoing;
 mod told;
+mod translated;
 
-use std::{pin::Pin, rc::Rc, sync::Arc, task::Poll};
+use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
-use http_body::Body as _;
-use pointsman_ai::{Capture, Complaint, Protocol, StreamMeter};
+use pointsman_ai::{Capture, Complaint, Protocol, Translation};
 use pointsman_balance::Picked;
 
 use crate::{
@@ -95,8 +96,15 @@ impl AiPlan {
         // What an attempt before this one took is not what this one takes.
         self.before = Told::take(exchange);
         exchange.llm.instance = Some(Arc::clone(&instance.name));
-        let binding = pointsman_ai::bind(instance.provider, self.protocol)
+        let binding = pointsman_ai::bind(instance.provider, instance.spoken, self.protocol)
             .map_err(|unsupported| Failure::Refused(unsupported.to_string()))?;
+        let translated = translated::translate(
+            exchange,
+            instance,
+            self.protocol,
+            binding.target,
+            target.strict,
+        )?;
         let Some(destination) = &instance.destination else {
             return Err(Failure::Internal(format!(
                 "instance {} has no endpoint: set override.endpoint",
@@ -107,14 +115,20 @@ impl AiPlan {
             .model
             .clone()
             .or_else(|| exchange.llm.request_model.as_deref().map(Arc::from));
-        let (uri, path) = instance_target(exchange, instance, self.protocol, &binding.path)?;
-        let headers = instance_headers(&exchange.request.headers, instance, binding.target);
+        let (uri, path) = instance_target(exchange, instance, self.protocol, &binding)?;
+        let headers = instance_headers(
+            &exchange.request.headers,
+            instance,
+            self.protocol,
+            binding.target,
+        );
         let Some(call) = exchange.ai.as_mut() else {
             return Err(Failure::Internal("the LLM request is gone".to_owned()));
         };
+        call.translated = translated;
         let shaped = instance
             .shaper
-            .shape(&call.body, binding.target, call.streaming);
+            .shape(call.outgoing(), binding.target, call.streaming);
         let (pieces, replaced) = shaped.into_parts();
         call.replaced = replaced;
         let mut request = Request::new(Body::pieces(pieces));
@@ -213,26 +227,7 @@ impl AiPlan {
         let kind = Kind::of(answer.response.headers());
         let limit = self.target.limits.response_bytes;
         if kind == Kind::Stream {
-            let capture = capture(exchange);
-            let began = exchange
-                .attempts
-                .last()
-                .map_or(exchange.started, |a| a.started);
-            let allowed = self.target.limits.stream_duration;
-            let limits = RelayLimits {
-                bytes: limit,
-                until: allowed.map(|allowed| began + allowed),
-            };
-            let mut answer = answer;
-            let first = first_frame(exchange, answer.response.body_mut(), limits).await?;
-            exchange.llm.first_token_ms = Some(millis(exchange));
-            exchange.observe_so_far();
-            if let Some(call) = exchange.ai.as_mut() {
-                call.meter = Some(StreamMeter::new(self.protocol, capture));
-                call.relay_limits = limits;
-                call.first = first;
-            }
-            return Ok(answer);
+            return self.open(exchange, answer).await;
         }
         let declared = content_length(answer.response.headers());
         if let (Some(declared), Some(limit)) = (declared, limit)
@@ -252,12 +247,52 @@ impl AiPlan {
         .await
         .map_err(|error| response_failure(&error))?;
         self.note_whole(exchange, &bytes, parts.status);
-        let response = Response::from_parts(parts, Body::whole(bytes));
+        let is_answer = parts.status.is_success();
+        let mut response = Response::from_parts(parts, Body::whole(bytes.clone()));
+        if is_answer && let Some(body) = translated::whole_answer(exchange, &bytes)? {
+            *response.body_mut() = Body::whole(body);
+            translated::say_json(&mut response);
+        }
         Ok(Answer {
             response,
             address: answer.address,
             connect_time: answer.connect_time,
         })
+    }
+
+    /// Makes a stream ready to be passed on: waits for its beginning.
+    async fn open(&self, exchange: &mut Exchange, mut answer: Answer) -> Result<Answer, Failure> {
+        let attempt = exchange.attempts.last();
+        let began = attempt.map_or(exchange.started, |attempt| attempt.started);
+        let target = &self.target;
+        let limits = RelayLimits {
+            bytes: target.limits.response_bytes,
+            until: target.limits.stream_duration.map(|allowed| began + allowed),
+        };
+        let call = exchange.ai.as_ref();
+        let translation = call.and_then(|call| call.translated.as_ref());
+        let translation = translation.map(|translated| translated.translation.clone());
+        let opening = opening::Opening {
+            target: call.map_or(self.protocol, |call| call.target_protocol()),
+            translator: translation.and_then(Translation::stream).map(Box::new),
+            hold: target.opening.hold.unwrap_or(target.retry.may_retry()),
+            first_token: target.opening.first_token.map(|allowed| began + allowed),
+            limits,
+            capture: capture(exchange),
+        };
+        let opened = opening.open(exchange, answer.response.body_mut()).await?;
+        exchange.llm.first_token_ms = Some(millis(exchange));
+        exchange.observe_so_far();
+        if opened.translator.is_some() {
+            translated::say_stream(self.protocol, &mut answer.response);
+        }
+        if let Some(call) = exchange.ai.as_mut() {
+            call.meter = Some(opened.meter);
+            call.translator = opened.translator;
+            call.relay_limits = limits;
+            call.first = opened.first;
+        }
+        Ok(answer)
     }
 
     /// Reads usage and the like from a whole response.
@@ -271,7 +306,9 @@ impl AiPlan {
             exchange.llm.first_token_ms = took;
         }
         let capture = capture(exchange);
-        let Some(facts) = pointsman_ai::read_response(self.protocol, bytes, capture) else {
+        let target = exchange.ai.as_ref().map(|call| call.target_protocol());
+        let target = target.unwrap_or(self.protocol);
+        let Some(facts) = pointsman_ai::read_response(target, bytes, capture) else {
             return;
         };
         if status.is_success() || facts.usage.is_some() {
@@ -353,7 +390,7 @@ impl AiPlan {
             connect_time,
         };
         match self.read(exchange, answer).await {
-            Ok(answer) => passed_on(answer),
+            Ok(answer) => deliver(exchange, answer),
             Err(failure) => {
                 exchange.note_failure(&failure);
                 let mut response = passed_on(bare);
@@ -399,8 +436,15 @@ pub(crate) fn in_own_words(exchange: &Exchange, response: Response<Body>) -> Res
 }
 
 /// Passes an accepted response on.
-pub fn deliver(accepted: Accepted) -> Response<Body> {
-    passed_on(accepted.into_answer())
+pub fn deliver_accepted(exchange: &Exchange, accepted: Accepted) -> Response<Body> {
+    deliver(exchange, accepted.into_answer())
+}
+
+/// Passes a response on, in the client's protocol.
+fn deliver(exchange: &Exchange, answer: Answer) -> Response<Body> {
+    let mut response = passed_on(answer);
+    translated::finish(exchange, &mut response);
+    response
 }
 
 /// Whether the body of an error says more than its status: a 429 is what it is, and what is above is
@@ -475,37 +519,6 @@ impl Kind {
             Self::Json
         }
     }
-}
-
-/// Waits for the first bytes of a stream: until they are here, another instance may still answer
-/// instead. `None`: the stream ended without any.
-async fn first_frame(
-    exchange: &Exchange,
-    stream: &mut Body,
-    limits: RelayLimits,
-) -> Result<Option<Bytes>, Failure> {
-    let upstreams = exchange.gateway().upstreams();
-    let mut deadline = limits.until.map(|until| upstreams.sleep_until(until));
-    let next = std::future::poll_fn(|cx| {
-        if let Poll::Ready(frame) = Pin::new(&mut *stream).poll_frame(cx) {
-            return Poll::Ready(Ok(frame));
-        }
-        match &mut deadline {
-            Some(deadline) => deadline.as_mut().poll(cx).map(Err),
-            None => Poll::Pending,
-        }
-    });
-    let first = match next.await {
-        Err(()) => return Err(Failure::StreamTooLong),
-        Ok(None) => return Ok(None),
-        Ok(Some(Err(error))) => return Err(response_failure(&CollectError::Broken(error))),
-        Ok(Some(Ok(frame))) => frame.into_data().ok(),
-    };
-    let bytes = first.as_ref().map_or(0, Bytes::len) as u64;
-    if limits.bytes.is_some_and(|limit| bytes > limit) {
-        return Err(Failure::ResponseTooLarge);
-    }
-    Ok(first)
 }
 
 /// What a response body that could not be read to its end means.

@@ -66,6 +66,13 @@ impl RetryPolicy {
         status == 429 || (500..600).contains(&status) || self.statuses.contains(&status)
     }
 
+    /// Whether any failure at all may be followed by another attempt.
+    pub fn may_retry(&self) -> bool {
+        self.has_alternatives
+            && (self.on_429 || self.on_5xx || !self.statuses.is_empty())
+            && self.max_retries != Some(0)
+    }
+
     fn selects(&self, status: u16) -> bool {
         (status == 429 && self.on_429)
             || ((500..600).contains(&status) && self.on_5xx)

@@ -360,7 +360,7 @@ impl Plan {
     fn deliver(self, exchange: &mut Exchange, accepted: judge::Accepted) -> Response<Body> {
         match self {
             Self::Plain(_) => http::deliver(exchange, accepted),
-            Self::Ai(_) => ai::deliver(accepted),
+            Self::Ai(_) => ai::deliver_accepted(exchange, accepted),
         }
     }
 

@@ -20,6 +20,7 @@ use crate::{
     exchange::{Ended, Exchange},
     failure::TransportFault,
     forward::evidence,
+    plugins::ai_proxy::First,
     ports::{BrokenBody, ClientBroke, LocalFuture},
 };
 
@@ -27,8 +28,8 @@ use crate::{
 pub struct Relay {
     body: Body,
     exchange: Box<Exchange>,
-    /// What came before `body`; the head was held back for it.
-    first: Option<Bytes>,
+    /// What came before `body`, as the client gets it; the head was held back for it.
+    first: Option<First>,
     /// Ends when the time of a stream is over.
     deadline: Option<LocalFuture<'static, ()>>,
     upstream_bytes: u64,
@@ -84,27 +85,32 @@ impl Relay {
         if self.exchange.ended().is_some() {
             return Poll::Ready(None);
         }
-        let polled = match self.first.take() {
-            Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
-            None => Pin::new(&mut self.body).poll_frame(cx),
-        };
-        match polled {
+        if let Some(first) = self.first.take() {
+            self.upstream_bytes = first.upstream_bytes;
+            self.keep(&first.bytes);
+            return Poll::Ready(Some(Ok(Frame::data(first.bytes))));
+        }
+        match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Pending => {
                 // A stream that is silent has an end, too.
                 if let Some(deadline) = &mut self.deadline
                     && deadline.as_mut().poll(cx).is_ready()
                 {
                     self.deadline = None;
-                    self.cut(Cut::Duration);
-                    return self.fail_next(Box::new(Cut::Duration), cx);
+                    return self.cut(Cut::Duration, cx);
                 }
                 Poll::Pending
             }
-            Poll::Ready(None) => {
-                evidence::of_stream(&self.exchange, None);
-                self.end(Ended::Complete);
-                Poll::Ready(None)
-            }
+            Poll::Ready(None) => match self.finish_translation() {
+                (last, None) => {
+                    evidence::of_stream(&self.exchange, None);
+                    self.end_with(last, Ended::Complete)
+                }
+                (last, Some(fault)) => {
+                    evidence::of_stream(&self.exchange, Some(fault));
+                    self.end_with(last, Ended::UpstreamBroken)
+                }
+            },
             Poll::Ready(Some(Err(error))) if error.is::<ClientBroke>() => {
                 self.end(Ended::Abandoned);
                 self.fail_next(error, cx)
@@ -118,17 +124,81 @@ impl Relay {
                 let fault = error.downcast_ref::<BrokenBody>();
                 let fault = fault.map_or(TransportFault::Closed, |broken| broken.0);
                 evidence::of_stream(&self.exchange, Some(fault));
+                let last = self.break_translation("the provider's stream broke off");
+                if !last.is_empty() {
+                    return self.end_with(last, Ended::UpstreamBroken);
+                }
                 self.end(Ended::UpstreamBroken);
                 self.fail_next(error, cx)
             }
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(cut) = frame.data_ref().and_then(|data| self.pass(data)) {
-                    self.cut(cut);
-                    return self.fail_next(Box::new(cut), cx);
+                    return self.cut(cut, cx);
                 }
-                Poll::Ready(Some(Ok(frame)))
+                self.translate(frame, cx)
             }
         }
+    }
+
+    /// A frame in the client's protocol.
+    fn translate(
+        &mut self,
+        frame: Frame<Bytes>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let call = self.exchange.ai.as_mut();
+        let Some(translator) = call.and_then(|call| call.translator.as_mut()) else {
+            if let Some(data) = frame.data_ref() {
+                let data = data.clone();
+                self.keep(&data);
+            }
+            return Poll::Ready(Some(Ok(frame)));
+        };
+        let mut out = Vec::new();
+        translator.push(frame.data_ref().map_or(&[], |data| data), &mut out);
+        if out.is_empty() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let out = Bytes::from(out);
+        self.keep(&out);
+        Poll::Ready(Some(Ok(Frame::data(out))))
+    }
+
+    /// What a translated stream still owes its client at its end, and what was wrong with that.
+    fn finish_translation(&mut self) -> (Vec<u8>, Option<TransportFault>) {
+        let mut last = Vec::new();
+        let call = self.exchange.ai.as_mut();
+        let complete = match call.and_then(|call| call.translator.as_mut()) {
+            Some(translator) => translator.finish(&mut last),
+            None => true,
+        };
+        (last, (!complete).then_some(TransportFault::Closed))
+    }
+
+    /// The error, in the client's protocol, of a translated stream that ends here.
+    fn break_translation(&mut self, what: &str) -> Vec<u8> {
+        let mut last = Vec::new();
+        let call = self.exchange.ai.as_mut();
+        if let Some(translator) = call.and_then(|call| call.translator.as_mut()) {
+            translator.fail(what, &mut last);
+        }
+        last
+    }
+
+    /// Ends the exchange, after `last`.
+    fn end_with(
+        &mut self,
+        last: Vec<u8>,
+        ended: Ended,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let last = Bytes::from(last);
+        self.keep(&last);
+        self.end(ended);
+        if last.is_empty() {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(Some(Ok(Frame::data(last))))
     }
 
     /// Fails with `error` at the next poll. An error closes the client's connection on the spot;
@@ -158,7 +228,12 @@ impl Relay {
 
     pub(crate) fn size_hint(&self) -> SizeHint {
         let rest = self.body.size_hint();
-        let first = self.first.as_ref().map_or(0, Bytes::len) as u64;
+        if let Some(call) = &self.exchange.ai
+            && call.translator.is_some()
+        {
+            return SizeHint::default();
+        }
+        let first = self.first.as_ref().map_or(0, |first| first.bytes.len()) as u64;
         match rest.exact() {
             Some(rest) => SizeHint::with_exact(rest + first),
             None => rest,
@@ -183,20 +258,30 @@ impl Relay {
         if limits.until.is_some_and(|until| clock::now() >= until) {
             return Some(Cut::Duration);
         }
-        exchange.response.body_bytes += data.len() as u64;
         if let Some(meter) = exchange.ai.as_mut().and_then(|call| call.meter.as_mut()) {
             meter.push(data);
         }
+        None
+    }
+
+    /// Counts what the client gets, and keeps as much of it as loggers want.
+    fn keep(&mut self, data: &Bytes) {
+        let exchange = &mut *self.exchange;
+        exchange.response.body_bytes += data.len() as u64;
         let keep = exchange.wants().response_body_bytes;
         if keep > 0 {
             let kept = exchange.response.body.get_or_insert_default();
             let room = keep.saturating_sub(kept.len()).min(data.len());
             kept.extend_from_slice(&data[..room]);
         }
-        None
     }
 
-    fn cut(&mut self, cut: Cut) {
+    /// Stops at a limit: in the client's own words where the stream is translated, else in an error.
+    fn cut(
+        &mut self,
+        cut: Cut,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         tracing::warn!(
             route = self.exchange.route().map_or("", |route| route.id.as_str()),
             bytes = self.upstream_bytes,
@@ -205,7 +290,12 @@ impl Relay {
         );
         // Dropping the body closes the upstream connection.
         self.body = Body::Empty;
+        let last = self.break_translation(&cut.to_string());
+        if !last.is_empty() {
+            return self.end_with(last, Ended::Limited);
+        }
         self.end(Ended::Limited);
+        self.fail_next(Box::new(cut), cx)
     }
 
     fn end(&mut self, ended: Ended) {

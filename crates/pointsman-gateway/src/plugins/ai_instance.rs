@@ -16,7 +16,7 @@ use crate::{
     config::text::join,
     forward::judge::RetryPolicy,
     plugin::registry::Building,
-    plugins::ai_proxy::{AiInstance, AiLimits, AiTarget, Logging, Watch, encode_query},
+    plugins::ai_proxy::{AiInstance, AiLimits, AiTarget, Logging, Opening, Watch, encode_query},
     plugins::ai_semantic,
     plugins::parse,
     template::Template,
@@ -181,6 +181,11 @@ fn target(
         retry,
         repeat: common.retry.unwrap_or_default(),
         rejects: false,
+        strict: common.strict_translation,
+        opening: Opening {
+            hold: common.hold_stream_start,
+            first_token: common.first_token_timeout_ms.map(Duration::from_millis),
+        },
         timeouts: Timeouts::all(Duration::from_millis(common.timeout)),
         keepalive: Keepalive {
             pool_size: if common.keepalive {
@@ -242,15 +247,17 @@ fn run_form(
             "instance '{name}': override.endpoint ends in a lone `/`, which is read as no path"
         ));
     }
-    if endpoint.is_none() && provider.default_host().is_none() {
+    if endpoint.is_none() && default_base(&instance).is_none() {
         warnings.push(format!(
             "instance '{name}': provider {} needs override.endpoint; requests to it will fail",
             provider.as_str()
         ));
     }
-    let destination = destination_of(provider, endpoint.as_ref(), common.ssl_verify)
+    let destination = destination_of(&instance, endpoint.as_ref(), common.ssl_verify)
         .map_err(|error| Faults::at(ENDPOINT, error))?;
     let auth_headers = auth_headers(&instance)?;
+    let spoken = instance.protocol.as_deref().and_then(Protocol::from_name);
+    let conf = instance.provider_conf.clone().unwrap_or_default();
     let shaping = Shaping {
         llm_max_tokens: instance.llm_max_tokens(),
         request_body: request_bodies(&instance),
@@ -267,6 +274,9 @@ fn run_form(
     let mut run = AiInstance {
         name: name.as_str().into(),
         provider,
+        spoken,
+        region: conf.region,
+        project: conf.project_id,
         address,
         host,
         destination: destination.map(Arc::new),
@@ -319,21 +329,34 @@ fn endpoint_of(instance: &written::Instance) -> Result<Option<Endpoint>, String>
 }
 
 fn destination_of(
-    provider: Provider,
+    instance: &written::Instance,
     endpoint: Option<&Endpoint>,
     verify: bool,
 ) -> Result<Option<Destination>, String> {
-    let (host, port, https) = match (endpoint, provider.default_host()) {
-        (Some(endpoint), _) => (endpoint.host(), endpoint.port(), endpoint.is_https()),
-        (None, Some(host)) => (host, 443, true),
+    let (host, port, https) = match (endpoint, default_base(instance)) {
+        (Some(endpoint), _) => (
+            endpoint.host().to_owned(),
+            endpoint.port(),
+            endpoint.is_https(),
+        ),
+        (None, Some(base)) => base,
         (None, None) => return Ok(None),
     };
     let tls = https.then(|| Tls {
-        server_name: host.into(),
+        server_name: host.as_str().into(),
         verify,
         client: None,
     });
-    Destination::new(host, port, tls).map(Some)
+    Destination::new(&host, port, tls).map(Some)
+}
+
+/// Where the instance's provider is (host, port, over TLS), unless the configuration must say.
+fn default_base(instance: &written::Instance) -> Option<(String, u16, bool)> {
+    let base = provider_of(instance).ok()?.default_base()?;
+    let conf = instance.provider_conf.as_ref();
+    let region = conf.and_then(|conf| conf.region.as_deref());
+    let host = pointsman_ai::fill(base.host, None, region, None, false)?;
+    Some((host, base.port, base.https))
 }
 
 fn auth_headers(instance: &written::Instance) -> Result<Vec<(HeaderName, HeaderValue)>, Faults> {
@@ -380,10 +403,9 @@ fn names_of(destination: Option<&Destination>) -> (Arc<str>, Arc<str>) {
 
 /// Where traffic to an instance goes.
 fn address_of(instance: &written::Instance) -> Option<(String, u16)> {
-    let provider = provider_of(instance).ok()?;
     match endpoint_of(instance).ok()? {
         Some(endpoint) => Some((endpoint.host().to_owned(), endpoint.port())),
-        None => Some((provider.default_host()?.to_owned(), 443)),
+        None => default_base(instance).map(|(host, port, _)| (host, port)),
     }
 }
 

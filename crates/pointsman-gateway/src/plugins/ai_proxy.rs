@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
 use pointsman_ai::{
     BodyError, PathChoice, Protocol, Provider, Replaced, RequestBody, Sent, Shaper, StreamMeter,
+    StreamTranslator, Translation,
 };
 use pointsman_balance::{Passive, Pool, Tally, TargetId};
 use serde_json::{Value, json};
@@ -57,6 +58,10 @@ pub struct AiTarget {
     pub repeat: Retry,
     /// When no instance is usable, none is used (`on_all_unhealthy: reject`).
     pub rejects: bool,
+    /// Refuse what the instance's protocol cannot say in full.
+    pub strict: bool,
+    /// What happens before a stream's content begins.
+    pub opening: Opening,
     /// Limits of each operation on a connection.
     pub timeouts: Timeouts,
     /// Re-use of connections.
@@ -78,6 +83,15 @@ pub struct AiLimits {
     pub stream_duration: Option<Duration>,
 }
 
+/// What happens before a stream's content begins.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Opening {
+    /// `hold_stream_start`; `None`: wherever another instance may be asked.
+    pub hold: Option<bool>,
+    /// `first_token_timeout_ms`.
+    pub first_token: Option<Duration>,
+}
+
 /// `logging`: what of an LLM exchange reaches log entries.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Logging {
@@ -93,6 +107,12 @@ pub struct AiInstance {
     pub name: Arc<str>,
     /// Who serves it.
     pub provider: Provider,
+    /// `protocol`: what it is declared to speak.
+    pub spoken: Option<Protocol>,
+    /// `provider_conf.region`.
+    pub region: Option<String>,
+    /// `provider_conf.project_id`.
+    pub project: Option<String>,
     /// Where it is; `None` when neither the provider nor the configuration says.
     pub destination: Option<Arc<Destination>>,
     /// Where it finds its addresses, if it is at a name.
@@ -147,6 +167,7 @@ impl Watch {
 
 /// A request target that does not depend on the request.
 pub struct FixedTarget {
+    /// Of requests in this protocol.
     protocol: Protocol,
     /// It.
     pub uri: Uri,
@@ -158,29 +179,23 @@ impl AiInstance {
     /// The request targets that do not depend on the request; worked out once.
     #[must_use]
     pub fn work_out_targets(&self) -> Vec<FixedTarget> {
-        let mut targets = Vec::new();
-        for protocol in Protocol::ALL {
-            if protocol == Protocol::Passthrough {
+        let mut targets: Vec<FixedTarget> = Vec::new();
+        for client in Protocol::ALL {
+            let Ok(binding) = pointsman_ai::bind(self.provider, self.spoken, client) else {
+                continue;
+            };
+            let PathChoice::Provider(own) = binding.path else {
+                continue;
+            };
+            let path = self.path.as_deref().unwrap_or(own);
+            let depends = path.contains(['{', '[']) || switches_streams(path);
+            if depends || targets.iter().any(|done| done.protocol == binding.target) {
                 continue;
             }
-            let Ok(binding) = pointsman_ai::bind(self.provider, protocol) else {
-                continue;
-            };
-            let path = match (&self.path, binding.path) {
-                (Some(path), _) => path.as_str(),
-                (None, PathChoice::Provider(path)) => path,
-                (None, PathChoice::Inbound) => continue,
-            };
-            let query = self.query(None);
-            let full = if query.is_empty() {
-                path.to_owned()
-            } else {
-                format!("{path}?{query}")
-            };
-            if let Ok(uri) = Uri::try_from(full) {
+            if let Ok(uri) = Uri::try_from(with_query(path, &self.query(None))) {
                 let path = uri.path().into();
                 targets.push(FixedTarget {
-                    protocol,
+                    protocol: binding.target,
                     uri,
                     path,
                 });
@@ -189,7 +204,7 @@ impl AiInstance {
         targets
     }
 
-    /// The request target for `protocol`, when it is always the same.
+    /// The request target for requests in `protocol`, when it is always the same.
     pub fn fixed_target(&self, protocol: Protocol) -> Option<&FixedTarget> {
         self.fixed_targets
             .iter()
@@ -226,21 +241,57 @@ pub struct AiCall {
     pub body: RequestBody,
     /// What the instance of the last attempt put in place of members that logs tell of.
     pub replaced: Replaced,
+    /// How the last attempt's instance is spoken to, if not in the client's protocol.
+    pub translated: Option<Box<Translated>>,
     /// Reads the response's stream in passing.
     pub meter: Option<StreamMeter>,
+    /// Brings the response's stream into the client's protocol.
+    pub translator: Option<Box<StreamTranslator>>,
     /// When the relay of the response stops.
     pub relay_limits: RelayLimits,
-    /// The first bytes of the response's stream, for which its head was held back.
-    pub first: Option<Bytes>,
+    /// The beginning of the response's stream, for which its head was held back; it has been looked
+    /// at.
+    pub first: Option<First>,
     /// Whom the request resembles, if that decides.
     pub ranked: Option<Box<Ranked>>,
 }
 
+/// A request in another protocol than its client's.
+pub struct Translated {
+    /// How answers come back.
+    pub translation: Translation,
+    /// The request as it went out, before the instance's options.
+    pub body: RequestBody,
+    /// What of the request got lost.
+    pub lost: Vec<String>,
+}
+
+/// The beginning of a stream.
+#[derive(Debug)]
+pub struct First {
+    /// What the client gets.
+    pub bytes: Bytes,
+    /// How much of the target's that was.
+    pub upstream_bytes: u64,
+}
+
 impl AiCall {
+    /// The protocol of the last attempt's instance.
+    pub fn target_protocol(&self) -> Protocol {
+        let translated = self.translated.as_ref();
+        translated.map_or(self.protocol, |translated| translated.translation.target())
+    }
+
+    /// The request in the protocol of the last attempt's instance, before its options.
+    pub fn outgoing(&self) -> &RequestBody {
+        let translated = self.translated.as_ref();
+        translated.map_or(&self.body, |translated| &translated.body)
+    }
+
     /// The request as the last attempt sent it.
     pub fn sent(&self) -> Sent<'_> {
         Sent {
-            body: &self.body,
+            body: self.outgoing(),
             replaced: &self.replaced,
         }
     }
@@ -317,14 +368,18 @@ impl AiProxy {
 
     fn read(&self, exchange: &mut Exchange, bytes: Bytes) -> Result<AiCall, Box<Reply>> {
         let body = RequestBody::parse(bytes).map_err(|error| Box::new(refuse_body(&error)))?;
-        let protocol = pointsman_ai::detect(&exchange.inbound_path(), &body).ok_or_else(|| {
+        let path = exchange.inbound_path();
+        let protocol = pointsman_ai::detect(&path, &body).ok_or_else(|| {
             let text = "no matching AI protocol for the request";
             Box::new(Reply::text(StatusCode::BAD_REQUEST, text))
         })?;
-        let streaming = pointsman_ai::is_streaming(protocol, &body);
+        let streaming = pointsman_ai::is_streaming(protocol, &path, &body);
+        let in_path = pointsman_ai::model_in_path(protocol, &path).map(str::to_owned);
+        let in_body = || body.model().map(std::borrow::Cow::into_owned);
+        let request_model = in_path.or_else(in_body);
         exchange.llm.protocol = Some(protocol);
         exchange.llm.stream = streaming;
-        exchange.llm.request_model = body.model().map(std::borrow::Cow::into_owned);
+        exchange.llm.request_model = request_model;
         let target = Arc::clone(&self.target);
         Ok(AiCall {
             target,
@@ -332,7 +387,9 @@ impl AiProxy {
             streaming,
             body,
             replaced: Replaced::default(),
+            translated: None,
             meter: None,
+            translator: None,
             relay_limits: RelayLimits::default(),
             first: None,
             ranked: None,
@@ -365,6 +422,28 @@ fn refuse_body(error: &BodyError) -> Reply {
         BodyError::TooManyMembers(_) | BodyError::Repeated(_) => error.to_string(),
     };
     Reply::json(StatusCode::BAD_REQUEST, json!({ "message": text }))
+}
+
+/// Whether a configured path says by its end whether a stream is asked for.
+pub(crate) fn switches_streams(path: &str) -> bool {
+    STREAM_ENDS
+        .iter()
+        .any(|(whole, stream)| path.ends_with(whole) || path.ends_with(stream))
+}
+
+/// Ends of paths that ask for a whole answer, and those that ask for a stream.
+pub(crate) const STREAM_ENDS: [(&str, &str); 2] = [
+    ("/converse", "/converse-stream"),
+    (":generateContent", ":streamGenerateContent"),
+];
+
+/// `path`, which may have a query, with `query` behind it.
+pub(crate) fn with_query(path: &str, query: &str) -> String {
+    match (query, path.contains('?')) {
+        ("", _) => path.to_owned(),
+        (query, true) => format!("{path}&{query}"),
+        (query, false) => format!("{path}?{query}"),
+    }
 }
 
 /// `base`, in which `over` wins the keys that both have: with all of its values, at the place

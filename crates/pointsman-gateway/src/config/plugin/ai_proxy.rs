@@ -49,6 +49,15 @@ pub struct Common {
     pub logging: Logging,
     /// The same instance once more before anything else. Our addition.
     pub retry: Option<Retry>,
+    /// Refuse requests that the instance's protocol cannot say in full. Our addition.
+    pub strict_translation: bool,
+    /// Milliseconds until a stream's first content; after that another instance is asked, if there
+    /// is one. Our addition.
+    #[schemars(range(min = 1))]
+    pub first_token_timeout_ms: Option<u64>,
+    /// Hold the beginning of a stream back until there is content, so that another instance can
+    /// answer in its place. By default wherever another may be asked. Our addition.
+    pub hold_stream_start: Option<bool>,
 }
 
 /// `logging`.
@@ -67,6 +76,9 @@ pub struct AiProxy {
     /// Who serves it.
     #[schemars(extend("enum" = PROVIDERS))]
     pub provider: String,
+    /// What it is spoken to in, if not in its provider's own way. Our addition.
+    #[schemars(extend("enum" = PROTOCOLS))]
+    pub protocol: Option<String>,
     /// Credentials.
     pub auth: Auth,
     /// Region and project.
@@ -129,6 +141,9 @@ pub struct Instance {
     pub priority: i32,
     /// Share inside its tier.
     pub weight: u32,
+    /// What it is spoken to in, if not in its provider's own way. Our addition.
+    #[schemars(extend("enum" = PROTOCOLS))]
+    pub protocol: Option<String>,
     /// Credentials.
     pub auth: Auth,
     /// Region and project.
@@ -240,6 +255,10 @@ pub struct RequestBodies {
     pub anthropic_messages: Option<Map<String, Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bedrock_converse: Option<Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gemini_generate_content: Option<Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cohere_chat: Option<Map<String, Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passthrough: Option<Map<String, Value>>,
 }
@@ -414,6 +433,9 @@ impl Default for Common {
             ssl_verify: true,
             logging: Logging::default(),
             retry: None,
+            strict_translation: false,
+            first_token_timeout_ms: None,
+            hold_stream_start: None,
         }
     }
 }
@@ -424,6 +446,7 @@ impl Instance {
         Self {
             name: format!("ai-proxy-{}", conf.provider),
             provider: conf.provider.clone(),
+            protocol: conf.protocol.clone(),
             priority: 0,
             weight: 1,
             auth: conf.auth.clone(),
@@ -462,6 +485,8 @@ impl Instance {
             ("openai-embeddings", &bodies.openai_embeddings),
             ("anthropic-messages", &bodies.anthropic_messages),
             ("bedrock-converse", &bodies.bedrock_converse),
+            ("gemini-generate-content", &bodies.gemini_generate_content),
+            ("cohere-chat", &bodies.cohere_chat),
             ("passthrough", &bodies.passthrough),
         ]
         .into_iter()
@@ -525,8 +550,8 @@ pub fn multi_schema() -> PluginSchema {
 /// Names of headers and query arguments that carry credentials.
 const AUTH_NAME: &str = "^[a-zA-Z0-9._-]+$";
 
-/// Every provider that a configuration may name.
-pub const PROVIDERS: [&str; 10] = [
+/// Every provider that a configuration may name: APISIX's ten, then ours.
+pub const PROVIDERS: [&str; 30] = [
     "openai",
     "deepseek",
     "aimlapi",
@@ -537,4 +562,35 @@ pub const PROVIDERS: [&str; 10] = [
     "gemini",
     "vertex-ai",
     "bedrock",
+    "cohere",
+    "mistral",
+    "groq",
+    "xai",
+    "together",
+    "fireworks",
+    "perplexity",
+    "cerebras",
+    "nvidia",
+    "ollama",
+    "vllm",
+    "sglang",
+    "lm-studio",
+    "huggingface",
+    "cloudflare",
+    "moonshot",
+    "zhipu",
+    "qwen",
+    "volcengine",
+    "minimax",
+];
+
+/// Every protocol that an instance may be declared to speak.
+const PROTOCOLS: [&str; 7] = [
+    "openai-chat",
+    "openai-responses",
+    "openai-embeddings",
+    "anthropic-messages",
+    "gemini-generate-content",
+    "cohere-chat",
+    "bedrock-converse",
 ];

@@ -3,38 +3,31 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Uri, header};
-use pointsman_ai::{PathChoice, Protocol};
+use pointsman_ai::{Binding, PathChoice, Protocol};
 
 use crate::{
-    exchange::Exchange, failure::Failure, forward::http::end_to_end, plugins::ai_proxy::AiInstance,
+    exchange::Exchange,
+    failure::Failure,
+    forward::http::end_to_end,
+    plugins::ai_proxy::{AiInstance, STREAM_ENDS, with_query},
 };
 
 /// The request target for `instance`, and its path for logs.
 pub(super) fn instance_target(
     exchange: &Exchange,
     instance: &AiInstance,
-    protocol: Protocol,
-    path: &PathChoice,
+    client: Protocol,
+    binding: &Binding,
 ) -> Result<(Uri, Arc<str>), Failure> {
-    if let Some(fixed) = instance.fixed_target(protocol) {
+    if let Some(fixed) = instance.fixed_target(binding.target) {
         return Ok((fixed.uri.clone(), Arc::clone(&fixed.path)));
     }
-    let inbound = exchange.inbound_path();
-    let path = match (&instance.path, path) {
-        (Some(path), _) => path.as_str().into(),
-        (None, PathChoice::Provider(path)) => (*path).into(),
-        (None, PathChoice::Inbound) => crate::router::path::encode(&inbound),
-    };
-    let client_query = match protocol {
+    let path = path_of(exchange, instance, client, binding)?;
+    let client_query = match client {
         Protocol::Passthrough => exchange.request.query.as_deref(),
         _ => None,
     };
-    let query = instance.query(client_query);
-    let full = if query.is_empty() {
-        path.into_owned()
-    } else {
-        format!("{path}?{query}")
-    };
+    let full = with_query(&path, &instance.query(client_query));
     let length = full.len();
     let uri = Uri::try_from(full).map_err(|error| match length {
         // Encoded anew, a query may be three times as long as it was.
@@ -49,10 +42,86 @@ pub(super) fn instance_target(
     Ok((uri, path))
 }
 
+/// The path, and its query if it has one of its own.
+fn path_of(
+    exchange: &Exchange,
+    instance: &AiInstance,
+    client: Protocol,
+    binding: &Binding,
+) -> Result<String, Failure> {
+    let streaming = exchange.llm.stream;
+    // A client of Gemini's that wants its stream as a JSON array gets that from Gemini.
+    let array = client == binding.target
+        && client == Protocol::GeminiGenerateContent
+        && !wants_sse(exchange.request.query.as_deref());
+    match (&instance.path, binding.path) {
+        (Some(path), _) => Ok(ended_for(path, streaming, array)),
+        (None, PathChoice::Inbound) => {
+            Ok(crate::router::path::encode(&exchange.inbound_path()).into_owned())
+        }
+        (None, PathChoice::Provider(template)) => {
+            let filled = pointsman_ai::fill(
+                template,
+                exchange.llm.model.as_deref(),
+                instance.region.as_deref(),
+                instance.project.as_deref(),
+                streaming,
+            );
+            let filled = filled.ok_or_else(|| {
+                let text = format!(
+                    "could not resolve upstream path: `{template}` needs {}",
+                    missing(exchange, instance)
+                );
+                Failure::Untranslatable(text)
+            })?;
+            Ok(if array {
+                filled.replace(SSE_QUERY, "")
+            } else {
+                filled
+            })
+        }
+    }
+}
+
+/// A configured path that ends as for whole answers or as for streams, with the end that it needs.
+fn ended_for(path: &str, streaming: bool, array: bool) -> String {
+    for (whole, stream) in STREAM_ENDS {
+        let Some(stem) = path
+            .strip_suffix(stream)
+            .or_else(|| path.strip_suffix(whole))
+        else {
+            continue;
+        };
+        let end = if streaming { stream } else { whole };
+        let query = if streaming && end.starts_with(':') && !array {
+            SSE_QUERY
+        } else {
+            ""
+        };
+        return format!("{stem}{end}{query}");
+    }
+    path.to_owned()
+}
+
+/// What a provider's path may need and is not there.
+fn missing(exchange: &Exchange, instance: &AiInstance) -> &'static str {
+    match (&exchange.llm.model, &instance.region) {
+        (None, _) => "a model: in the request, or as options.model",
+        (_, None) => "provider_conf.region",
+        _ => "provider_conf.project_id",
+    }
+}
+
+/// Whether a client of Gemini's asked for server-sent events.
+pub(super) fn wants_sse(query: Option<&str>) -> bool {
+    query.is_some_and(|query| query.split('&').any(|pair| pair == "alt=sse"))
+}
+
 /// The client's end-to-end headers, the instance's own over them.
 pub(super) fn instance_headers(
-    client: &HeaderMap,
+    client_headers: &HeaderMap,
     instance: &AiInstance,
+    client: Protocol,
     target: Protocol,
 ) -> HeaderMap {
     // The client's key is for us. Beside the instance's own it would only confuse, or leak.
@@ -61,8 +130,10 @@ pub(super) fn instance_headers(
             .auth_headers
             .iter()
             .any(|(name, _)| is_credential(name.as_str()));
-    let mut headers = end_to_end(client, |name| {
-        let never = matches!(name, "host" | "content-length" | "accept-encoding");
+    let translated = client != target;
+    let mut headers = end_to_end(client_headers, |name| {
+        let never = matches!(name, "host" | "content-length" | "accept-encoding")
+            || (translated && belongs_to_protocol(name));
         !(never || (has_own_key && is_credential(name)))
     });
     for (name, value) in &instance.auth_headers {
@@ -75,7 +146,48 @@ pub(super) fn instance_headers(
     if target == Protocol::AnthropicMessages && !headers.contains_key("anthropic-version") {
         headers.insert("anthropic-version", HeaderValue::from_static("2023-06-01"));
     }
+    if translated {
+        carry_key(&mut headers, target);
+    }
     headers
+}
+
+/// Headers that mean something in one protocol only, SDKs' reports of themselves included.
+fn belongs_to_protocol(name: &str) -> bool {
+    ["anthropic-", "x-stainless-", "openai-", "x-goog-api-client"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+}
+
+/// Puts a key that stands in the header of another protocol into the one that `target` has it in.
+fn carry_key(headers: &mut HeaderMap, target: Protocol) {
+    let own = match target {
+        Protocol::AnthropicMessages => "x-api-key",
+        Protocol::GeminiGenerateContent => "x-goog-api-key",
+        _ => "authorization",
+    };
+    if headers.contains_key(own) {
+        if own == "authorization" {
+            headers.remove("x-api-key");
+        }
+        return;
+    }
+    let found = ["authorization", "x-api-key", "x-goog-api-key"]
+        .iter()
+        .find_map(|name| headers.remove(*name));
+    let Some(value) = found else {
+        return;
+    };
+    let text = value.to_str().unwrap_or_default();
+    let key = text.strip_prefix("Bearer ").unwrap_or(text);
+    let text = match own {
+        "authorization" => format!("Bearer {key}"),
+        _ => key.to_owned(),
+    };
+    if let Ok(mut value) = HeaderValue::from_str(&text) {
+        value.set_sensitive(true);
+        headers.insert(own, value);
+    }
 }
 
 /// Whether a header carries a provider's credential.
@@ -85,6 +197,9 @@ fn is_credential(name: &str) -> bool {
         "authorization" | "x-api-key" | "api-key" | "x-goog-api-key"
     )
 }
+
+/// Asks Gemini for server-sent events.
+const SSE_QUERY: &str = "?alt=sse";
 
 /// The length, in bytes, from which on no request target is valid (the library's limit).
 const TARGET_TOO_LONG: usize = u16::MAX as usize;
