@@ -31,6 +31,7 @@ mod provider;
 mod response;
 mod sent;
 mod shape;
+pub mod sign;
 mod stream;
 mod translate;
 mod usage;

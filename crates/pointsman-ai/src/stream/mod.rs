@@ -1,5 +1,6 @@
 //! Streams of events.
 
+pub(crate) mod aws;
 pub(crate) mod meter;
 pub mod sse;
 
@@ -10,6 +11,8 @@ use crate::Protocol;
 pub(crate) enum Framing {
     /// Server-sent events.
     Sse(sse::Decoder),
+    /// Event streams of AWS.
+    Aws(aws::Decoder),
 }
 
 /// What stands in a frame.
@@ -17,28 +20,42 @@ pub(crate) enum Framing {
 pub(crate) enum Unframed<'a> {
     /// An event.
     Event {
-        /// Its type; empty if it has none.
+        /// Its type; empty if it has none. Exceptions of AWS have a `!` before theirs.
         name: &'a [u8],
         /// Its data.
         data: &'a [u8],
     },
-    /// The framing is broken, or an event is too large: what follows cannot be trusted.
-    #[expect(dead_code, reason = "event streams of AWS come with their reader")]
+    /// The framing is broken: what follows cannot be trusted.
     Broken(&'a str),
 }
 
 impl Framing {
     /// The framing of streams in `protocol`.
-    pub(crate) fn of(_protocol: Protocol) -> Self {
-        Self::Sse(sse::Decoder::default())
+    pub(crate) fn of(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::BedrockConverse => Self::Aws(aws::Decoder::default()),
+            _ => Self::Sse(sse::Decoder::default()),
+        }
     }
 
     /// Takes the next bytes; `on_frame` gets what is complete by now.
     pub(crate) fn push(&mut self, bytes: &[u8], mut on_frame: impl FnMut(Unframed<'_>)) {
         match self {
             Self::Sse(decoder) => {
+                let before = decoder.overflows();
                 decoder.push(bytes, |name, data| on_frame(Unframed::Event { name, data }));
+                if decoder.overflows() > before {
+                    on_frame(Unframed::Broken("an event of the provider's is too large"));
+                }
             }
+            Self::Aws(decoder) => decoder.push(bytes, |frame| match frame {
+                aws::Frame::Event(name, data) => on_frame(Unframed::Event { name, data }),
+                aws::Frame::Exception(name, data) => {
+                    let name = [b"!", name].concat();
+                    on_frame(Unframed::Event { name: &name, data });
+                }
+                aws::Frame::Broken(what) => on_frame(Unframed::Broken(what)),
+            }),
         }
     }
 }

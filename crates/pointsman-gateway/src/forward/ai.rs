@@ -8,6 +8,7 @@
 mod again;
 mod opening;
 mod outgoing;
+mod signed;
 mod told;
 mod translated;
 
@@ -115,8 +116,8 @@ impl AiPlan {
             .model
             .clone()
             .or_else(|| exchange.llm.request_model.as_deref().map(Arc::from));
-        let (uri, path) = instance_target(exchange, instance, self.protocol, &binding)?;
-        let headers = instance_headers(
+        let (mut uri, path) = instance_target(exchange, instance, self.protocol, &binding)?;
+        let mut headers = instance_headers(
             &exchange.request.headers,
             instance,
             self.protocol,
@@ -131,16 +132,24 @@ impl AiPlan {
             .shape(call.outgoing(), binding.target, call.streaming);
         let (pieces, replaced) = shaped.into_parts();
         call.replaced = replaced;
-        let mut request = Request::new(Body::pieces(pieces));
-        *request.method_mut() = match self.protocol {
+        let method = match self.protocol {
             Protocol::Passthrough => exchange.request.method.clone(),
             _ => Method::POST,
         };
+        headers.insert(header::HOST, destination.authority.clone());
+        if let (Some(keys), Some(region)) = (&instance.aws, &instance.region) {
+            let signing = signed::Signing {
+                keys,
+                region,
+                host: &destination.host,
+                now: clock::unix_millis() / 1000,
+            };
+            signing.sign(&method, &mut uri, &mut headers, &pieces)?;
+        }
+        let mut request = Request::new(Body::pieces(pieces));
+        *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        request
-            .headers_mut()
-            .insert(header::HOST, destination.authority.clone());
         exchange.attempts.push(AttemptRecord::begin(
             &mut picked,
             Arc::clone(&instance.address),

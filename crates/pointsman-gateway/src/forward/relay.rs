@@ -340,7 +340,8 @@ impl Drop for Relay {
     fn drop(&mut self) {
         if self.exchange.ended().is_none() {
             // A body without bytes is never polled when the response has none (HEAD, 204, 304).
-            let complete = matches!(self.body, Body::Empty) || self.body.is_end_stream();
+            let is_read = matches!(self.body, Body::Empty) || self.body.is_end_stream();
+            let complete = is_read && self.first.is_none();
             self.end(if complete {
                 Ended::Complete
             } else {

@@ -5,7 +5,7 @@ mod watch;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, uri::PathAndQuery};
-use pointsman_ai::{Endpoint, Protocol, Provider, Shaper, Shaping};
+use pointsman_ai::{Endpoint, Protocol, Provider, Shaper, Shaping, sign::AwsKeys};
 use pointsman_balance::{Algorithm, MemberSpec, Pool, TargetId};
 use serde_json::Value;
 
@@ -285,6 +285,7 @@ fn run_form(
             .as_ref()
             .and_then(|endpoint| endpoint.path().map(str::to_owned)),
         auth_headers,
+        aws: aws_keys(&instance.auth, provider),
         auth_query: instance
             .auth
             .query
@@ -374,6 +375,19 @@ fn auth_headers(instance: &written::Instance) -> Result<Vec<(HeaderName, HeaderV
         value.set_sensitive(true);
         Ok((name, value))
     }))
+}
+
+/// Keys of AWS; of other providers they are ignored, as in APISIX.
+fn aws_keys(auth: &written::Auth, provider: Provider) -> Option<AwsKeys> {
+    let keys = auth
+        .aws
+        .as_ref()
+        .filter(|_| provider == Provider::Bedrock)?;
+    Some(AwsKeys {
+        access_key_id: keys.access_key_id.clone(),
+        secret_access_key: keys.secret_access_key.clone(),
+        session_token: keys.session_token.clone(),
+    })
 }
 
 /// A header that only the gateway sets, whatever `auth` says.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
 use pointsman_ai::{
     BodyError, PathChoice, Protocol, Provider, Replaced, RequestBody, Sent, Shaper, StreamMeter,
-    StreamTranslator, Translation,
+    StreamTranslator, Translation, sign::AwsKeys,
 };
 use pointsman_balance::{Passive, Pool, Tally, TargetId};
 use serde_json::{Value, json};
@@ -125,6 +125,8 @@ pub struct AiInstance {
     pub path: Option<String>,
     /// Credentials and other headers, over the client's.
     pub auth_headers: Vec<(HeaderName, HeaderValue)>,
+    /// `auth.aws`: requests are signed with it.
+    pub aws: Option<AwsKeys>,
     /// `auth.query`.
     pub auth_query: Vec<(String, String)>,
     /// The endpoint's own query.
