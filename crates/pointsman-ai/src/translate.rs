@@ -85,7 +85,7 @@ impl Translation {
             seed: outside.seed.to_owned(),
             renamed: Renamed::default(),
         };
-        let lost = lost(&request, target);
+        let lost = lost(&request, &translation.setting());
         translation.renamed = Renamed::adapt(&mut request, target);
         let mut out = Vec::with_capacity(body.len() + body.len() / 8);
         dialect::write_request(&request, &translation.setting(), &mut Writer::new(&mut out));
@@ -169,9 +169,12 @@ impl Translation {
     }
 }
 
-/// What of `request` a provider that speaks `target` cannot be told, by name, in order.
-fn lost(request: &Request<'_>, target: Protocol) -> Vec<String> {
-    let features = request.features(target).without(dialect::expresses(target));
+/// What of `request` the model of `setting` cannot be told, by name, in order.
+fn lost(request: &Request<'_>, setting: &Setting<'_>) -> Vec<String> {
+    let target = setting.target;
+    let features = request
+        .features(target)
+        .without(dialect::expresses_to(setting));
     let mut names: BTreeSet<String> = features
         .iter()
         .map(|feature| feature.name().to_owned())

@@ -382,6 +382,23 @@ pub struct Sampling<'a> {
     pub logit_bias: Option<Json<'a>>,
 }
 
+/// Fills in the tool of each result from the call that it answers.
+pub(crate) fn name_results<'a>(messages: &mut [Message<'a>]) {
+    let mut names: std::collections::HashMap<String, JsonStr<'a>> =
+        std::collections::HashMap::new();
+    for part in messages.iter_mut().flat_map(|message| &mut message.parts) {
+        match part {
+            Part::ToolCall(call) => {
+                names.insert(call.id.decode().into_owned(), call.name.clone());
+            }
+            Part::ToolResult(result) if result.name.is_none() => {
+                result.name = names.get(&*result.call_id.decode()).cloned();
+            }
+            _ => {}
+        }
+    }
+}
+
 /// What a model answered.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Response<'a> {

@@ -63,6 +63,14 @@ pub fn expresses(protocol: Protocol) -> Features {
     }
 }
 
+/// Everything that the model of `setting` can be told. Some protocols can say more to some models.
+pub(crate) fn expresses_to(setting: &Setting<'_>) -> Features {
+    match setting.target {
+        Protocol::BedrockConverse => bedrock_converse::expresses(setting),
+        target => expresses(target),
+    }
+}
+
 /// Reads a client's request.
 pub(crate) fn read_request<'a>(
     protocol: Protocol,

@@ -1,59 +1,153 @@
-//! (skeleton, to be replaced)
+//! Amazon Bedrock's Converse and ConverseStream.
+//!
+//! Source: the API reference of the Bedrock runtime (`Converse`, `ConverseStream` and their types).
+//! Blobs are base64, model and streaming are in the path. What only models of Anthropic's know is
+//! in `additionalModelRequestFields`, under Anthropic's own names.
+
+mod read;
+mod stream;
+mod write;
+
+#[cfg(test)]
+mod tests;
 
 use super::Setting;
 use crate::{
-    conversation::{ErrorMessage, Event, Features, Malformed, Request, Response},
-    json::{tree::Node, write::Writer},
+    conversation::{ErrorMessage, Feature, Features},
+    json::{string::JsonStr, tree::Node, write::Writer},
 };
 
-pub(super) const EXPRESSES: Features = Features::NONE;
+pub(super) use read::{read_request, read_response};
+pub(crate) use stream::{StreamReader, StreamWriter};
+pub(super) use write::{write_request, write_response};
 
-pub(super) fn read_request<'a>(root: Node<'_, 'a>) -> Result<Request<'a>, Malformed> {
-    Err(Malformed::at(root, "not read yet"))
-}
+/// What any model can be told, and any client.
+pub(super) const EXPRESSES: Features = Features::of(&[
+    Feature::ImageBase64,
+    Feature::DocumentBase64,
+    Feature::DocumentText,
+    Feature::DocumentName,
+    Feature::DocumentContext,
+    Feature::DocumentCitations,
+    Feature::VideoBase64,
+    Feature::ToolResultMedia,
+    Feature::ToolResultError,
+    Feature::ReasoningHistory,
+    Feature::Signature,
+    Feature::HiddenReasoning,
+    Feature::CacheMark,
+    Feature::ToolChoiceRequired,
+    Feature::ToolChoiceNamed,
+    Feature::MaxTokens,
+    Feature::Temperature,
+    Feature::TopP,
+    Feature::StopSequences,
+    Feature::Metadata,
+    Feature::ServiceTier,
+    Feature::ReasoningAnswer,
+    Feature::SignatureAnswer,
+    Feature::ServiceTierAnswer,
+]);
 
-pub(super) fn write_request(_request: &Request<'_>, _setting: &Setting<'_>, _w: &mut Writer<'_>) {}
+/// What models of Anthropic's can be told besides.
+const ANTHROPIC: Features = Features::of(&[
+    Feature::TopK,
+    Feature::ReasoningBudget,
+    Feature::ReasoningDisabled,
+]);
 
-pub(super) fn read_response<'a>(
-    root: Node<'_, 'a>,
-    _setting: &Setting<'_>,
-) -> Result<Response<'a>, Malformed> {
-    Err(Malformed::at(root, "not read yet"))
-}
-
-pub(super) fn write_response(
-    _response: &Response<'_>,
-    _setting: &Setting<'_>,
-    _w: &mut Writer<'_>,
-) {
-}
-
-pub(super) fn read_error<'a>(_root: Node<'_, 'a>) -> Option<ErrorMessage<'a>> {
-    None
-}
-
-pub(super) fn write_error(_status: u16, _error: &ErrorMessage<'_>, _w: &mut Writer<'_>) {}
-
-#[derive(Debug)]
-pub(crate) struct StreamReader;
-
-impl StreamReader {
-    pub(super) fn new(_setting: &Setting<'_>) -> Self {
-        Self
+/// What the model of `setting` can be told.
+pub(super) fn expresses(setting: &Setting<'_>) -> Features {
+    if is_anthropic(setting.model) {
+        EXPRESSES.union(ANTHROPIC)
+    } else {
+        EXPRESSES
     }
-
-    pub(super) fn event(&mut self, _name: &[u8], _data: &[u8], _sink: &mut dyn FnMut(Event<'_>)) {}
-
-    pub(super) fn finish(&mut self, _sink: &mut dyn FnMut(Event<'_>)) {}
 }
 
-#[derive(Debug)]
-pub(crate) struct StreamWriter;
+/// Whether a model id, an inference profile or an ARN names a model of Anthropic's.
+fn is_anthropic(model: &str) -> bool {
+    model.contains("anthropic.")
+}
 
-impl StreamWriter {
-    pub(super) fn new(_setting: &Setting<'_>) -> Self {
-        Self
+/// Formats of media and their types.
+const FORMATS: [(&str, &str); 22] = [
+    ("png", "image/png"),
+    ("jpeg", "image/jpeg"),
+    ("gif", "image/gif"),
+    ("webp", "image/webp"),
+    ("pdf", "application/pdf"),
+    ("csv", "text/csv"),
+    ("doc", "application/msword"),
+    (
+        "docx",
+        "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    ),
+    ("xls", "application/vnd.ms-excel"),
+    (
+        "xlsx",
+        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    ),
+    ("html", "text/html"),
+    ("txt", "text/plain"),
+    ("md", "text/markdown"),
+    ("mkv", "video/x-matroska"),
+    ("mov", "video/quicktime"),
+    ("mp4", "video/mp4"),
+    ("webm", "video/webm"),
+    ("flv", "video/x-flv"),
+    ("mpeg", "video/mpeg"),
+    ("mpg", "video/mpg"),
+    ("wmv", "video/x-ms-wmv"),
+    ("three_gp", "video/3gpp"),
+];
+
+fn type_of(format: &JsonStr<'_>) -> Option<&'static str> {
+    let found = FORMATS.iter().find(|(name, _)| format.is(name));
+    found.map(|(_, media_type)| *media_type)
+}
+
+fn format_of(media_type: &JsonStr<'_>) -> Option<&'static str> {
+    if media_type.is("image/jpg") {
+        return Some("jpeg");
     }
+    let found = FORMATS.iter().find(|(_, name)| media_type.is(name));
+    found.map(|(format, _)| *format)
+}
 
-    pub(super) fn write(&mut self, _event: &Event<'_>, _out: &mut Vec<u8>) {}
+/// `{"message": ...}`, under either spelling; the type of an error is a header of its own.
+pub(super) fn read_error<'a>(root: Node<'_, 'a>) -> Option<ErrorMessage<'a>> {
+    let message = root
+        .get_str("message")
+        .or_else(|| root.get_str("Message"))?;
+    if root.get("output").is_some() {
+        return None;
+    }
+    Some(ErrorMessage {
+        kind: root.get_str("__type"),
+        message,
+        ..ErrorMessage::default()
+    })
+}
+
+/// The type is in the body, too: the header of the same meaning is not ours to write, and SDKs look
+/// in both.
+pub(super) fn write_error(status: u16, error: &ErrorMessage<'_>, w: &mut Writer<'_>) {
+    w.object(|w| {
+        w.key("__type").text(exception_of(status));
+        w.key("message").str(&error.message);
+    });
+}
+
+fn exception_of(status: u16) -> &'static str {
+    match status {
+        403 | 401 => "AccessDeniedException",
+        404 => "ResourceNotFoundException",
+        408 | 504 => "ModelTimeoutException",
+        424 => "ModelErrorException",
+        429 => "ThrottlingException",
+        400..=499 => "ValidationException",
+        503 | 529 => "ServiceUnavailableException",
+        _ => "InternalServerException",
+    }
 }
