@@ -504,6 +504,55 @@ impl<'a> Message<'a> {
     }
 }
 
+impl<'a> Source<'a> {
+    /// What an address stands for: a `data:` URL holds the thing itself, and its type.
+    pub(crate) fn of_url(url: JsonStr<'a>) -> (Self, Option<JsonStr<'a>>) {
+        const START: &str = "data:";
+        const BASE64: &str = ";base64,";
+        let spelt = url.as_spelt();
+        let marker = spelt.find(BASE64).filter(|_| spelt.starts_with(START));
+        let Some(marker) = marker else {
+            return (Self::Url(url), None);
+        };
+        let media_type = url.slice(START.len()..marker);
+        let data = url.slice(marker + BASE64.len()..spelt.len());
+        let media_type = Some(media_type).filter(|kind| !kind.is_empty());
+        (Self::Base64(data), media_type)
+    }
+}
+
+impl<'a> Media<'a> {
+    /// Media with nothing said about them.
+    pub(crate) fn new(
+        kind: MediaKind,
+        source: Source<'a>,
+        media_type: Option<JsonStr<'a>>,
+    ) -> Self {
+        Self {
+            kind,
+            source,
+            media_type,
+            name: None,
+            detail: None,
+            context: None,
+            citations: false,
+            cache: None,
+        }
+    }
+
+    /// As an address: what is here becomes a `data:` URL, of type `usual` if none is said.
+    pub(crate) fn as_url(&self, usual: &str) -> JsonStr<'_> {
+        match &self.source {
+            Source::Url(url) | Source::File(url) => url.clone(),
+            Source::Base64(data) | Source::Text(data) => {
+                let named = self.media_type.as_ref();
+                let media_type = named.map_or(usual, JsonStr::as_spelt);
+                JsonStr::spelt_owned(format!("data:{media_type};base64,{}", data.as_spelt()))
+            }
+        }
+    }
+}
+
 impl<'a> Arguments<'a> {
     /// As a string that holds JSON.
     pub fn as_text(&self) -> JsonStr<'_> {

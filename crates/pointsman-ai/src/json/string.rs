@@ -43,6 +43,14 @@ impl<'a> JsonStr<'a> {
         &self.0
     }
 
+    /// A part of it, by places in [`Self::as_spelt`] that stand between characters and escapes.
+    pub(crate) fn slice(&self, range: std::ops::Range<usize>) -> Self {
+        match &self.0 {
+            Cow::Borrowed(all) => Self(Cow::Borrowed(&all[range])),
+            Cow::Owned(all) => Self(Cow::Owned(all[range].to_owned())),
+        }
+    }
+
     /// Whether it says `expected`.
     pub fn is(&self, expected: &str) -> bool {
         *self.0 == *expected && !self.0.contains('\\')
