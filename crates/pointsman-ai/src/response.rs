@@ -6,6 +6,8 @@ use memchr::memmem::Finder;
 
 use crate::{
     Protocol, Usage,
+    conversation::Part,
+    dialect::{self, Setting},
     json::{self, items, value_at},
     stream::meter::is_of_type,
     usage::Total,
@@ -38,11 +40,10 @@ pub fn read_response(protocol: Protocol, body: &[u8], capture: Capture) -> Optio
         Protocol::OpenaiChat => Some(("choices", &TOOL_CALLS)),
         Protocol::OpenaiResponses => Some(("output", &FUNCTION_CALL)),
         Protocol::AnthropicMessages => Some(("content", &TOOL_USE)),
-        Protocol::OpenaiEmbeddings
-        | Protocol::BedrockConverse
-        | Protocol::GeminiGenerateContent
-        | Protocol::CohereChat
-        | Protocol::Passthrough => None,
+        Protocol::BedrockConverse | Protocol::GeminiGenerateContent | Protocol::CohereChat => {
+            return read_conversation(protocol, body, capture);
+        }
+        Protocol::OpenaiEmbeddings | Protocol::Passthrough => None,
     };
     let name = sought.map_or("", |(name, _)| name);
     let [usage, content] = json::members(body, ["usage", name])?;
@@ -64,6 +65,28 @@ pub fn read_response(protocol: Protocol, body: &[u8], capture: Capture) -> Optio
         has_tool_calls,
         text: (capture == Capture::Text).then(|| text_of(protocol, content)),
     })
+}
+
+/// The same, by reading all of it. An error is a response, too, that says nothing of that kind.
+fn read_conversation(protocol: Protocol, body: &[u8], capture: Capture) -> Option<ResponseFacts> {
+    let tree = dialect::parse(body).ok()?;
+    let Ok(response) = dialect::read_response(tree.root(), &Setting::alone(protocol)) else {
+        return tree.root().is_object().then(ResponseFacts::default);
+    };
+    let mut facts = ResponseFacts {
+        usage: response.usage.map(|usage| usage.in_terms_of(protocol)),
+        ..ResponseFacts::default()
+    };
+    let mut texts = Vec::new();
+    for part in response.choices.iter().flat_map(|choice| &choice.parts) {
+        match part {
+            Part::ToolCall(_) => facts.has_tool_calls = true,
+            Part::Text(text) => texts.push(text.text.decode().into_owned()),
+            _ => {}
+        }
+    }
+    facts.text = (capture == Capture::Text).then(|| texts.join(" "));
+    Some(facts)
 }
 
 fn calls_tool(protocol: Protocol, item: &[u8]) -> bool {

@@ -423,14 +423,7 @@ pub struct Scout {
 impl Scout {
     /// For a stream in `protocol`; `None` if nothing is known of those.
     pub fn new(protocol: Protocol) -> Option<Self> {
-        let setting = Setting {
-            client: protocol,
-            target: protocol,
-            provider: Provider::OpenaiCompatible,
-            model: "",
-            now: 0,
-            seed: "",
-        };
+        let setting = Setting::alone(protocol);
         Some(Self {
             framing: Framing::of(protocol),
             reader: StreamReader::new(&setting)?,

@@ -2,7 +2,9 @@
 
 use crate::{Protocol, json};
 
-/// Tokens of one exchange. Whether `prompt` includes cached tokens is the protocol's matter.
+/// Tokens of one exchange. Whether `prompt` includes cached tokens is the protocol's matter, as in
+/// APISIX; in a [`conversation`](crate::conversation) it includes those that were read from a cache,
+/// and not those that were put there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it; all are tokens")]
 pub struct Usage {
@@ -70,6 +72,18 @@ impl Usage {
             read.total = read.prompt.saturating_add(read.completion);
         }
         Some(read)
+    }
+
+    /// What a conversation counts as one in `protocol` does, and as logs have it: Anthropic and
+    /// Bedrock leave cached tokens out of the prompt.
+    pub(crate) fn in_terms_of(self, protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::AnthropicMessages | Protocol::BedrockConverse => Self {
+                prompt: self.prompt.saturating_sub(self.cache_read),
+                ..self
+            },
+            _ => self,
+        }
     }
 
     /// Takes over what a later event of the same stream says: only what is more than nothing.

@@ -35,6 +35,20 @@ pub struct Setting<'c> {
     pub seed: &'c str,
 }
 
+impl Setting<'static> {
+    /// For reading what is passed on as it is.
+    pub(crate) fn alone(protocol: Protocol) -> Self {
+        Self {
+            client: protocol,
+            target: protocol,
+            provider: Provider::OpenaiCompatible,
+            model: "",
+            now: 0,
+            seed: "",
+        }
+    }
+}
+
 /// Calls the same function of the dialect of a protocol.
 macro_rules! of_dialect {
     ($protocol:expr, $name:ident, ($($argument:expr),*), $else:expr) => {

@@ -11,15 +11,22 @@ use memchr::memmem::Finder;
 use crate::{
     Capture, Protocol, Usage,
     json::{self, items, members, value_at},
-    stream::sse::Decoder,
+    stream::{events::EventMeter, sse::Decoder},
     usage::Total,
 };
 
 /// Reads one stream.
 #[derive(Debug)]
-pub struct StreamMeter {
-    decoder: Decoder,
-    reader: Reader,
+pub struct StreamMeter(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    /// Only events that count are looked into.
+    Scan(Decoder, Reader),
+    /// Every event is read.
+    Events(Box<EventMeter>),
+    /// Nothing is known of such streams.
+    Blind(Reader),
 }
 
 /// What a stream said of itself.
@@ -56,35 +63,43 @@ impl StreamMeter {
             text,
             ..StreamFacts::default()
         };
-        Self {
-            decoder: Decoder::default(),
-            reader: Reader {
-                protocol,
-                capture,
-                facts,
+        let reader = Reader {
+            protocol,
+            capture,
+            facts,
+        };
+        Self(match protocol {
+            Protocol::OpenaiChat | Protocol::OpenaiResponses | Protocol::AnthropicMessages => {
+                Kind::Scan(Decoder::default(), reader)
+            }
+            _ => match EventMeter::new(protocol, capture) {
+                Some(meter) => Kind::Events(Box::new(meter)),
+                None => Kind::Blind(reader),
             },
-        }
+        })
     }
 
     /// Takes the next bytes.
     pub fn push(&mut self, bytes: &[u8]) {
-        let Self { decoder, reader } = self;
-        match reader.protocol {
-            Protocol::OpenaiEmbeddings
-            | Protocol::Passthrough
-            | Protocol::BedrockConverse
-            | Protocol::GeminiGenerateContent
-            | Protocol::CohereChat => {}
-            _ => decoder.push(bytes, |event, data| reader.event(event, data)),
+        match &mut self.0 {
+            Kind::Scan(decoder, reader) => {
+                decoder.push(bytes, |event, data| reader.event(event, data));
+            }
+            Kind::Events(meter) => meter.push(bytes),
+            Kind::Blind(_) => {}
         }
     }
 
     /// What it all came to.
     pub fn finish(self) -> StreamFacts {
-        StreamFacts {
-            pending: self.decoder.pending(),
-            overflows: self.decoder.overflows(),
-            ..self.reader.facts
+        match self.0 {
+            Kind::Scan(decoder, reader) => StreamFacts {
+                pending: decoder.pending(),
+                overflows: decoder.overflows(),
+                ..reader.facts
+            },
+            Kind::Events(meter) => meter.finish(),
+            Kind::Blind(reader) => reader.facts,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Streams of events.
 
 pub(crate) mod aws;
+mod events;
 pub(crate) mod meter;
 pub mod sse;
 
@@ -56,6 +57,14 @@ impl Framing {
                 }
                 aws::Frame::Broken(what) => on_frame(Unframed::Broken(what)),
             }),
+        }
+    }
+
+    /// Bytes of a frame that has not ended.
+    pub(crate) fn pending(&self) -> usize {
+        match self {
+            Self::Sse(decoder) => decoder.pending(),
+            Self::Aws(decoder) => decoder.pending(),
         }
     }
 }

@@ -222,3 +222,40 @@ fn a_stream_that_ends_early_is_an_error() {
         "{last}"
     );
 }
+
+#[test]
+fn a_meter_reads_what_a_stream_came_to() {
+    let mut meter = crate::StreamMeter::new(Protocol::BedrockConverse, crate::Capture::Text);
+    for piece in stream(&FRAMES).chunks(7) {
+        meter.push(piece);
+    }
+    let facts = meter.finish();
+    assert!(facts.done && facts.has_tool_calls);
+    assert_eq!(facts.text.as_deref(), Some("Hi"));
+    assert_eq!(
+        facts
+            .usage
+            .map(|usage| (usage.prompt, usage.completion, usage.total)),
+        Some((1, 2, 3))
+    );
+    let whole = crate::read_response(
+        Protocol::BedrockConverse,
+        RESPONSE.as_bytes(),
+        crate::Capture::Text,
+    );
+    let whole = whole.unwrap();
+    let usage = whole.usage.unwrap();
+    assert_eq!(
+        (
+            usage.prompt,
+            usage.cache_read,
+            usage.cache_creation,
+            usage.total
+        ),
+        (10, 20, 3, 38)
+    );
+    assert_eq!(
+        (whole.text.as_deref(), whole.has_tool_calls),
+        (Some("Hi"), true)
+    );
+}
