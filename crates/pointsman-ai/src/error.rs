@@ -51,7 +51,7 @@ fn anthropic_type(status: u16) -> &'static str {
 }
 
 /// The name of a gRPC status code, as Google's APIs have it beside the number.
-fn google_status(status: u16) -> &'static str {
+pub(crate) fn google_status(status: u16) -> &'static str {
     match status {
         400 | 413 => "INVALID_ARGUMENT",
         401 => "UNAUTHENTICATED",

@@ -2,6 +2,7 @@
 
 pub(crate) mod aws;
 mod events;
+pub mod json_array;
 pub(crate) mod meter;
 pub mod sse;
 
