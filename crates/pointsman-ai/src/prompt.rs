@@ -26,7 +26,15 @@ pub fn last_user_text(protocol: Protocol, body: &RequestBody, bytes_max: usize) 
     }
     let mut of_user = Vec::new();
     items(messages, |message| {
-        if let Some([Some(role), Some(content)]) = json::members(message, ["role", "content"])
+        if protocol == Protocol::GeminiGenerateContent {
+            // A content without a role is the user's.
+            if let Some([role, Some(parts)]) = json::members(message, ["role", "parts"])
+                && role.is_none_or(|role| json::says(role, "user"))
+            {
+                of_user.push(parts);
+            }
+        } else if let Some([Some(role), Some(content)]) =
+            json::members(message, ["role", "content"])
             && json::says(role, "user")
         {
             of_user.push(content);
@@ -58,7 +66,7 @@ fn text_of(content: &[u8], bytes_max: usize) -> Option<String> {
     (!text.trim().is_empty()).then_some(text)
 }
 
-/// A part's text: `text` and `input_text`, and Bedrock's parts, which have no type.
+/// A part's text: `text` and `input_text`, and the parts of Bedrock and Gemini, which have no type.
 fn text_of_part(part: &[u8]) -> Option<std::borrow::Cow<'_, str>> {
     let [kind, text] = json::members(part, ["type", "text"])?;
     let is_text = |kind| json::says(kind, "text") || json::says(kind, "input_text");
@@ -92,7 +100,9 @@ mod tests {
     /// B-115, B-121
     #[test]
     fn every_protocol_has_its_own_way_to_say_it() {
-        use Protocol::{AnthropicMessages, BedrockConverse, OpenaiChat, OpenaiResponses};
+        use Protocol::{
+            AnthropicMessages, BedrockConverse, GeminiGenerateContent, OpenaiChat, OpenaiResponses,
+        };
         check(
             OpenaiChat,
             r#"{"messages":[{"role":"system","content":"s"},{"role":"user","content":"a"},{"role":"user","content":"b"},{"role":"assistant","content":"c"}]}"#,
@@ -123,6 +133,11 @@ mod tests {
         check(
             BedrockConverse,
             r#"{"messages":[{"role":"user","content":[{"text":"a"},{"image":{}},{"text":"b"}]}]}"#,
+            Some("a b"),
+        );
+        check(
+            GeminiGenerateContent,
+            r#"{"contents":[{"parts":[{"text":"a"},{"inlineData":{}},{"text":"b"}]},{"role":"model","parts":[{"text":"c"}]},{"role":"user","parts":[{"functionResponse":{"response":{"text":"d"}}}]}]}"#,
             Some("a b"),
         );
     }
