@@ -203,6 +203,17 @@ streams! {
     BedrockConverse = bedrock_converse,
 }
 
+impl StreamWriter {
+    /// The same as one JSON array instead of server-sent events: what a client of Gemini gets that
+    /// did not ask for `alt=sse`. Of other protocols nothing changes.
+    pub(crate) fn json_array(self) -> Self {
+        match self {
+            Self::GeminiGenerateContent(writer) => Self::GeminiGenerateContent(writer.json_array()),
+            other => other,
+        }
+    }
+}
+
 impl Malformed {
     /// `node` is not what it should be.
     pub(crate) fn at(node: Node<'_, '_>, what: impl Into<String>) -> Self {
