@@ -155,13 +155,19 @@ impl Translation {
         out
     }
 
-    /// A translator for the provider's stream; `None` if there is none for this protocol.
-    pub fn stream(self) -> Option<StreamTranslator> {
+    /// A translator for the provider's stream; `None` if there is none for this protocol. `as_array`:
+    /// a client of Gemini's gets one JSON array rather than server-sent events.
+    pub fn stream(self, as_array: bool) -> Option<StreamTranslator> {
         let setting = self.setting();
+        let writer = StreamWriter::new(&setting)?;
         Some(StreamTranslator {
             framing: Framing::of(self.target),
             reader: StreamReader::new(&setting)?,
-            writer: StreamWriter::new(&setting)?,
+            writer: if as_array {
+                writer.json_array()
+            } else {
+                writer
+            },
             renamed: self.renamed,
             state: State::Open,
             opening: StreamOpening::default(),

@@ -15,6 +15,10 @@ pub(crate) enum Framing {
     Sse(sse::Decoder),
     /// Event streams of AWS.
     Aws(aws::Decoder),
+    /// One JSON array.
+    Array(json_array::Decoder),
+    /// Server-sent events or one JSON array: the first byte that is not blank says which.
+    Google,
 }
 
 /// What stands in a frame.
@@ -36,18 +40,35 @@ impl Framing {
     pub(crate) fn of(protocol: Protocol) -> Self {
         match protocol {
             Protocol::BedrockConverse => Self::Aws(aws::Decoder::default()),
+            Protocol::GeminiGenerateContent => Self::Google,
             _ => Self::Sse(sse::Decoder::default()),
         }
     }
 
     /// Takes the next bytes; `on_frame` gets what is complete by now.
     pub(crate) fn push(&mut self, bytes: &[u8], mut on_frame: impl FnMut(Unframed<'_>)) {
+        if matches!(self, Self::Google) {
+            let bytes = bytes.trim_ascii_start();
+            match bytes.first() {
+                None => return,
+                Some(b'[' | b'{') => *self = Self::Array(json_array::Decoder::default()),
+                Some(_) => *self = Self::Sse(sse::Decoder::default()),
+            }
+        }
         match self {
+            Self::Google => {}
+            Self::Array(decoder) => {
+                let before = decoder.overflows();
+                decoder.push(bytes, |data| on_frame(Unframed::Event { name: b"", data }));
+                if decoder.overflows() > before {
+                    on_frame(Unframed::Broken(TOO_LARGE));
+                }
+            }
             Self::Sse(decoder) => {
                 let before = decoder.overflows();
                 decoder.push(bytes, |name, data| on_frame(Unframed::Event { name, data }));
                 if decoder.overflows() > before {
-                    on_frame(Unframed::Broken("an event of the provider's is too large"));
+                    on_frame(Unframed::Broken(TOO_LARGE));
                 }
             }
             Self::Aws(decoder) => decoder.push(bytes, |frame| match frame {
@@ -64,8 +85,12 @@ impl Framing {
     /// Bytes of a frame that has not ended.
     pub(crate) fn pending(&self) -> usize {
         match self {
+            Self::Google => 0,
+            Self::Array(decoder) => decoder.pending(),
             Self::Sse(decoder) => decoder.pending(),
             Self::Aws(decoder) => decoder.pending(),
         }
     }
 }
+
+const TOO_LARGE: &str = "an event of the provider's is too large";

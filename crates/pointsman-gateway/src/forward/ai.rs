@@ -16,7 +16,7 @@ use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
-use pointsman_ai::{Capture, Complaint, Protocol, Translation};
+use pointsman_ai::{Capture, Complaint, Protocol};
 use pointsman_balance::Picked;
 
 use crate::{
@@ -235,7 +235,13 @@ impl AiPlan {
     async fn read(&self, exchange: &mut Exchange, answer: Answer) -> Result<Answer, Failure> {
         let kind = Kind::of(answer.response.headers());
         let limit = self.target.limits.response_bytes;
-        if kind == Kind::Stream {
+        // Gemini streams one JSON array to those who did not ask for events.
+        let is_array = self.protocol == Protocol::GeminiGenerateContent
+            && exchange.llm.stream
+            && kind == Kind::Json
+            && answer.response.status().is_success()
+            && exchange.ai.as_ref().is_some_and(|call| call.translated.is_none());
+        if kind == Kind::Stream || is_array {
             return self.open(exchange, answer).await;
         }
         let declared = content_length(answer.response.headers());
@@ -281,9 +287,12 @@ impl AiPlan {
         let call = exchange.ai.as_ref();
         let translation = call.and_then(|call| call.translated.as_ref());
         let translation = translation.map(|translated| translated.translation.clone());
+        let as_array = self.protocol == Protocol::GeminiGenerateContent
+            && !outgoing::wants_sse(exchange.request.query.as_deref());
+        let translator = translation.and_then(|translation| translation.stream(as_array));
         let opening = opening::Opening {
             target: call.map_or(self.protocol, |call| call.target_protocol()),
-            translator: translation.and_then(Translation::stream).map(Box::new),
+            translator: translator.map(Box::new),
             hold: target.opening.hold.unwrap_or(target.retry.may_retry()),
             first_token: target.opening.first_token.map(|allowed| began + allowed),
             limits,
@@ -293,7 +302,7 @@ impl AiPlan {
         exchange.llm.first_token_ms = Some(millis(exchange));
         exchange.observe_so_far();
         if opened.translator.is_some() {
-            translated::say_stream(self.protocol, &mut answer.response);
+            translated::say_stream(self.protocol, as_array, &mut answer.response);
         }
         if let Some(call) = exchange.ai.as_mut() {
             call.meter = Some(opened.meter);

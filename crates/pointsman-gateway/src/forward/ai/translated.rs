@@ -94,8 +94,9 @@ pub(super) fn say_json(response: &mut Response<Body>) {
 }
 
 /// The body is a stream of the client's protocol now.
-pub(super) fn say_stream(client: Protocol, response: &mut Response<Body>) {
+pub(super) fn say_stream(client: Protocol, as_array: bool, response: &mut Response<Body>) {
     let kind = match client {
+        _ if as_array => "application/json",
         Protocol::BedrockConverse => "application/vnd.amazon.eventstream",
         _ => "text/event-stream",
     };
