@@ -36,7 +36,7 @@ fn openai_type(status: u16) -> &'static str {
     }
 }
 
-fn anthropic_type(status: u16) -> &'static str {
+pub(crate) fn anthropic_type(status: u16) -> &'static str {
     match status {
         401 => "authentication_error",
         403 => "permission_error",

@@ -234,15 +234,17 @@ impl Request<'_> {
             began |= !instructs;
             message.note(target, &mut found);
         }
-        self.note_tools(&mut found);
+        self.note_tools(target, &mut found);
         self.note_settings(&mut found);
         found
     }
 
-    fn note_tools(&self, found: &mut Features) {
+    fn note_tools(&self, target: Protocol, found: &mut Features) {
         for tool in &self.tools {
             match tool {
-                Tool::Hosted(_) => found.note(Feature::HostedTool, true),
+                Tool::Hosted(hosted) => {
+                    found.note(Feature::HostedTool, hosted.protocol != target);
+                }
                 Tool::Function(function) => {
                     found.note(Feature::ToolStrict, function.strict == Some(true));
                     found.note(Feature::CacheMark, function.cache.is_some());

@@ -24,6 +24,11 @@ impl<'o> Writer<'o> {
         self.comma = true;
     }
 
+    /// A place in what has been written, to see later whether anything followed.
+    pub(crate) fn mark(&self) -> usize {
+        self.out.len()
+    }
+
     /// An object with what `members` writes.
     pub(crate) fn object(&mut self, members: impl FnOnce(&mut Self)) {
         self.nested(b'{', b'}', members);

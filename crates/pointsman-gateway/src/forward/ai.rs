@@ -240,7 +240,10 @@ impl AiPlan {
             && exchange.llm.stream
             && kind == Kind::Json
             && answer.response.status().is_success()
-            && exchange.ai.as_ref().is_some_and(|call| call.translated.is_none());
+            && exchange
+                .ai
+                .as_ref()
+                .is_some_and(|call| call.translated.is_none());
         if kind == Kind::Stream || is_array {
             return self.open(exchange, answer).await;
         }

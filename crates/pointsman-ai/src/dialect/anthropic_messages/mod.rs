@@ -1,59 +1,197 @@
-//! (skeleton, to be replaced)
+//! Anthropic's Messages.
+//!
+//! Source: Anthropic's API reference of `POST /v1/messages` and its stream events. To clients it gives
+//! what APISIX 3.18's converter gives, without its gaps.
 
-use super::Setting;
+mod read_answer;
+mod read_parts;
+mod read_request;
+mod read_stream;
+mod write_answer;
+mod write_parts;
+mod write_request;
+mod write_stream;
+
+#[cfg(test)]
+mod tests;
+
 use crate::{
-    conversation::{ErrorMessage, Event, Features, Malformed, Request, Response},
-    json::{tree::Node, write::Writer},
+    Protocol, Usage,
+    conversation::{Citation, ErrorMessage, Feature, Features},
+    error::anthropic_type,
+    json::{string::JsonStr, tree::Node, write::Writer},
 };
 
-pub(super) const EXPRESSES: Features = Features::NONE;
+pub(super) use read_answer::read_response;
+pub(super) use read_request::read_request;
+pub(crate) use read_stream::StreamReader;
+pub(super) use write_answer::write_response;
+pub(super) use write_request::write_request;
+pub(crate) use write_stream::StreamWriter;
 
-pub(super) fn read_request<'a>(root: Node<'_, 'a>) -> Result<Request<'a>, Malformed> {
-    Err(Malformed::at(root, "not read yet"))
+const OWN: Protocol = Protocol::AnthropicMessages;
+
+/// What models can be told, and clients.
+pub(super) const EXPRESSES: Features = Features::of(&[
+    Feature::ImageBase64,
+    Feature::ImageUrl,
+    Feature::ImageFile,
+    Feature::DocumentBase64,
+    Feature::DocumentUrl,
+    Feature::DocumentFile,
+    Feature::DocumentText,
+    Feature::DocumentName,
+    Feature::DocumentContext,
+    Feature::DocumentCitations,
+    Feature::ToolResultMedia,
+    Feature::ToolResultError,
+    Feature::Signature,
+    Feature::HiddenReasoning,
+    Feature::CacheMark,
+    Feature::ToolStrict,
+    Feature::ToolChoiceNone,
+    Feature::ToolChoiceRequired,
+    Feature::ToolChoiceNamed,
+    Feature::ParallelToolCalls,
+    Feature::JsonSchema,
+    Feature::ReasoningEffort,
+    Feature::ReasoningBudget,
+    Feature::ReasoningDisabled,
+    Feature::MaxTokens,
+    Feature::Temperature,
+    Feature::TopP,
+    Feature::TopK,
+    Feature::StopSequences,
+    Feature::User,
+    Feature::ServiceTier,
+    Feature::ReasoningAnswer,
+    Feature::SignatureAnswer,
+    Feature::CitationAnswer,
+    Feature::RefusalAnswer,
+    Feature::StopSequenceAnswer,
+]);
+
+/// `{"type": "error", "error": {"type", "message"}}`.
+pub(super) fn read_error<'a>(root: Node<'_, 'a>) -> Option<ErrorMessage<'a>> {
+    let error = root.get("error")?;
+    Some(ErrorMessage {
+        kind: error.get_str("type"),
+        message: error.get_str("message").or_else(|| error.str())?,
+        ..ErrorMessage::default()
+    })
 }
 
-pub(super) fn write_request(_request: &Request<'_>, _setting: &Setting<'_>, _w: &mut Writer<'_>) {}
-
-pub(super) fn read_response<'a>(
-    root: Node<'_, 'a>,
-    _setting: &Setting<'_>,
-) -> Result<Response<'a>, Malformed> {
-    Err(Malformed::at(root, "not read yet"))
+/// The provider's own type stays, but for statuses that say more than it.
+pub(super) fn write_error(status: u16, error: &ErrorMessage<'_>, w: &mut Writer<'_>) {
+    let own = error.kind.as_ref().or(error.code.as_ref());
+    let by_status = matches!(status, 429 | 500..=599);
+    write_error_as(status, own.filter(|_| !by_status), error, w);
 }
 
-pub(super) fn write_response(
-    _response: &Response<'_>,
-    _setting: &Setting<'_>,
-    _w: &mut Writer<'_>,
+fn write_error_as(
+    status: u16,
+    kind: Option<&JsonStr<'_>>,
+    error: &ErrorMessage<'_>,
+    w: &mut Writer<'_>,
 ) {
+    w.object(|w| {
+        w.key("type").text("error");
+        w.key("error").object(|w| {
+            w.key("type");
+            match kind {
+                Some(kind) => w.str(kind),
+                None if status < 400 => w.text("api_error"),
+                None => w.text(anthropic_type(status)),
+            }
+            w.key("message").str(&error.message);
+        });
+    });
 }
 
-pub(super) fn read_error<'a>(_root: Node<'_, 'a>) -> Option<ErrorMessage<'a>> {
-    None
+/// Counts as they are stated: tokens that went into a cache or came from one stand beside the input.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    input: u64,
+    output: u64,
+    read: u64,
+    created: u64,
 }
 
-pub(super) fn write_error(_status: u16, _error: &ErrorMessage<'_>, _w: &mut Writer<'_>) {}
-
-#[derive(Debug)]
-pub(crate) struct StreamReader;
-
-impl StreamReader {
-    pub(super) fn new(_setting: &Setting<'_>) -> Self {
-        Self
+impl Counts {
+    /// Takes over what `usage` states.
+    fn update(&mut self, usage: Node<'_, '_>) {
+        for (name, count) in [
+            ("input_tokens", &mut self.input),
+            ("output_tokens", &mut self.output),
+            ("cache_read_input_tokens", &mut self.read),
+            ("cache_creation_input_tokens", &mut self.created),
+        ] {
+            if let Some(stated) = usage.get(name).and_then(Node::u64) {
+                *count = stated;
+            }
+        }
     }
 
-    pub(super) fn event(&mut self, _name: &[u8], _data: &[u8], _sink: &mut dyn FnMut(Event<'_>)) {}
-
-    pub(super) fn finish(&mut self, _sink: &mut dyn FnMut(Event<'_>)) {}
+    fn usage(self) -> Usage {
+        let prompt = self.input.saturating_add(self.read);
+        let total = prompt
+            .saturating_add(self.created)
+            .saturating_add(self.output);
+        Usage {
+            prompt,
+            completion: self.output,
+            total,
+            cache_read: self.read,
+            cache_creation: self.created,
+            reasoning: 0,
+        }
+    }
 }
 
-#[derive(Debug)]
-pub(crate) struct StreamWriter;
+fn write_usage(usage: Usage, w: &mut Writer<'_>) {
+    w.object(|w| {
+        w.key("input_tokens")
+            .u64(usage.prompt.saturating_sub(usage.cache_read));
+        w.key("output_tokens").u64(usage.completion);
+        if usage.cache_read > 0 || usage.cache_creation > 0 {
+            w.key("cache_creation_input_tokens")
+                .u64(usage.cache_creation);
+            w.key("cache_read_input_tokens").u64(usage.cache_read);
+        }
+    });
+}
 
-impl StreamWriter {
-    pub(super) fn new(_setting: &Setting<'_>) -> Self {
-        Self
+fn read_citation<'a>(citation: Node<'_, 'a>) -> Citation<'a> {
+    Citation {
+        url: citation
+            .get_str("url")
+            .or_else(|| citation.get_str("source")),
+        title: citation
+            .get_str("title")
+            .or_else(|| citation.get_str("document_title")),
+        quote: citation.get_str("cited_text"),
+        span: None,
+        native: Some((OWN, citation.raw().into())),
     }
+}
 
-    pub(super) fn write(&mut self, _event: &Event<'_>, _out: &mut Vec<u8>) {}
+/// One of another protocol's becomes what Anthropic's own search would say.
+fn write_citation(citation: &Citation<'_>, w: &mut Writer<'_>) {
+    if let Some((OWN, json)) = &citation.native {
+        return w.raw(json);
+    }
+    let text = |text: &Option<JsonStr<'_>>, w: &mut Writer<'_>| match text {
+        Some(text) => w.str(text),
+        None => w.text(""),
+    };
+    w.object(|w| {
+        w.key("type").text("web_search_result_location");
+        w.key("url");
+        text(&citation.url, w);
+        w.key("title");
+        text(&citation.title, w);
+        w.key("cited_text");
+        text(&citation.quote, w);
+        w.key("encrypted_index").text("");
+    });
 }

@@ -1,0 +1,271 @@
+//! Writing requests.
+
+use super::{
+    OWN,
+    write_parts::{write_mark, write_part},
+};
+use crate::{
+    conversation::{
+        Format, Message, Part, ReasoningMode, ReasoningSettings, Request, Role, Tool, ToolChoice,
+    },
+    dialect::Setting,
+    json::{string::JsonStr, write::Writer},
+};
+
+/// Writes a request to Anthropic.
+pub(in crate::dialect) fn write_request(
+    request: &Request<'_>,
+    setting: &Setting<'_>,
+    w: &mut Writer<'_>,
+) {
+    let thinking = Thinking::of(request.reasoning.as_ref());
+    w.object(|w| {
+        w.key("model").text(setting.model);
+        w.key("max_tokens");
+        write_max_tokens(request, thinking, w);
+        write_system(request, w);
+        w.key("messages").array(|w| write_messages(request, w));
+        if request.stream {
+            w.key("stream").bool(true);
+        }
+        write_tools(request, w);
+        write_thinking(request, thinking, w);
+        let sampling = &request.sampling;
+        for (name, number) in [
+            ("temperature", &sampling.temperature),
+            ("top_p", &sampling.top_p),
+            ("top_k", &sampling.top_k),
+        ] {
+            if let Some(number) = number {
+                w.key(name).raw(number);
+            }
+        }
+        if !sampling.stop.is_empty() {
+            w.key("stop_sequences")
+                .array(|w| sampling.stop.iter().for_each(|stop| w.str(stop)));
+        }
+        if let Some(user) = &request.user {
+            w.key("metadata").object(|w| w.key("user_id").str(user));
+        }
+        match &request.service_tier {
+            Some(tier) if tier.is("default") => w.key("service_tier").text("standard_only"),
+            Some(tier) if tier.is("auto") => w.key("service_tier").text("auto"),
+            _ => {}
+        }
+        for extra in request.extras.iter().filter(|extra| extra.protocol == OWN) {
+            if !extra.name.decode().contains('.') {
+                w.key_str(&extra.name).raw(&extra.json);
+            }
+        }
+    });
+}
+
+/// How much to think, in Anthropic's terms.
+#[derive(Clone, Copy)]
+enum Thinking {
+    Unsaid,
+    Disabled,
+    Adaptive,
+    /// At most so many tokens.
+    Enabled(u64),
+}
+
+impl Thinking {
+    /// An effort without a budget becomes one: see [`BUDGETS`].
+    fn of(reasoning: Option<&ReasoningSettings<'_>>) -> Self {
+        let Some(reasoning) = reasoning else {
+            return Self::Unsaid;
+        };
+        let effort = reasoning.effort.as_ref();
+        match (reasoning.mode, reasoning.budget) {
+            (Some(ReasoningMode::Disabled), _) => Self::Disabled,
+            (Some(ReasoningMode::Adaptive), _) => Self::Adaptive,
+            (_, Some(budget)) => Self::Enabled(budget),
+            (mode, None) => match effort {
+                Some(effort) if effort.is("none") => Self::Disabled,
+                Some(effort) => {
+                    let named = BUDGETS.iter().find(|(name, _)| effort.is(name));
+                    Self::Enabled(named.map_or(USUAL_BUDGET, |(_, budget)| *budget))
+                }
+                None if mode == Some(ReasoningMode::Enabled) => Self::Enabled(USUAL_BUDGET),
+                None => Self::Unsaid,
+            },
+        }
+    }
+}
+
+/// Tokens for an effort in a word, where a provider wants tokens.
+const BUDGETS: [(&str, u64); 6] = [
+    ("minimal", 1_024),
+    ("low", 2_048),
+    ("medium", 8_192),
+    ("high", 16_384),
+    ("xhigh", 32_768),
+    ("max", 32_768),
+];
+const USUAL_BUDGET: u64 = 8_192;
+/// Tokens of an answer where the request does not say, and Anthropic must be told.
+const MAX_TOKENS: u64 = 4_096;
+
+/// The limit counts thoughts, too, and must be above their budget.
+fn write_max_tokens(request: &Request<'_>, thinking: Thinking, w: &mut Writer<'_>) {
+    let budget = match thinking {
+        Thinking::Enabled(budget) => budget,
+        _ => 0,
+    };
+    let asked = request.sampling.max_tokens.as_deref();
+    match (asked, asked.and_then(|asked| asked.parse::<u64>().ok())) {
+        (Some(_), Some(asked)) if asked <= budget => w.u64(asked.saturating_add(budget)),
+        (Some(asked), _) => w.raw(asked),
+        (None, _) => w.u64(MAX_TOKENS.saturating_add(budget)),
+    }
+}
+
+fn instructs(message: &Message<'_>) -> bool {
+    matches!(message.role, Role::System | Role::Developer)
+}
+
+fn write_system(request: &Request<'_>, w: &mut Writer<'_>) {
+    let mut messages = request.messages.iter().filter(|message| instructs(message));
+    let texts = || {
+        let messages = request.messages.iter().filter(|message| instructs(message));
+        let parts = messages.flat_map(|message| &message.parts);
+        parts.filter(|part| matches!(part, Part::Text(text) if !text.text.is_empty()))
+    };
+    if texts().next().is_none() {
+        return;
+    }
+    let only = messages.next().filter(|_| messages.next().is_none());
+    if let Some(Message {
+        plain: true, parts, ..
+    }) = only
+        && let [Part::Text(text)] = parts.as_slice()
+    {
+        return w.key("system").str(&text.text);
+    }
+    w.key("system")
+        .array(|w| texts().for_each(|part| write_part(part, w)));
+}
+
+/// Results and what the user says to them are one message.
+fn write_messages(request: &Request<'_>, w: &mut Writer<'_>) {
+    let mut messages = request.messages.iter().filter(|m| !instructs(m)).peekable();
+    while let Some(message) = messages.next() {
+        let role = match message.role {
+            Role::Assistant => "assistant",
+            _ => "user",
+        };
+        let says = match message.role {
+            Role::Tool => messages.next_if(|next| next.role == Role::User),
+            _ => None,
+        };
+        w.object(|w| {
+            w.key("role").text(role);
+            w.key("content");
+            match message.parts.as_slice() {
+                [Part::Text(text)] if message.plain => w.str(&text.text),
+                parts => w.array(|w| {
+                    let more = says.into_iter().flat_map(|says| &says.parts);
+                    parts
+                        .iter()
+                        .chain(more)
+                        .for_each(|part| write_part(part, w));
+                }),
+            }
+        });
+    }
+}
+
+fn write_tools(request: &Request<'_>, w: &mut Writer<'_>) {
+    let own = request.tools.iter().filter(|tool| match tool {
+        Tool::Function(_) => true,
+        Tool::Hosted(hosted) => hosted.protocol == OWN,
+    });
+    if own.clone().next().is_none() {
+        return;
+    }
+    w.key("tools").array(|w| {
+        for tool in own {
+            let function = match tool {
+                Tool::Hosted(hosted) => {
+                    w.raw(&hosted.json);
+                    continue;
+                }
+                Tool::Function(function) => function,
+            };
+            w.object(|w| {
+                w.key("name").str(&function.name);
+                if let Some(text) = &function.description {
+                    w.key("description").str(text);
+                }
+                let schema = function.parameters.as_deref();
+                w.key("input_schema").raw(schema.unwrap_or(ANY_OBJECT));
+                if let Some(strict) = function.strict {
+                    w.key("strict").bool(strict);
+                }
+                write_mark(function.cache.as_ref(), w);
+            });
+        }
+    });
+    write_choice(request, w);
+}
+
+fn write_choice(request: &Request<'_>, w: &mut Writer<'_>) {
+    let alone = request.parallel_tool_calls == Some(false);
+    let (kind, name): (&str, Option<&JsonStr<'_>>) = match &request.tool_choice {
+        None if !alone => return,
+        None | Some(ToolChoice::Auto) => ("auto", None),
+        Some(ToolChoice::None) => ("none", None),
+        Some(ToolChoice::Required) => ("any", None),
+        Some(ToolChoice::Tool(name)) => ("tool", Some(name)),
+    };
+    w.key("tool_choice").object(|w| {
+        w.key("type").text(kind);
+        if let Some(name) = name {
+            w.key("name").str(name);
+        }
+        if alone && kind != "none" {
+            w.key("disable_parallel_tool_use").bool(true);
+        }
+    });
+}
+
+fn write_thinking(request: &Request<'_>, thinking: Thinking, w: &mut Writer<'_>) {
+    let kind = match thinking {
+        Thinking::Unsaid => None,
+        Thinking::Disabled => Some("disabled"),
+        Thinking::Adaptive => Some("adaptive"),
+        Thinking::Enabled(_) => Some("enabled"),
+    };
+    if let Some(kind) = kind {
+        w.key("thinking").object(|w| {
+            w.key("type").text(kind);
+            if let Thinking::Enabled(budget) = thinking {
+                w.key("budget_tokens").u64(budget);
+            }
+        });
+    }
+    let effort = request.reasoning.as_ref().and_then(|r| r.effort.as_ref());
+    let effort = effort.filter(|_| matches!(thinking, Thinking::Adaptive));
+    let schema = match &request.format {
+        Some(Format::JsonSchema(schema)) => Some(schema),
+        _ => None,
+    };
+    if effort.is_none() && schema.is_none() {
+        return;
+    }
+    w.key("output_config").object(|w| {
+        if let Some(effort) = effort {
+            w.key("effort").str(effort);
+        }
+        if let Some(schema) = schema {
+            w.key("format").object(|w| {
+                w.key("type").text("json_schema");
+                w.key("schema").raw(&schema.schema);
+            });
+        }
+    });
+}
+
+/// Of a function that takes nothing in particular.
+const ANY_OBJECT: &str = r#"{"type":"object","properties":{}}"#;
