@@ -67,7 +67,7 @@ features! {
     ToolResultMedia = "messages.tool_result.media",
     /// That a tool failed, other than in words.
     ToolResultError = "messages.tool_result.is_error",
-    /// Thoughts of earlier turns.
+    /// Thoughts of earlier turns that this protocol's own provider did not sign.
     ReasoningHistory = "messages.reasoning",
     /// What the provider wants back, from this protocol's own provider.
     Signature = "messages.reasoning.signature",
@@ -350,13 +350,14 @@ impl Part<'_> {
                 }
             }
             Self::Reasoning(reasoning) => {
-                found.note(Feature::ReasoningHistory, !reasoning.is_hidden);
                 let origin = reasoning
                     .signature
                     .as_ref()
                     .map(|signature| signature.origin);
                 let own = origin == Some(target);
                 let hidden = reasoning.is_hidden;
+                // Signed thoughts are the provider's own, and go back to it with their signature.
+                found.note(Feature::ReasoningHistory, !hidden && !own);
                 found.note(Feature::HiddenReasoning, hidden && own);
                 found.note(Feature::Signature, !hidden && own);
                 found.note(Feature::ForeignSignature, origin.is_some() && !own);
