@@ -25,7 +25,7 @@ pub fn error_body(protocol: Option<Protocol>, status: u16, message: &str) -> Byt
     Bytes::from(value.to_string())
 }
 
-fn openai_type(status: u16) -> &'static str {
+pub(crate) fn openai_type(status: u16) -> &'static str {
     match status {
         401 => "authentication_error",
         403 => "permission_error",

@@ -81,6 +81,7 @@ pub fn expresses(protocol: Protocol) -> Features {
 pub(crate) fn expresses_to(setting: &Setting<'_>) -> Features {
     match setting.target {
         Protocol::BedrockConverse => bedrock_converse::expresses(setting),
+        Protocol::OpenaiChat => openai_chat::expresses(setting),
         target => expresses(target),
     }
 }

@@ -54,7 +54,6 @@ pub(super) const EXPRESSES: Features = Features::of(&[
     Feature::ToolChoiceNamed,
     Feature::ParallelToolCalls,
     Feature::JsonSchema,
-    Feature::ReasoningEffort,
     Feature::ReasoningBudget,
     Feature::ReasoningDisabled,
     Feature::MaxTokens,
