@@ -61,7 +61,7 @@ fn read_function<'a>(
     Ok(Function {
         name: string(name)?,
         description: description.map(string).transpose()?,
-        parameters: own.or(json_schema.map(|node| Json::Borrowed(node.raw()))),
+        parameters: own.or_else(|| json_schema.map(|node| Json::Borrowed(node.raw()))),
         ..Function::default()
     })
 }
@@ -237,7 +237,7 @@ impl<'t, 'a> FormatNodes<'t, 'a> {
             return Ok(None);
         }
         let own = self.own.map(object).transpose()?.map(schema::json_schema);
-        let schema = own.or(self.json.map(|node| Json::Borrowed(node.raw())));
+        let schema = own.or_else(|| self.json.map(|node| Json::Borrowed(node.raw())));
         if let Some(schema) = schema {
             return Ok(Some(Format::JsonSchema(Schema {
                 schema,

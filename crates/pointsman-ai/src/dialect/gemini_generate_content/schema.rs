@@ -44,7 +44,8 @@ fn schema(node: Node<'_, '_>, w: &mut Writer<'_>) {
             } else if let Some(name) = COUNTS.iter().find(|name| named(name)) {
                 // 64-bit numbers are strings in proto3 JSON.
                 let number = super::number(value);
-                w.key(name).raw(number.as_deref().unwrap_or(value.raw()));
+                w.key(name)
+                    .raw(number.as_deref().unwrap_or_else(|_| value.raw()));
             } else {
                 w.key_str(&key).raw(value.raw());
             }

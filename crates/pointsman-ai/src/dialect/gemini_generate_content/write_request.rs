@@ -128,7 +128,7 @@ fn write_part(
             let none = JsonStr::new(NO_SIGNATURE);
             let needed = std::mem::take(is_first_call) && !is_before_3(setting.model);
             let own = own_signature(call.signature.as_ref());
-            write_call(call, own.or(needed.then_some(&none)), w);
+            write_call(call, own.or_else(|| needed.then_some(&none)), w);
         }
         Part::ToolResult(result) => write_result(result, setting, w),
         Part::Opaque(opaque) => w.raw(&opaque.json),

@@ -1,7 +1,10 @@
 //! What goes in comes out: requests, answers and streams, there and back.
 
 mod answers;
+mod bad;
+mod foreign;
 mod requests;
+mod settings;
 mod streams;
 
 use super::*;
