@@ -383,7 +383,7 @@ fn error(what: String) -> ErrorMessage<'static> {
     }
 }
 
-/// More candidates than any model gives.
-const CANDIDATES_MAX: usize = 128;
+/// More candidates than any model gives: Gemini's limit is 8.
+const CANDIDATES_MAX: usize = 16;
 /// More sources than any answer has; the rest is left out.
 const SOURCES_MAX: usize = 4096;

@@ -41,10 +41,9 @@ pub(super) fn write_tools(request: &Request<'_>, w: &mut Writer<'_>) {
 fn write_function(function: &Function<'_>, w: &mut Writer<'_>) {
     w.object(|w| {
         w.key("name").str(&function.name);
-        // Google wants one; an empty one is taken.
-        let none = JsonStr::default();
-        w.key("description")
-            .str(function.description.as_ref().unwrap_or(&none));
+        if let Some(description) = &function.description {
+            w.key("description").str(description);
+        }
         if let Some(parameters) = &function.parameters {
             w.key("parametersJsonSchema").raw(parameters);
         }

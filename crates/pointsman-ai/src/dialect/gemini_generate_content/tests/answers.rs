@@ -1,7 +1,7 @@
 //! Whole answers.
 
 use super::*;
-use crate::conversation::{Citation, Feature, Part, Text};
+use crate::conversation::{Arguments, Choice, Citation, Feature, Part, Reasoning, Text, ToolCall};
 
 /// An answer with everything in it, as the API writes it.
 const RICH: &str = r#"{
@@ -77,6 +77,48 @@ fn a_rich_answer_is_understood() {
                 r#"{"content":[{"token":"G","logprob":-0.10,"bytes":null,"top_logprobs":[{"token":"G","logprob":-0.10,"bytes":null},{"token":"H","logprob":-2,"bytes":null}]}]}"#
             )
         );
+    });
+}
+
+/// What another protocol's provider wants back is in the client's next request again.
+#[test]
+fn signatures_of_others_go_through_the_client() {
+    let foreign = |data| Some(signature(Protocol::AnthropicMessages, data));
+    let thought = Reasoning {
+        text: JsonStr::new("hm"),
+        signature: foreign("EqQB+/=="),
+        ..Reasoning::default()
+    };
+    let hidden = Reasoning {
+        signature: foreign("secret"),
+        is_hidden: true,
+        ..Reasoning::default()
+    };
+    let call = ToolCall {
+        id: JsonStr::new("toolu_1"),
+        name: JsonStr::new("f"),
+        arguments: Arguments::Text(JsonStr::new("{}")),
+        signature: foreign("x.y"),
+        cache: None,
+    };
+    let parts = vec![
+        Part::Reasoning(thought),
+        Part::Reasoning(hidden),
+        Part::text(JsonStr::new("t")),
+        Part::ToolCall(call),
+    ];
+    let response = Response {
+        choices: vec![Choice {
+            parts: parts.clone(),
+            ..Choice::default()
+        }],
+        ..Response::default()
+    };
+    let text = answered(&response);
+    let content = value(&text)["candidates"][0]["content"].to_string();
+    let turn = format!(r#"{{"contents":[{{"parts":[{{"text":"u"}}]}},{content}]}}"#);
+    with_request(&turn, |request| {
+        assert_eq!(request.messages[1].parts, parts)
     });
 }
 

@@ -111,6 +111,7 @@ fn foreign() -> Request<'static> {
     }
 }
 
+/// G-29: arguments that are no object become one. G-32: several texts are one.
 #[test]
 fn requests_of_others_become_contents_that_take_turns() {
     let mut request = foreign();

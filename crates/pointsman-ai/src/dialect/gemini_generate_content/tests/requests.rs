@@ -36,7 +36,7 @@ pub(super) const RICH: &str = r#"{
    {"text":"and?"}]},
   {"role":"model","parts":[{"text":"Fine."}]},
   {"role":"user","parts":[{"text":"thanks"}]}],
- "tools":[{"functionDeclarations":[{"name":"weather","description":"Tells it.","parametersJsonSchema":{"type":"object","properties":{"city":{"type":"string"}},"additionalProperties":false}},{"name":"now","description":""}]},{"googleSearch":{}},{"codeExecution":{}}],
+ "tools":[{"functionDeclarations":[{"name":"weather","description":"Tells it.","parametersJsonSchema":{"type":"object","properties":{"city":{"type":"string"}},"additionalProperties":false}},{"name":"now"}]},{"googleSearch":{}},{"codeExecution":{}}],
  "toolConfig":{"functionCallingConfig":{"mode":"ANY","allowedFunctionNames":["weather"]},"retrievalConfig":{"languageCode":"de"}},
  "generationConfig":{"temperature":0.70,"topP":0.9,"topK":40,"maxOutputTokens":100,"seed":7,"presencePenalty":0.1,"frequencyPenalty":-0.1,"logprobs":3,"candidateCount":2,"responseLogprobs":true,"stopSequences":["END","\n"],"responseMimeType":"application/json","responseJsonSchema":{"type":"object"},"thinkingConfig":{"thinkingLevel":"HIGH","includeThoughts":true},"speechConfig":{"languageCode":"de"}},
  "serviceTier":"flex",
@@ -184,7 +184,7 @@ fn snake_case_is_read_and_camel_case_written() {
         "contents":[{"role":"user","parts":[{"text":"u"},{"inlineData":{"mimeType":"image/png","data":"aQ=="}},{"fileData":{"mimeType":"application/pdf","fileUri":"https://x/y.pdf"}}]},
          {"role":"model","parts":[{"functionCall":{"id":"call_1","name":"f","args":{}},"thoughtSignature":"c2ln"}]},
          {"role":"user","parts":[{"functionResponse":{"id":"call_1","name":"f","response":{"output":"o"}}}]}],
-        "tools":[{"functionDeclarations":[{"name":"f","description":"","parametersJsonSchema":{"type":"object","properties":{"a":{"type":"string"}}}}]},{"google_search":{}}],
+        "tools":[{"functionDeclarations":[{"name":"f","parametersJsonSchema":{"type":"object","properties":{"a":{"type":"string"}}}}]},{"google_search":{}}],
         "toolConfig":{"functionCallingConfig":{"mode":"AUTO"}},
         "generationConfig":{"maxOutputTokens":5,"stopSequences":["x"],"responseMimeType":"application/json","responseJsonSchema":{"type":["string","null"]},"thinkingConfig":{"thinkingBudget":-1,"includeThoughts":false}}}"#;
     with_request(json, |request| {

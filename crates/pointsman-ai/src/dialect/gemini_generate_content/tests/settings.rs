@@ -11,7 +11,6 @@ pub(super) fn settings(change: impl FnOnce(&mut Request<'static>)) -> Request<'s
         messages: vec![Message::plain(Role::User, JsonStr::new("u"))],
         tools: vec![Tool::Function(Function {
             name: JsonStr::new("f"),
-            description: Some(JsonStr::default()),
             ..Function::default()
         })],
         ..Request::default()
