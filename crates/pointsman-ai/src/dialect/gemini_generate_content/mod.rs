@@ -260,7 +260,8 @@ fn read_stop<'a>(reason: &JsonStr<'a>, calls: bool) -> Stop<'a> {
     if reason.is("STOP") {
         return if calls { Stop::ToolCalls } else { Stop::End };
     }
-    if reason.is("MAX_TOKENS") {
+    // The limit of one request, behind which another may go on, is a limit all the same.
+    if says(&["MAX_TOKENS", "CONTINUATION"]) {
         return Stop::Length;
     }
     if says(FILTERED) {
@@ -293,6 +294,8 @@ const FILTERED: &[&str] = &[
     "IMAGE_PROHIBITED_CONTENT",
     "IMAGE_RECITATION",
     "MODEL_ARMOR",
+    "ESCALATION",
+    "PUP_LIMITED_DISABLED",
 ];
 
 /// Reasons for which other protocols have no word.

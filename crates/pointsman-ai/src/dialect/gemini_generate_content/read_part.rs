@@ -20,6 +20,8 @@ pub(super) struct RawPart<'t, 'a> {
     pub(super) is_thought: bool,
     /// What the provider wants back with it.
     pub(super) signature: Option<Signature<'a>>,
+    /// Another member, which only Gemini knows.
+    pub(super) aside: Option<(JsonStr<'a>, Node<'t, 'a>)>,
     resolution: Option<JsonStr<'a>>,
 }
 
@@ -59,8 +61,8 @@ impl<'t, 'a> RawPart<'t, 'a> {
             "mediaResolution",
         ];
         let mut unknown = None;
-        let found = fields(object(node)?, names, |key, _| {
-            unknown.get_or_insert(key);
+        let found = fields(object(node)?, names, |key, value| {
+            unknown.get_or_insert((key, value));
         });
         let [
             text,
@@ -80,22 +82,26 @@ impl<'t, 'a> RawPart<'t, 'a> {
                 format!("a part has one of `{names}`, not several"),
             ));
         }
-        let data = match (data, unknown) {
-            ([_, None, None, None, None], Some(kind)) if text.is_none() => Data::Other(kind),
-            // Which part of a film is meant, and how closely to look, is the provider's own.
-            ([None, ..], Some(kind)) if is_named(&kind, "videoMetadata") => Data::Other(kind),
-            ([Some(text), ..], _) => Data::Text(string(text)?),
-            ([_, Some(inline), ..], _) => Data::Inline(object(inline)?),
-            ([_, _, Some(file), ..], _) => Data::File(object(file)?),
-            ([_, _, _, Some(call), _], _) => Data::Call(object(call)?),
-            ([.., Some(result)], _) => Data::Result(object(result)?),
-            _ => Data::Nothing,
+        // Which part of a film is meant is the provider's own, as is a part that holds nothing else.
+        let is_whole = |kind: &JsonStr<'_>| {
+            data.iter().all(Option::is_none) || is_named(kind, "videoMetadata")
+        };
+        let whole = unknown.take_if(|(kind, _)| is_whole(kind));
+        let data = match (whole, data) {
+            (Some((kind, _)), _) => Data::Other(kind),
+            (None, [Some(text), ..]) => Data::Text(string(text)?),
+            (None, [_, Some(inline), ..]) => Data::Inline(object(inline)?),
+            (None, [_, _, Some(file), ..]) => Data::File(object(file)?),
+            (None, [_, _, _, Some(call), _]) => Data::Call(object(call)?),
+            (None, [.., Some(result)]) => Data::Result(object(result)?),
+            (None, _) => Data::Nothing,
         };
         let signature = signature.map(string).transpose()?.map(read_signature);
         Ok(Self {
             data,
             is_thought: thought.and_then(Node::bool) == Some(true),
             signature: signature.filter(|signature| !signature.data.is_empty()),
+            aside: unknown,
             resolution: resolution.and_then(|node| text_field(node, "level")),
         })
     }

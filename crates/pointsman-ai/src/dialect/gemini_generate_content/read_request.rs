@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque};
 
 use super::{
     OWN, array, field, fields, object,
-    read_part::{self, Data, RawPart},
-    read_settings::{read_generation, read_tool_config, read_tools},
+    read_part::{Data, RawPart, content_parts},
+    read_settings::{nested, read_generation, read_tool_config, read_tools},
     string,
 };
 use crate::{
@@ -44,7 +44,7 @@ pub(in crate::dialect) fn read_request<'a>(root: Node<'_, 'a>) -> Result<Request
     if let Some(instruction) = instruction {
         request.messages.push(read_instruction(instruction)?);
     }
-    read_contents(contents, &mut request.messages)?;
+    read_contents(contents, &mut request)?;
     if let Some(tools) = tools {
         read_tools(tools, &mut request)?;
     }
@@ -80,7 +80,7 @@ pub(super) fn read_tier(tier: JsonStr<'_>) -> JsonStr<'_> {
 
 fn read_instruction<'a>(node: Node<'_, 'a>) -> Result<Message<'a>, Malformed> {
     let mut parts = Vec::new();
-    for part in read_part::content_parts(node)?.items() {
+    for part in content_parts(node)?.items() {
         RawPart::read(part)?.push_into(part, JsonStr::default, &mut parts)?;
     }
     Ok(message(Role::System, parts))
@@ -95,22 +95,22 @@ fn message(role: Role, parts: Vec<Part<'_>>) -> Message<'_> {
     }
 }
 
-fn read_contents<'a>(node: Node<'_, 'a>, messages: &mut Vec<Message<'a>>) -> Result<(), Malformed> {
+fn read_contents<'a>(node: Node<'_, 'a>, request: &mut Request<'a>) -> Result<(), Malformed> {
     if array(node)?.is_empty() {
         return Err(Malformed::at(node, "expected at least one content"));
     }
     let mut calls = Calls::default();
     for content in node.items() {
-        let parts = read_part::content_parts(content)?;
+        let parts = content_parts(content)?;
         if parts.is_empty() {
             return Err(Malformed::at(parts, "expected at least one part"));
         }
         let role = field(content, "role");
         let is = |word| role.is_some_and(|role| role.says(word));
         if is("model") {
-            read_model(parts, &mut calls, messages)?;
+            read_model(parts, &mut calls, request)?;
         } else if role.is_none() || is("user") || is("function") || is("") {
-            read_user(parts, &mut calls, messages)?;
+            read_user(parts, &mut calls, request)?;
         } else {
             let role = role.unwrap_or(content);
             return Err(Malformed::at(role, "expected `user` or `model`"));
@@ -119,21 +119,32 @@ fn read_contents<'a>(node: Node<'_, 'a>, messages: &mut Vec<Message<'a>>) -> Res
     Ok(())
 }
 
+/// Takes a part apart; what stands beside its content has no place but among the extras.
+fn read_part<'t, 'a>(
+    node: Node<'t, 'a>,
+    extras: &mut Vec<Extra<'a>>,
+) -> Result<RawPart<'t, 'a>, Malformed> {
+    let mut raw = RawPart::read(node)?;
+    let aside = raw.aside.take();
+    extras.extend(aside.map(|(name, value)| extra(nested("contents.parts", &name), value)));
+    Ok(raw)
+}
+
 fn read_model<'a>(
     parts: Node<'_, 'a>,
     calls: &mut Calls<'a>,
-    messages: &mut Vec<Message<'a>>,
+    request: &mut Request<'a>,
 ) -> Result<(), Malformed> {
     let mut said = Vec::new();
     for part in parts.items() {
-        let raw = RawPart::read(part)?;
+        let raw = read_part(part, &mut request.extras)?;
         raw.push_into(part, || calls.invent(), &mut said)?;
         if let Some(Part::ToolCall(call)) = said.last() {
             calls.open(&call.name, &call.id);
         }
     }
     if !said.is_empty() {
-        messages.push(message(Role::Assistant, said));
+        request.messages.push(message(Role::Assistant, said));
     }
     Ok(())
 }
@@ -142,12 +153,12 @@ fn read_model<'a>(
 fn read_user<'a>(
     parts: Node<'_, 'a>,
     calls: &mut Calls<'a>,
-    messages: &mut Vec<Message<'a>>,
+    request: &mut Request<'a>,
 ) -> Result<(), Malformed> {
     let mut results = Vec::new();
     let mut said = Vec::new();
     for part in parts.items() {
-        let raw = RawPart::read(part)?;
+        let raw = read_part(part, &mut request.extras)?;
         match raw.data {
             Data::Result(node) => {
                 let result = read_result(node, calls)?;
@@ -163,16 +174,16 @@ fn read_user<'a>(
         }
     }
     if !results.is_empty() {
-        match messages.last_mut() {
+        match request.messages.last_mut() {
             Some(last) if last.role == Role::Tool => last.parts.extend(results),
-            _ => messages.push(Message {
+            _ => request.messages.push(Message {
                 plain: false,
                 ..message(Role::Tool, results)
             }),
         }
     }
     if !said.is_empty() {
-        messages.push(message(Role::User, said));
+        request.messages.push(message(Role::User, said));
     }
     Ok(())
 }

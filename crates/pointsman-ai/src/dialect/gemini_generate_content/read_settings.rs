@@ -67,7 +67,7 @@ fn read_function<'a>(
 }
 
 /// The name of an extra inside of another member.
-fn nested(around: &str, name: &JsonStr<'_>) -> JsonStr<'static> {
+pub(super) fn nested(around: &str, name: &JsonStr<'_>) -> JsonStr<'static> {
     JsonStr::from(format!("{around}.{}", name.decode()))
 }
 

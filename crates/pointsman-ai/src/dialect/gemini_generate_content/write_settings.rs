@@ -217,7 +217,8 @@ fn amount(reasoning: &ReasoningSettings<'_>, model: &str) -> Option<Amount> {
         "minimal" => ("MINIMAL", 1024),
         "low" => ("LOW", 1024),
         "medium" => ("MEDIUM", 8192),
-        // `high`, and what others have beyond it.
+        "xhigh" => ("XHIGH", 24576),
+        // `high`, and whatever others have beyond it.
         _ => ("HIGH", 24576),
     });
     match (of_effort, reasoning.budget) {

@@ -182,6 +182,7 @@ fn reasons_have_words_of_other_protocols() {
         // G-34
         ("STOP", true, Stop::ToolCalls, "STOP"),
         ("MAX_TOKENS", false, Stop::Length, "MAX_TOKENS"),
+        ("CONTINUATION", false, Stop::Length, "MAX_TOKENS"),
         ("SAFETY", false, Stop::ContentFilter, "SAFETY"),
         ("RECITATION", false, Stop::ContentFilter, "SAFETY"),
         ("SPII", false, Stop::ContentFilter, "SAFETY"),

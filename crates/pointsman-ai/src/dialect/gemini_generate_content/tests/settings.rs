@@ -104,6 +104,7 @@ fn efforts_are_levels_or_budgets() {
     };
     check(&NEW, "low", None, r#""thinkingLevel":"LOW""#);
     check(&NEW, "medium", Some(5), r#""thinkingLevel":"MEDIUM""#);
+    check(&NEW, "xhigh", None, r#""thinkingLevel":"XHIGH""#);
     check(&NEW, "max", None, r#""thinkingLevel":"HIGH""#);
     check(&NEW, "none", None, r#""thinkingBudget":0"#);
     check(&OLD, "low", None, r#""thinkingBudget":1024"#);
@@ -114,12 +115,14 @@ fn efforts_are_levels_or_budgets() {
 /// What only Gemini has goes back to Gemini, and is named where it goes nowhere.
 #[test]
 fn what_only_gemini_knows_is_kept() {
-    let json = r#"{"contents":[{"role":"user","parts":[{"text":"u"},{"fileData":{"fileUri":"gs://a/b.mp4"},"videoMetadata":{"fps":5}}]}],
+    let json = r#"{"contents":[{"role":"user","parts":[{"text":"u"},{"fileData":{"fileUri":"gs://a/b.mp4"},"videoMetadata":{"fps":5}},{"text":"v","partMetadata":{"k":1}}]}],
         "tools":[{"functionDeclarations":[{"name":"f","description":"d","behavior":"NON_BLOCKING"}]}],
         "toolConfig":{"functionCallingConfig":{"mode":"VALIDATED","allowedFunctionNames":["f","g"]}},
         "generationConfig":{"responseMimeType":"text/x.enum","responseSchema":{"type":"STRING","enum":["A"]},"responseModalities":["TEXT","IMAGE"],"thinkingConfig":{"new":1}}}"#;
     with_request(json, |request| {
-        let expected = json.replace(r#","behavior":"NON_BLOCKING""#, "");
+        let expected = json
+            .replace(r#","behavior":"NON_BLOCKING""#, "")
+            .replace(r#","partMetadata":{"k":1}"#, "");
         assert_eq!(value(&written(request, &NEW)), value(&expected));
         assert_eq!(request.tool_choice, Some(ToolChoice::Auto));
         assert_eq!(request.format, None);
@@ -131,6 +134,7 @@ fn what_only_gemini_knows_is_kept() {
         assert_eq!(
             names,
             [
+                "contents.parts.partMetadata",
                 "tools.functionDeclarations.behavior",
                 "toolConfig.functionCallingConfig.mode",
                 "toolConfig.functionCallingConfig.allowedFunctionNames",

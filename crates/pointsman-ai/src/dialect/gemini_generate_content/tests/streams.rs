@@ -1,5 +1,7 @@
 //! Streams.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::{
     conversation::{Block, Citation, Opaque},
@@ -384,4 +386,77 @@ fn long_calls_are_gathered() {
     events.splice(6..8, [open].into_iter().chain(pieces).chain([close]));
     let written = written_events(&events, StreamWriter::new(&NEW));
     assert_eq!(written.matches("0123456789").count(), 100_000);
+}
+
+/// What readers promise about the order of events.
+#[derive(Default)]
+struct Promises {
+    has_started: bool,
+    is_over: bool,
+    open: Vec<u32>,
+    stopped: Vec<u32>,
+}
+
+impl Promises {
+    fn check(&mut self, event: &Event<'_>) {
+        assert!(!self.is_over, "after the end: {event:?}");
+        let is_start = matches!(event, Event::Start { .. });
+        assert!(!(is_start && self.has_started), "a second start");
+        self.has_started |= is_start;
+        match event {
+            Event::BlockStart { choice, .. } => {
+                assert!(!self.open.contains(choice) && !self.stopped.contains(choice));
+                self.open.push(*choice);
+            }
+            Event::Delta { choice, .. }
+            | Event::Signature { choice, .. }
+            | Event::Citation { choice, .. } => assert!(self.open.contains(choice), "{event:?}"),
+            Event::BlockEnd { choice } => {
+                assert!(self.open.contains(choice), "{event:?}");
+                self.open.retain(|open| open != choice);
+            }
+            Event::Stop { choice, .. } => {
+                assert!(!self.open.contains(choice) && !self.stopped.contains(choice));
+                self.stopped.push(*choice);
+            }
+            Event::End => {
+                assert!(self.open.is_empty() && self.has_started);
+                self.is_over = true;
+            }
+            Event::Error(_) => self.is_over = true,
+            _ => assert!(self.has_started, "{event:?}"),
+        }
+    }
+}
+
+proptest! {
+    /// Whatever a provider sends, readers keep their promises, and what is written for it is JSON.
+    #[test]
+    fn promises_are_kept(picks in proptest::collection::vec((0usize..CHUNKS.len() + 3, 0u8..3), 0..12), cut in 0usize..400) {
+        let extra = [
+            r#"{"promptFeedback":{"blockReason":"SAFETY"}}"#,
+            r#"{"candidates":[{"groundingMetadata":{"groundingChunks":[{"web":{"uri":"u"}}],"groundingSupports":[{"segment":{"endIndex":2},"groundingChunkIndices":[0]}]}}]}"#,
+            r#"{"error":{"message":"m"}}"#,
+        ];
+        let mut reader = StreamReader::new(&NEW);
+        let mut writer = StreamWriter::new(&NEW).json_array();
+        let mut promises = Promises::default();
+        let mut out = Vec::new();
+        let mut sink = |event: Event<'_>| {
+            promises.check(&event);
+            writer.write(&event, &mut out);
+        };
+        for (pick, candidate) in picks {
+            let chunk = CHUNKS.iter().chain(&extra).nth(pick).unwrap();
+            let chunk = chunk.replace(r#""index":0"#, &format!(r#""index":{candidate}"#));
+            reader.event(b"", chunk.as_bytes(), &mut sink);
+        }
+        let broken = &CHUNKS[4].as_bytes()[..cut.min(CHUNKS[4].len())];
+        if cut % 2 == 0 {
+            reader.event(b"", broken, &mut sink);
+        }
+        reader.finish(&mut sink);
+        prop_assert!(promises.is_over);
+        value(&text(out));
+    }
 }
