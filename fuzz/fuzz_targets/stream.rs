@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use pointsman_ai::{Capture, Protocol, StreamMeter};
+use pointsman_ai::{Capture, Protocol, StreamMeter, json_array};
 
 fuzz_target!(|data: (u16, &[u8])| {
     let (cut, bytes) = data;
@@ -19,4 +19,13 @@ fuzz_target!(|data: (u16, &[u8])| {
         };
         assert_eq!(read(&[bytes]), read(&[first, rest]));
     }
+    let elements = |pieces: &[&[u8]]| {
+        let mut decoder = json_array::Decoder::default();
+        let mut elements = Vec::new();
+        for piece in pieces {
+            decoder.push(piece, |element| elements.push(element.to_vec()));
+        }
+        elements
+    };
+    assert_eq!(elements(&[bytes]), elements(&[first, rest]));
 });

@@ -50,6 +50,7 @@ pub use response::{Capture, ResponseFacts, read_response};
 pub use sent::{Replaced, Sent};
 pub use shape::{Shaped, Shaper, Shaping};
 pub use stream::{
+    json_array,
     meter::{StreamFacts, StreamMeter},
     sse,
 };

@@ -8,11 +8,11 @@
 use memchr::memchr2;
 
 /// The most that one element may hold, in bytes: as much as an event of another stream.
-pub(crate) const ELEMENT_BYTES_MAX: usize = super::sse::EVENT_BYTES_MAX;
+pub const ELEMENT_BYTES_MAX: usize = super::sse::EVENT_BYTES_MAX;
 
 /// Cuts bytes into elements.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Decoder {
+pub struct Decoder {
     /// The beginning of an element whose end has not come.
     element: Vec<u8>,
     place: Place,
@@ -42,7 +42,7 @@ enum Place {
 
 impl Decoder {
     /// Takes the next bytes; `on_element` gets each element that is complete by now.
-    pub(crate) fn push(&mut self, bytes: &[u8], mut on_element: impl FnMut(&[u8])) {
+    pub fn push(&mut self, bytes: &[u8], mut on_element: impl FnMut(&[u8])) {
         // Where the element that is open begins in `bytes`.
         let mut from = 0;
         let mut at = 0;
@@ -78,12 +78,12 @@ impl Decoder {
     }
 
     /// Bytes of an element that has not ended.
-    pub(crate) fn pending(&self) -> usize {
+    pub fn pending(&self) -> usize {
         self.element.len()
     }
 
     /// Elements that were given up because they grew too large.
-    pub(crate) fn overflows(&self) -> u64 {
+    pub fn overflows(&self) -> u64 {
         self.overflows
     }
 
@@ -156,13 +156,13 @@ impl Decoder {
 
 /// Writes an array, element by element.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Encoder {
+pub struct Encoder {
     has_begun: bool,
 }
 
 impl Encoder {
     /// Appends what stands in front of the next element.
-    pub(crate) fn begin(&mut self, out: &mut Vec<u8>) {
+    pub fn begin(&mut self, out: &mut Vec<u8>) {
         let before: &[u8] = match std::mem::replace(&mut self.has_begun, true) {
             true => b",\r\n",
             false => b"[",
@@ -171,7 +171,7 @@ impl Encoder {
     }
 
     /// Appends the end of the array.
-    pub(crate) fn end(&mut self, out: &mut Vec<u8>) {
+    pub fn end(&mut self, out: &mut Vec<u8>) {
         if !std::mem::replace(&mut self.has_begun, true) {
             out.push(b'[');
         }
