@@ -176,8 +176,10 @@ fn read_signature(text: JsonStr<'_>) -> Signature<'_> {
         .starts_with(FOREIGN_START)
         .then(|| base64::decode(&marked))
         .flatten();
-    match foreign.and_then(|bytes| String::from_utf8(bytes).ok()) {
-        Some(foreign) => Signature::read(OWN, JsonStr::from(foreign)),
+    let foreign = foreign.and_then(|bytes| String::from_utf8(bytes).ok());
+    let foreign = foreign.map(|foreign| Signature::read(OWN, JsonStr::from(foreign)));
+    match foreign.filter(|signature| signature.origin != OWN) {
+        Some(foreign) => foreign,
         None => Signature::read(OWN, text),
     }
 }

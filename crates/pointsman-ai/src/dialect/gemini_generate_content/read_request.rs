@@ -100,6 +100,8 @@ fn read_contents<'a>(node: Node<'_, 'a>, request: &mut Request<'a>) -> Result<()
         return Err(Malformed::at(node, "expected at least one content"));
     }
     let mut calls = Calls::default();
+    // Results belong to the calls of the turn before them, not to older ones.
+    let mut was_answered = false;
     for content in node.items() {
         let parts = content_parts(content)?;
         if parts.is_empty() {
@@ -108,8 +110,13 @@ fn read_contents<'a>(node: Node<'_, 'a>, request: &mut Request<'a>) -> Result<()
         let role = field(content, "role");
         let is = |word| role.is_some_and(|role| role.says(word));
         if is("model") {
+            if was_answered {
+                calls.open.clear();
+            }
+            was_answered = false;
             read_model(parts, &mut calls, request)?;
         } else if role.is_none() || is("user") || is("function") || is("") {
+            was_answered = true;
             read_user(parts, &mut calls, request)?;
         } else {
             let role = role.unwrap_or(content);

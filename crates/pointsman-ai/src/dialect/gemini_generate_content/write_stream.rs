@@ -109,7 +109,7 @@ impl StreamWriter {
             Event::Usage(usage) => self.usage(*usage),
             Event::Ping => {}
             Event::Error(error) => {
-                self.framing.chunk(out, |w| write_error(0, error, w));
+                self.framing.error(out, |w| write_error(0, error, w));
                 self.end(out);
             }
             Event::End => {
@@ -292,6 +292,19 @@ impl StreamWriter {
 }
 
 impl Framing {
+    /// An error, behind which nothing comes. Among server-sent events Google's servers write it
+    /// bare, and official clients overlook one in an event.
+    fn error(&mut self, out: &mut Vec<u8>, value: impl FnOnce(&mut Writer<'_>)) {
+        match self {
+            Self::Sse => {
+                value(&mut Writer::new(out));
+                // A blank line would make an event of it.
+                out.push(b'\n');
+            }
+            Self::Array(_) => self.chunk(out, value),
+        }
+    }
+
     fn chunk(&mut self, out: &mut Vec<u8>, value: impl FnOnce(&mut Writer<'_>)) {
         match self {
             Self::Sse => crate::dialect::write_sse(out, "", value),

@@ -103,6 +103,9 @@ fn signatures_of_others_are_base64_for_clients() {
     let own = signature(OWN, "CiQB==");
     assert_eq!(read_signature(JsonStr::spelt("CiQB\\u003d\\u003d")), own);
     assert_eq!(spell_signature(&own), own.data);
+    for chance in ["cG0uAAAA", "cG0uYWJj", "cG0u!"] {
+        assert_eq!(read_signature(JsonStr::new(chance)), signature(OWN, chance));
+    }
 }
 
 #[test]

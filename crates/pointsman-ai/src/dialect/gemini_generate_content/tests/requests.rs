@@ -193,6 +193,23 @@ fn snake_case_is_read_and_camel_case_written() {
     });
 }
 
+/// A call that was never answered does not get the answer of a later one.
+#[test]
+fn results_belong_to_the_turn_before_them() {
+    let json = r#"{"contents":[
+        {"role":"model","parts":[{"functionCall":{"name":"a"}}]},
+        {"role":"user","parts":[{"text":"never mind"}]},
+        {"role":"model","parts":[{"functionCall":{"name":"a"}}]},
+        {"role":"user","parts":[{"functionResponse":{"name":"a","response":{}}}]}]}"#;
+    with_request(json, |request| {
+        let last = request.messages.last().unwrap();
+        let Part::ToolResult(result) = &last.parts[0] else {
+            panic!("{last:?}");
+        };
+        assert!(result.call_id.is("call_2"));
+    });
+}
+
 /// Results find their calls by name and order where they name none.
 #[test]
 fn calls_without_ids_get_some() {

@@ -40,6 +40,13 @@ fn unframed(out: &[u8]) -> Vec<String> {
     let mut decoder = sse::Decoder::default();
     decoder.push(out, |_, data| chunks.push(text(data.to_vec())));
     assert_eq!(decoder.pending(), 0);
+    // An error stands bare at the end.
+    let last = text(out.to_vec())
+        .lines()
+        .last()
+        .unwrap_or_default()
+        .to_owned();
+    chunks.extend(Some(last).filter(|last| last.starts_with('{')));
     chunks
 }
 
