@@ -1,59 +1,79 @@
-//! (skeleton, to be replaced)
+//! OpenAI's Responses API.
+//!
+//! Source: OpenAI's API reference of `POST /v1/responses` and its stream events, and the types of the
+//! official SDKs. A conversation is a flat list of items; here, those of one turn of the model are one
+//! message. State that the provider keeps (`previous_response_id`, `conversation`, references to
+//! items) is passed on to it and cannot be had elsewhere.
 
-use super::Setting;
+mod error;
+mod items;
+mod read_input;
+mod read_request;
+mod read_response;
+mod read_stream;
+mod write_input;
+mod write_request;
+mod write_response;
+mod write_stream;
+
+#[cfg(test)]
+mod tests;
+
 use crate::{
-    conversation::{ErrorMessage, Event, Features, Malformed, Request, Response},
-    json::{tree::Node, write::Writer},
+    Protocol,
+    conversation::{Feature, Features},
 };
 
-pub(super) const EXPRESSES: Features = Features::NONE;
+pub(super) use error::{read_error, write_error};
+pub(super) use read_request::read_request;
+pub(super) use read_response::read_response;
+pub(crate) use read_stream::StreamReader;
+pub(super) use write_request::write_request;
+pub(super) use write_response::write_response;
+pub(crate) use write_stream::StreamWriter;
 
-pub(super) fn read_request<'a>(root: Node<'_, 'a>) -> Result<Request<'a>, Malformed> {
-    Err(Malformed::at(root, "not read yet"))
-}
+const OWN: Protocol = Protocol::OpenaiResponses;
 
-pub(super) fn write_request(_request: &Request<'_>, _setting: &Setting<'_>, _w: &mut Writer<'_>) {}
-
-pub(super) fn read_response<'a>(
-    root: Node<'_, 'a>,
-    _setting: &Setting<'_>,
-) -> Result<Response<'a>, Malformed> {
-    Err(Malformed::at(root, "not read yet"))
-}
-
-pub(super) fn write_response(
-    _response: &Response<'_>,
-    _setting: &Setting<'_>,
-    _w: &mut Writer<'_>,
-) {
-}
-
-pub(super) fn read_error<'a>(_root: Node<'_, 'a>) -> Option<ErrorMessage<'a>> {
-    None
-}
-
-pub(super) fn write_error(_status: u16, _error: &ErrorMessage<'_>, _w: &mut Writer<'_>) {}
-
-#[derive(Debug)]
-pub(crate) struct StreamReader;
-
-impl StreamReader {
-    pub(super) fn new(_setting: &Setting<'_>) -> Self {
-        Self
-    }
-
-    pub(super) fn event(&mut self, _name: &[u8], _data: &[u8], _sink: &mut dyn FnMut(Event<'_>)) {}
-
-    pub(super) fn finish(&mut self, _sink: &mut dyn FnMut(Event<'_>)) {}
-}
-
-#[derive(Debug)]
-pub(crate) struct StreamWriter;
-
-impl StreamWriter {
-    pub(super) fn new(_setting: &Setting<'_>) -> Self {
-        Self
-    }
-
-    pub(super) fn write(&mut self, _event: &Event<'_>, _out: &mut Vec<u8>) {}
-}
+/// What models can be told, and clients.
+pub(super) const EXPRESSES: Features = Features::of(&[
+    Feature::LateSystem,
+    Feature::ImageBase64,
+    Feature::ImageUrl,
+    Feature::ImageFile,
+    Feature::ImageDetail,
+    Feature::DocumentBase64,
+    Feature::DocumentUrl,
+    Feature::DocumentFile,
+    Feature::DocumentName,
+    Feature::ToolResultMedia,
+    Feature::Signature,
+    Feature::HiddenReasoning,
+    Feature::RefusalHistory,
+    Feature::ToolStrict,
+    Feature::ToolChoiceNone,
+    Feature::ToolChoiceRequired,
+    Feature::ToolChoiceNamed,
+    Feature::ParallelToolCalls,
+    Feature::JsonObject,
+    Feature::JsonSchema,
+    Feature::SchemaName,
+    Feature::SchemaDescription,
+    Feature::SchemaStrict,
+    Feature::ReasoningEffort,
+    Feature::ReasoningDisabled,
+    Feature::ShowThoughts,
+    Feature::MaxTokens,
+    Feature::Temperature,
+    Feature::TopP,
+    Feature::Logprobs,
+    Feature::TopLogprobs,
+    Feature::User,
+    Feature::Metadata,
+    Feature::ServiceTier,
+    Feature::ReasoningAnswer,
+    Feature::SignatureAnswer,
+    Feature::CitationAnswer,
+    Feature::LogprobsAnswer,
+    Feature::RefusalAnswer,
+    Feature::ServiceTierAnswer,
+]);
