@@ -3,7 +3,8 @@
 use super::OWN;
 use crate::{
     conversation::{
-        Arguments, Citation, Json, Malformed, Opaque, Reasoning, Signature, Text, ToolCall,
+        Arguments, Citation, Json, Malformed, Message, Opaque, Part, Reasoning, Signature, Text,
+        ToolCall,
     },
     json::{string::JsonStr, tree::Node, write::Writer},
 };
@@ -50,6 +51,14 @@ pub(super) fn number<'a>(node: Node<'_, 'a>, name: &str) -> Result<Option<Json<'
             Ok(Json::Borrowed(number))
         })
         .transpose()
+}
+
+/// The text of a message that is one plain string.
+pub(super) fn plain_text<'m, 'a>(message: &'m Message<'a>) -> Option<&'m JsonStr<'a>> {
+    match message.parts.as_slice() {
+        [Part::Text(text)] if message.plain => Some(&text.text),
+        _ => None,
+    }
 }
 
 /// All of `node`, of type `kind`.

@@ -280,7 +280,8 @@ fn read_image<'a>(part: Node<'_, 'a>) -> Result<Part<'a>, Malformed> {
         }
     };
     Ok(Part::Media(Media {
-        detail: string(part, "detail")?,
+        // `auto` is what happens anyway.
+        detail: string(part, "detail")?.filter(|detail| !detail.is("auto")),
         ..Media::new(MediaKind::Image, source, media_type)
     }))
 }

@@ -106,7 +106,8 @@ impl<'a> Said<'a> {
             .any(|part| matches!(part, Part::Refusal(_)))
     }
 
-    fn logprobs(&self) -> Option<Json<'a>> {
+    /// Of all texts.
+    pub(super) fn logprobs(&self) -> Option<Json<'a>> {
         let all = self.logprobs.join(",");
         (!all.is_empty()).then(|| as_chat_has_them(&all))
     }
@@ -162,8 +163,17 @@ pub(super) fn read_stop<'a>(
 pub(super) const MAX_TOKENS: &str = "max_output_tokens";
 pub(super) const FILTERED: &str = "content_filter";
 
+/// Tokens. Those that were written to the provider's cache are part of the input here.
 pub(super) fn read_usage(usage: Node<'_, '_>) -> Option<Usage> {
-    Usage::read(OWN, usage.raw().as_bytes(), Total::Summed)
+    let read = Usage::read(OWN, usage.raw().as_bytes(), Total::Summed)?;
+    let details = usage.get("input_tokens_details");
+    let written = details.and_then(|details| details.get("cache_write_tokens"));
+    let cache_creation = written.and_then(Node::u64).unwrap_or_default();
+    Some(Usage {
+        prompt: read.prompt.saturating_sub(cache_creation),
+        cache_creation,
+        ..read
+    })
 }
 
 /// A time. Some servers have fractions.

@@ -1,6 +1,7 @@
 mod request;
 mod response;
 mod stream;
+mod written_stream;
 
 use super::*;
 use crate::{

@@ -13,9 +13,9 @@ use crate::{
 /// Writes the items of `messages`.
 pub(super) fn write_input(messages: &[Message<'_>], setting: &Setting<'_>, w: &mut Writer<'_>) {
     w.array(|w| {
-        for message in messages {
+        for (index, message) in messages.iter().enumerate() {
             match message.role {
-                Role::Assistant => write_turn(message, setting, w),
+                Role::Assistant => write_turn(index, message, setting, w),
                 Role::Tool => {
                     for part in &message.parts {
                         if let Part::ToolResult(result) = part {
@@ -32,13 +32,21 @@ pub(super) fn write_input(messages: &[Message<'_>], setting: &Setting<'_>, w: &m
 }
 
 /// What the model said: its texts are messages, the rest are items of their own.
-fn write_turn(message: &Message<'_>, setting: &Setting<'_>, w: &mut Writer<'_>) {
+fn write_turn(index: usize, message: &Message<'_>, setting: &Setting<'_>, w: &mut Writer<'_>) {
     let mut rest = message.parts.as_slice();
     while let Some((part, behind)) = rest.split_first() {
         let words = rest.iter().take_while(|part| is_said(part)).count();
         if words > 0 {
             let (said, behind) = rest.split_at(words);
-            write_said(said, message.plain, w);
+            match said {
+                [Part::Text(text)] if message.plain => {
+                    write_content("assistant", w, |w| w.str(&text.text));
+                }
+                said => {
+                    let id = format!("msg_{}_{index}_{}", setting.seed, behind.len());
+                    write_said(said, &id, w);
+                }
+            }
             rest = behind;
             continue;
         }
@@ -59,14 +67,14 @@ fn is_said(part: &Part<'_>) -> bool {
     matches!(part, Part::Text(_) | Part::Refusal(_))
 }
 
-fn write_said(parts: &[Part<'_>], plain: bool, w: &mut Writer<'_>) {
+/// Writes a list of what the model said, which OpenAI's types only take with an id.
+fn write_said(parts: &[Part<'_>], id: &str, w: &mut Writer<'_>) {
     w.object(|w| {
         w.key("type").text("message");
+        w.key("id").text(id);
+        w.key("status").text("completed");
         w.key("role").text("assistant");
         w.key("content");
-        if let ([Part::Text(text)], true) = (parts, plain) {
-            return w.str(&text.text);
-        }
         w.array(|w| {
             for part in parts {
                 match part {
@@ -105,8 +113,8 @@ fn write_thoughts(reasoning: &Reasoning<'_>, setting: &Setting<'_>, w: &mut Writ
 
 /// A message of anyone but the model. What only this protocol has may be an item of its own.
 fn write_message(message: &Message<'_>, role: &'static str, w: &mut Writer<'_>) {
-    if let ([Part::Text(text)], true) = (message.parts.as_slice(), message.plain) {
-        return write_content(role, w, |w| w.str(&text.text));
+    if let Some(text) = items::plain_text(message) {
+        return write_content(role, w, |w| w.str(text));
     }
     let may_have_media = message.role == Role::User;
     let is_written = |part: &&Part<'_>| may_have_media || matches!(part, Part::Text(_));
@@ -203,7 +211,11 @@ fn write_image(image: &Media<'_>, w: &mut Writer<'_>) {
             Source::File(id) => w.key("file_id").str(id),
             _ => w.key("image_url").str(&image.as_url("image/png")),
         }
-        write_string(w, "detail", image.detail.as_ref());
+        // OpenAI's types want it said.
+        match &image.detail {
+            Some(detail) => w.key("detail").str(detail),
+            None => w.key("detail").text("auto"),
+        }
     });
 }
 

@@ -2,15 +2,15 @@
 
 use super::{
     OWN,
-    items::write_string,
+    items::{plain_text, write_string},
     read_request::{ENCRYPTED_REASONING, LOGPROBS},
     write_input::write_input,
 };
 use crate::{
     Provider,
     conversation::{
-        Extra, Format, Function, Json, Message, Part, ReasoningMode, ReasoningSettings, Request,
-        Role, ShowThoughts, Tool, ToolChoice,
+        Extra, Format, Function, Json, Message, ReasoningMode, ReasoningSettings, Request, Role,
+        ShowThoughts, Tool, ToolChoice,
     },
     dialect::Setting,
     json::{self, string::JsonStr, write::Writer},
@@ -27,31 +27,7 @@ pub(in crate::dialect) fn write_request(
             None if !setting.model.is_empty() => w.key("model").text(setting.model),
             None => {}
         }
-        let input = match request.messages.as_slice() {
-            [first, input @ ..] if is_instructions(first) && !input.is_empty() => {
-                if let [Part::Text(text)] = first.parts.as_slice() {
-                    w.key("instructions").str(&text.text);
-                }
-                input
-            }
-            all => all,
-        };
-        match input {
-            [
-                Message {
-                    role: Role::User,
-                    parts,
-                    plain: true,
-                    ..
-                },
-            ] if matches!(parts.as_slice(), [Part::Text(_)]) => {
-                if let [Part::Text(text)] = parts.as_slice() {
-                    w.key("input").str(&text.text);
-                }
-            }
-            [] => {}
-            input => write_input(input, setting, w.key("input")),
-        }
+        write_messages(&request.messages, setting, w);
         write_tools(request, setting, w);
         write_text(request, w);
         write_reasoning(request, w);
@@ -65,10 +41,26 @@ pub(in crate::dialect) fn write_request(
     });
 }
 
-/// The place for instructions takes one text.
-fn is_instructions(message: &Message<'_>) -> bool {
-    let is_text = matches!(message.parts.as_slice(), [Part::Text(_)]);
-    message.role == Role::System && message.plain && is_text
+/// Writes `instructions`, which takes one text, and `input`.
+fn write_messages(messages: &[Message<'_>], setting: &Setting<'_>, w: &mut Writer<'_>) {
+    let mut input = messages;
+    if let [first, rest @ ..] = messages
+        && let Some(text) = plain_text(first)
+        && first.role == Role::System
+        && !rest.is_empty()
+    {
+        w.key("instructions").str(text);
+        input = rest;
+    }
+    match input {
+        // What came before is with the provider.
+        [] => {}
+        [only] if only.role == Role::User && plain_text(only).is_some() => {
+            w.key("input")
+                .str(&plain_text(only).cloned().unwrap_or_default());
+        }
+        input => write_input(input, setting, w.key("input")),
+    }
 }
 
 fn own_extras<'r, 'a>(request: &'r Request<'a>) -> impl Iterator<Item = &'r Extra<'a>> {

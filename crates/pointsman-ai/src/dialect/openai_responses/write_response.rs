@@ -177,12 +177,14 @@ pub(super) fn reason<'a>(stop: &Stop<'a>, has_refusal: bool) -> Option<JsonStr<'
 }
 
 fn write_usage(usage: Usage, w: &mut Writer<'_>) {
-    // Tokens that went into the provider's cache are part of the prompt here.
+    // What was written to the provider's cache is part of the input here.
     let input = usage.prompt.saturating_add(usage.cache_creation);
     w.object(|w| {
         w.key("input_tokens").u64(input);
-        w.key("input_tokens_details")
-            .object(|w| w.key("cached_tokens").u64(usage.cache_read));
+        w.key("input_tokens_details").object(|w| {
+            w.key("cached_tokens").u64(usage.cache_read);
+            w.key("cache_write_tokens").u64(usage.cache_creation);
+        });
         w.key("output_tokens").u64(usage.completion);
         w.key("output_tokens_details")
             .object(|w| w.key("reasoning_tokens").u64(usage.reasoning));

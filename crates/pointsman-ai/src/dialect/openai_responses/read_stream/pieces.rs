@@ -212,11 +212,15 @@ impl StreamReader {
     pub(super) fn whole(&mut self, item: Node<'_, '_>, sink: Sink<'_>) {
         let mut said = Said::default();
         said.item(item);
+        let mut logprobs = said.logprobs();
         for part in said.parts {
             self.has_blocks = true;
             match part {
                 Part::Text(text) => {
                     pass(Block::Text, text.text, None, sink, |sink| {
+                        if let Some(json) = logprobs.take() {
+                            sink(Event::Logprobs { choice: 0, json });
+                        }
                         for citation in text.citations {
                             sink(Event::Citation {
                                 choice: 0,

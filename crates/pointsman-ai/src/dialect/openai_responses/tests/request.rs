@@ -206,116 +206,118 @@ fn what_holds_everywhere_is_not_kept() {
 
 #[test]
 fn what_the_protocol_forbids_is_named() {
-    for (text, expected) in [
-        ("[]", "expected an object"),
-        ("{}", "`input`, a string or a list of items, is missing"),
-        (
-            r#"{"input":null}"#,
-            "`input`, a string or a list of items, is missing",
-        ),
-        (r#"{"input":[]}"#, "input: there are no items in it"),
-        (
-            r#"{"input":5}"#,
-            "input: expected a string or a list of items",
-        ),
-        (
-            r#"{"input":["x"]}"#,
-            "input[0]: expected an item: an object with a `type`",
-        ),
-        (
-            r#"{"input":[{"content":"x"}]}"#,
-            "input[0]: `role`, a string, is missing",
-        ),
-        (
-            r#"{"input":[{"role":"tool","content":"x"}]}"#,
-            "input[0].role: expected `user`, `assistant`, `system` or `developer`",
-        ),
-        (
-            r#"{"input":[{"role":"user"}]}"#,
-            "input[0]: `content` is missing",
-        ),
-        (
-            r#"{"input":[{"role":"user","content":1}]}"#,
-            "input[0].content: expected a string or a list of parts",
-        ),
-        (
-            r#"{"input":[{"role":"user","content":[{"type":"text","text":"x"}]}]}"#,
-            "input[0].content[0].type: expected `input_text`, `input_image` or `input_file`",
-        ),
-        (
-            r#"{"input":[{"role":"assistant","content":[{"type":"input_text","text":"x"}]}]}"#,
-            "input[0].content[0].type: expected `output_text` or `refusal`",
-        ),
-        (
-            r#"{"input":[{"role":"user","content":[{"type":"input_image"}]}]}"#,
-            "input[0].content[0]: a picture needs `image_url` or `file_id`",
-        ),
-        (
-            r#"{"input":[{"role":"user","content":[{"type":"input_image","image_url":{"url":"x"}}]}]}"#,
-            "input[0].content[0].image_url: expected a string",
-        ),
-        (
-            r#"{"input":[{"role":"user","content":[{"type":"input_file"}]}]}"#,
-            "input[0].content[0]: a file needs `file_data`, `file_url` or `file_id`",
-        ),
-        (
-            r#"{"input":[{"type":"function_call","name":"f","arguments":"{}"}]}"#,
-            "input[0]: `call_id`, a string, is missing",
-        ),
-        (
-            r#"{"input":[{"type":"function_call","call_id":"c","name":"f","arguments":{}}]}"#,
-            "input[0].arguments: expected a string",
-        ),
-        (
-            r#"{"input":[{"type":"function_call_output","call_id":"c","output":"x"}]}"#,
-            "input[0]: answers a call that is not in `input`: expected its `function_call` before",
-        ),
-        (r#"{"input":"x","tools":{}}"#, "tools: expected a list"),
-        (
-            r#"{"input":"x","tools":[{"type":"function","function":{"name":"f"}}]}"#,
-            "tools[0]: `name`, a string, is missing",
-        ),
-        (
-            r#"{"input":"x","tools":[{"type":"function","name":"f","parameters":"x"}]}"#,
-            "tools[0].parameters: expected a JSON schema, an object",
-        ),
-        (
-            r#"{"input":"x","tool_choice":"any"}"#,
-            "tool_choice: expected `auto`, `none` or `required`",
-        ),
-        (
-            r#"{"input":"x","tool_choice":{"type":"function","name":"f"}}"#,
-            "tool_choice: there is no function of that name in `tools`",
-        ),
-        (
-            r#"{"input":"x","text":{"format":{"type":"xml"}}}"#,
-            "text.format.type: expected `text`, `json_object` or `json_schema`",
-        ),
-        (
-            r#"{"input":"x","text":{"format":{"type":"json_schema","name":"n"}}}"#,
-            "text.format: `schema`, a JSON schema, is missing",
-        ),
-        (
-            r#"{"input":"x","reasoning":"high"}"#,
-            "reasoning: expected an object",
-        ),
-        (
-            r#"{"input":"x","metadata":{"a":1}}"#,
-            "metadata.a: expected a string",
-        ),
-        (
-            r#"{"input":"x","max_output_tokens":"9"}"#,
-            "max_output_tokens: expected a number",
-        ),
-        (
-            r#"{"input":"x","instructions":["x"]}"#,
-            "instructions: expected a string",
-        ),
-    ] {
+    for (text, expected) in FORBIDDEN {
         let error = read_request(tree(text).root()).unwrap_err();
-        assert_eq!(error.to_string(), expected, "{text}");
+        assert_eq!(error.to_string(), *expected, "{text}");
     }
 }
+
+const FORBIDDEN: &[(&str, &str)] = &[
+    ("[]", "expected an object"),
+    ("{}", "`input`, a string or a list of items, is missing"),
+    (
+        r#"{"input":null}"#,
+        "`input`, a string or a list of items, is missing",
+    ),
+    (r#"{"input":[]}"#, "input: there are no items in it"),
+    (
+        r#"{"input":5}"#,
+        "input: expected a string or a list of items",
+    ),
+    (
+        r#"{"input":["x"]}"#,
+        "input[0]: expected an item: an object with a `type`",
+    ),
+    (
+        r#"{"input":[{"content":"x"}]}"#,
+        "input[0]: `role`, a string, is missing",
+    ),
+    (
+        r#"{"input":[{"role":"tool","content":"x"}]}"#,
+        "input[0].role: expected `user`, `assistant`, `system` or `developer`",
+    ),
+    (
+        r#"{"input":[{"role":"user"}]}"#,
+        "input[0]: `content` is missing",
+    ),
+    (
+        r#"{"input":[{"role":"user","content":1}]}"#,
+        "input[0].content: expected a string or a list of parts",
+    ),
+    (
+        r#"{"input":[{"role":"user","content":[{"type":"text","text":"x"}]}]}"#,
+        "input[0].content[0].type: expected `input_text`, `input_image` or `input_file`",
+    ),
+    (
+        r#"{"input":[{"role":"assistant","content":[{"type":"input_text","text":"x"}]}]}"#,
+        "input[0].content[0].type: expected `output_text` or `refusal`",
+    ),
+    (
+        r#"{"input":[{"role":"user","content":[{"type":"input_image"}]}]}"#,
+        "input[0].content[0]: a picture needs `image_url` or `file_id`",
+    ),
+    (
+        r#"{"input":[{"role":"user","content":[{"type":"input_image","image_url":{"url":"x"}}]}]}"#,
+        "input[0].content[0].image_url: expected a string",
+    ),
+    (
+        r#"{"input":[{"role":"user","content":[{"type":"input_file"}]}]}"#,
+        "input[0].content[0]: a file needs `file_data`, `file_url` or `file_id`",
+    ),
+    (
+        r#"{"input":[{"type":"function_call","name":"f","arguments":"{}"}]}"#,
+        "input[0]: `call_id`, a string, is missing",
+    ),
+    (
+        r#"{"input":[{"type":"function_call","call_id":"c","name":"f","arguments":{}}]}"#,
+        "input[0].arguments: expected a string",
+    ),
+    (
+        r#"{"input":[{"type":"function_call_output","call_id":"c","output":"x"}]}"#,
+        "input[0]: answers a call that is not in `input`: expected its `function_call` before",
+    ),
+    (r#"{"input":"x","tools":{}}"#, "tools: expected a list"),
+    (
+        r#"{"input":"x","tools":[{"type":"function","function":{"name":"f"}}]}"#,
+        "tools[0]: `name`, a string, is missing",
+    ),
+    (
+        r#"{"input":"x","tools":[{"type":"function","name":"f","parameters":"x"}]}"#,
+        "tools[0].parameters: expected a JSON schema, an object",
+    ),
+    (
+        r#"{"input":"x","tool_choice":"any"}"#,
+        "tool_choice: expected `auto`, `none` or `required`",
+    ),
+    (
+        r#"{"input":"x","tool_choice":{"type":"function","name":"f"}}"#,
+        "tool_choice: there is no function of that name in `tools`",
+    ),
+    (
+        r#"{"input":"x","text":{"format":{"type":"xml"}}}"#,
+        "text.format.type: expected `text`, `json_object` or `json_schema`",
+    ),
+    (
+        r#"{"input":"x","text":{"format":{"type":"json_schema","name":"n"}}}"#,
+        "text.format: `schema`, a JSON schema, is missing",
+    ),
+    (
+        r#"{"input":"x","reasoning":"high"}"#,
+        "reasoning: expected an object",
+    ),
+    (
+        r#"{"input":"x","metadata":{"a":1}}"#,
+        "metadata.a: expected a string",
+    ),
+    (
+        r#"{"input":"x","max_output_tokens":"9"}"#,
+        "max_output_tokens: expected a number",
+    ),
+    (
+        r#"{"input":"x","instructions":["x"]}"#,
+        "instructions: expected a string",
+    ),
+];
 
 #[test]
 fn results_may_answer_calls_that_the_provider_keeps() {

@@ -20,7 +20,7 @@ const RESPONSE: &str = r#"{
   {"id": "fc_1", "type": "function_call", "status": "completed", "arguments": "{\"a\":1}", "call_id": "call_1", "name": "f"}],
  "parallel_tool_calls": true, "previous_response_id": null, "reasoning": {"effort": "high", "summary": "auto"}, "service_tier": "flex", "store": false,
  "temperature": 1.0, "text": {"format": {"type": "text"}}, "tool_choice": "auto", "tools": [], "top_p": 1.0, "truncation": "disabled",
- "usage": {"input_tokens": 36, "input_tokens_details": {"cached_tokens": 12}, "output_tokens": 87, "output_tokens_details": {"reasoning_tokens": 8}, "total_tokens": 123},
+ "usage": {"input_tokens": 36, "input_tokens_details": {"cached_tokens": 12, "cache_write_tokens": 4}, "output_tokens": 87, "output_tokens_details": {"reasoning_tokens": 8}, "total_tokens": 123},
  "user": null, "metadata": {}
 }"#;
 
@@ -35,7 +35,7 @@ fn an_answer_is_understood() {
         usage.cache_creation,
         usage.completion,
     ];
-    assert_eq!(counts, [36, 12, 0, 87]);
+    assert_eq!(counts, [32, 12, 4, 87]);
     assert_eq!((usage.reasoning, usage.total), (8, 123));
     assert_eq!(read.created, Some(1_741_476_542));
     assert!(read.service_tier.as_ref().unwrap().is("flex"));

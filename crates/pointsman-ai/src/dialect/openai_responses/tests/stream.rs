@@ -1,8 +1,7 @@
 use super::*;
 use crate::{
-    Protocol,
-    conversation::{Block, ErrorMessage, Event, Signature, Stop},
-    json::{string::JsonStr, value_at},
+    conversation::Stop,
+    json::value_at,
     stream::{Framing, Unframed},
 };
 
@@ -20,10 +19,10 @@ const EVENTS: &[&str] = &[
     r#"{"type":"response.output_item.done","sequence_number":9,"output_index":0,"item":{"id":"rs_1","type":"reasoning","summary":[{"type":"summary_text","text":"Think."},{"type":"summary_text","text":"More."}],"encrypted_content":"gAAA"}}"#,
     r#"{"type":"response.output_item.added","sequence_number":10,"output_index":1,"item":{"id":"ws_1","type":"web_search_call","status":"in_progress"}}"#,
     r#"{"type":"response.web_search_call.searching","sequence_number":11,"output_index":1,"item_id":"ws_1"}"#,
-    r#"{"type":"response.output_item.done","sequence_number":12,"output_index":1,"item":{"id":"ws_1","type":"web_search_call","status":"completed"}}"#,
+    r#"{"type":"response.output_item.done","sequence_number":12,"output_index":1,"item":{"id":"ws_1","type":"web_search_call","status":"completed","action":{"type":"search","query":"q"}}}"#,
     r#"{"type":"response.output_item.added","sequence_number":13,"output_index":2,"item":{"id":"msg_1","type":"message","status":"in_progress","role":"assistant","content":[]}}"#,
     r#"{"type":"response.content_part.added","sequence_number":14,"item_id":"msg_1","output_index":2,"content_index":0,"part":{"type":"output_text","text":"","annotations":[],"logprobs":[]}}"#,
-    r#"{"type":"response.output_text.delta","sequence_number":15,"item_id":"msg_1","output_index":2,"content_index":0,"delta":"H\u00e9","logprobs":[{"token":"H","logprob":-0.5,"top_logprobs":[]}],"obfuscation":"x"}"#,
+    r#"{"type":"response.output_text.delta","sequence_number":15,"item_id":"msg_1","output_index":2,"content_index":0,"delta":"H\u00e9","logprobs":[{"token":"H","bytes":[72],"logprob":-0.5,"top_logprobs":[]}],"obfuscation":"x"}"#,
     r#"{"type":"response.output_text.delta","sequence_number":16,"item_id":"msg_1","output_index":2,"content_index":0,"delta":" \"you\"","logprobs":[]}"#,
     r#"{"type":"response.output_text.annotation.added","sequence_number":17,"item_id":"msg_1","output_index":2,"content_index":0,"annotation_index":0,"annotation":{"type":"url_citation","start_index":0,"end_index":2,"url":"https://a","title":"A"}}"#,
     r#"{"type":"response.output_text.done","sequence_number":18,"item_id":"msg_1","output_index":2,"content_index":0,"text":"H\u00e9 \"you\"","logprobs":[]}"#,
@@ -43,7 +42,7 @@ const EVENTS: &[&str] = &[
     r#"{"type":"response.completed","sequence_number":32,"response":{"id":"resp_1","object":"response","created_at":1741290958,"status":"completed","model":"gpt-5.2","output":[],"usage":{"input_tokens":37,"input_tokens_details":{"cached_tokens":10},"output_tokens":11,"output_tokens_details":{"reasoning_tokens":3},"total_tokens":48}}}"#,
 ];
 
-fn read(events: &[&str]) -> Vec<String> {
+pub(super) fn read(events: &[&str]) -> Vec<String> {
     let mut reader = StreamReader::new(&SETTING);
     let mut seen = Vec::new();
     for data in events {
@@ -69,7 +68,7 @@ fn write(events: &[&str]) -> Vec<u8> {
 }
 
 /// Names and data of a stream.
-fn framed(stream: &[u8]) -> Vec<(String, String)> {
+pub(super) fn framed(stream: &[u8]) -> Vec<(String, String)> {
     let mut framing = Framing::of(OWN);
     let mut seen = Vec::new();
     framing.push(stream, |frame| match frame {
@@ -146,6 +145,54 @@ fn a_stream_survives_writing_and_reading() {
     assert_eq!(again, read(EVENTS), "{}", String::from_utf8_lossy(&stream));
 }
 
+/// Members that official SDKs rely on.
+fn needed(name: &str) -> &'static [&'static str] {
+    match name {
+        "response.output_item.added" | "response.output_item.done" => &["output_index", "item"],
+        "response.content_part.added" | "response.content_part.done" => {
+            &["item_id", "output_index", "content_index", "part"]
+        }
+        "response.output_text.delta" => &[
+            "item_id",
+            "output_index",
+            "content_index",
+            "delta",
+            "logprobs",
+        ],
+        "response.output_text.done" => &[
+            "item_id",
+            "output_index",
+            "content_index",
+            "text",
+            "logprobs",
+        ],
+        "response.output_text.annotation.added" => &[
+            "item_id",
+            "output_index",
+            "content_index",
+            "annotation_index",
+            "annotation",
+        ],
+        "response.refusal.delta" => &["item_id", "output_index", "content_index", "delta"],
+        "response.refusal.done" => &["item_id", "output_index", "content_index", "refusal"],
+        "response.reasoning_summary_part.added" | "response.reasoning_summary_part.done" => {
+            &["item_id", "output_index", "summary_index", "part"]
+        }
+        "response.reasoning_summary_text.delta" => {
+            &["item_id", "output_index", "summary_index", "delta"]
+        }
+        "response.reasoning_summary_text.done" => {
+            &["item_id", "output_index", "summary_index", "text"]
+        }
+        "response.function_call_arguments.delta" => &["item_id", "output_index", "delta"],
+        "response.function_call_arguments.done" => {
+            &["item_id", "output_index", "name", "arguments"]
+        }
+        "response.created" | "response.in_progress" | "response.completed" => &["response"],
+        other => panic!("{other}"),
+    }
+}
+
 #[test]
 fn written_events_are_complete_and_numbered() {
     let events = framed(&write(EVENTS));
@@ -153,51 +200,7 @@ fn written_events_are_complete_and_numbered() {
         let member = |name| value_at(data.as_bytes(), [name]).map(String::from_utf8_lossy);
         assert_eq!(member("sequence_number").unwrap(), number.to_string());
         assert_eq!(member("type").unwrap(), format!("{name:?}"));
-        let needed: &[&str] = match name.as_str() {
-            "response.output_item.added" | "response.output_item.done" => &["output_index", "item"],
-            "response.content_part.added" | "response.content_part.done" => {
-                &["item_id", "output_index", "content_index", "part"]
-            }
-            "response.output_text.delta" => &[
-                "item_id",
-                "output_index",
-                "content_index",
-                "delta",
-                "logprobs",
-            ],
-            "response.output_text.done" => &[
-                "item_id",
-                "output_index",
-                "content_index",
-                "text",
-                "logprobs",
-            ],
-            "response.output_text.annotation.added" => &[
-                "item_id",
-                "output_index",
-                "content_index",
-                "annotation_index",
-                "annotation",
-            ],
-            "response.refusal.delta" => &["item_id", "output_index", "content_index", "delta"],
-            "response.refusal.done" => &["item_id", "output_index", "content_index", "refusal"],
-            "response.reasoning_summary_part.added" | "response.reasoning_summary_part.done" => {
-                &["item_id", "output_index", "summary_index", "part"]
-            }
-            "response.reasoning_summary_text.delta" => {
-                &["item_id", "output_index", "summary_index", "delta"]
-            }
-            "response.reasoning_summary_text.done" => {
-                &["item_id", "output_index", "summary_index", "text"]
-            }
-            "response.function_call_arguments.delta" => &["item_id", "output_index", "delta"],
-            "response.function_call_arguments.done" => {
-                &["item_id", "output_index", "name", "arguments"]
-            }
-            "response.created" | "response.in_progress" | "response.completed" => &["response"],
-            other => panic!("{other}"),
-        };
-        has_members(data, needed);
+        has_members(data, needed(name));
     }
     let names: Vec<&str> = events
         .iter()
@@ -382,201 +385,4 @@ fn ends_that_are_no_success() {
         broken.len() == 2 && broken[1].contains("not JSON"),
         "{broken:?}"
     );
-}
-
-fn written_events(events: &[Event<'_>]) -> Vec<(String, String)> {
-    let mut writer = StreamWriter::new(&SETTING);
-    let mut out = Vec::new();
-    for event in events {
-        writer.write(event, &mut out);
-    }
-    framed(&out)
-}
-
-/// An error in the middle of a call leaves no call that looks complete.
-#[test]
-fn a_failure_is_said_twice_and_finishes_no_call() {
-    let text = JsonStr::new("{\"a\"");
-    let error = ErrorMessage {
-        kind: Some(JsonStr::new("rate_limit_error")),
-        message: JsonStr::new("Slow"),
-        ..ErrorMessage::default()
-    };
-    let block = Block::ToolCall {
-        id: JsonStr::new("c"),
-        name: JsonStr::new("f"),
-    };
-    let events = written_events(&[
-        Event::BlockStart { choice: 0, block },
-        Event::Delta { choice: 0, text },
-        Event::Error(error),
-        Event::End,
-    ]);
-    let names: Vec<&str> = events.iter().map(|(name, _)| name.as_str()).collect();
-    let expected = [
-        "response.created",
-        "response.in_progress",
-        "response.output_item.added",
-        "response.function_call_arguments.delta",
-        "error",
-        "response.failed",
-    ];
-    assert_eq!(names, expected);
-    assert_eq!(
-        events[4].1,
-        r#"{"type":"error","sequence_number":4,"code":"rate_limit_exceeded","message":"Slow","param":null}"#
-    );
-    let error = value_at(events[5].1.as_bytes(), ["response", "error"]).unwrap();
-    assert_eq!(error, br#"{"code":"rate_limit_exceeded","message":"Slow"}"#);
-}
-
-#[test]
-fn texts_in_a_row_are_one_message_and_limits_show() {
-    let text = |text| Event::Delta {
-        choice: 0,
-        text: JsonStr::new(text),
-    };
-    let begin = || Event::BlockStart {
-        choice: 0,
-        block: Block::Text,
-    };
-    let end = || Event::BlockEnd { choice: 0 };
-    let stop = Event::Stop {
-        choice: 0,
-        stop: Stop::Length,
-    };
-    let events = written_events(&[
-        begin(),
-        text("a"),
-        end(),
-        begin(),
-        text("b"),
-        end(),
-        stop,
-        Event::End,
-    ]);
-    let (name, last) = events.last().unwrap();
-    assert_eq!(name, "response.incomplete");
-    let whole = value_at(last.as_bytes(), ["response"]).unwrap();
-    let whole = std::str::from_utf8(whole).unwrap();
-    assert!(
-        whole.contains(r#""status":"incomplete","content":[{"#),
-        "{whole}"
-    );
-    let read = response(whole);
-    assert_eq!(read.choices[0].parts.len(), 2);
-    assert_eq!(read.choices[0].stop, Stop::Length);
-    assert_eq!(whole.matches("\"message\"").count(), 1);
-}
-
-/// Arguments that never came are an object without members; a call's signature follows it.
-#[test]
-fn calls_without_arguments_and_with_signatures() {
-    let block = Block::ToolCall {
-        id: JsonStr::new("c"),
-        name: JsonStr::new("f"),
-    };
-    let signature = Signature {
-        origin: Protocol::GeminiGenerateContent,
-        data: JsonStr::new("Ab"),
-    };
-    let events = written_events(&[
-        Event::BlockStart { choice: 0, block },
-        Event::Signature {
-            choice: 0,
-            signature,
-        },
-        Event::BlockEnd { choice: 0 },
-        Event::End,
-    ]);
-    assert!(events[3].1.contains(r#""delta":"{}""#), "{:?}", events[3]);
-    let whole = value_at(events.last().unwrap().1.as_bytes(), ["response"]).unwrap();
-    let read = response(std::str::from_utf8(whole).unwrap());
-    let [crate::conversation::Part::ToolCall(call)] = &read.choices[0].parts[..] else {
-        panic!("{read:?}");
-    };
-    assert_eq!(
-        call.signature.as_ref().unwrap().origin,
-        Protocol::GeminiGenerateContent
-    );
-}
-
-/// Whatever order events come in, the stream stays one that can be read.
-#[test]
-fn odd_orders_are_no_panic() {
-    let events = || {
-        vec![
-            Event::BlockStart {
-                choice: 0,
-                block: Block::Text,
-            },
-            Event::BlockStart {
-                choice: 0,
-                block: Block::Reasoning,
-            },
-            Event::BlockStart {
-                choice: 0,
-                block: Block::Hidden,
-            },
-            Event::BlockStart {
-                choice: 1,
-                block: Block::Refusal,
-            },
-            Event::Delta {
-                choice: 0,
-                text: JsonStr::new("x"),
-            },
-            Event::Logprobs {
-                choice: 0,
-                json: "{".into(),
-            },
-            Event::Citation {
-                choice: 0,
-                citation: Default::default(),
-            },
-            Event::BlockEnd { choice: 0 },
-            Event::Stop {
-                choice: 0,
-                stop: Stop::End,
-            },
-            Event::Ping,
-            Event::Usage(crate::Usage::default()),
-        ]
-    };
-    let count = events().len();
-    for first in 0..count {
-        for second in 0..count {
-            for third in 0..count {
-                let pick = |at: usize| events().swap_remove(at);
-                let written = written_events(&[pick(first), pick(second), pick(third), Event::End]);
-                let data: Vec<&str> = written.iter().map(|(_, data)| data.as_str()).collect();
-                assert_eq!(read(&data).last().unwrap(), "End");
-            }
-        }
-    }
-}
-
-/// Each piece is looked at once: 100,000 of them come out as long as they went in.
-#[test]
-fn many_pieces_of_one_call() {
-    let mut writer = StreamWriter::new(&SETTING);
-    let mut reader = StreamReader::new(&SETTING);
-    let mut out = Vec::new();
-    let delta =
-        br#"{"type":"response.function_call_arguments.delta","output_index":0,"delta":"12345678"}"#;
-    let added = br#"{"type":"response.output_item.added","output_index":0,"item":{"type":"function_call","call_id":"c","name":"f"}}"#;
-    reader.event(b"", added, &mut |event| writer.write(&event, &mut out));
-    let began = out.len();
-    reader.event(b"", delta, &mut |event| writer.write(&event, &mut out));
-    let first = out.len() - began;
-    for _ in 1..100_000 {
-        reader.event(b"", delta, &mut |event| writer.write(&event, &mut out));
-    }
-    assert!(out.len() - began <= 100_000 * (first + 5));
-    let end = br#"{"type":"response.completed","response":{"status":"completed"}}"#;
-    let before = out.len();
-    reader.event(b"", end, &mut |event| writer.write(&event, &mut out));
-    // Three repetitions: arguments, item and response.
-    let tail = out.len() - before;
-    assert!((2_400_000..2_410_000).contains(&tail), "{tail}");
 }

@@ -97,6 +97,10 @@ impl StreamWriter {
         self.begin_item("rs", out, |id, w| {
             write_reasoning(w, Some(&JsonStr::new(id)), &JsonStr::default(), None);
         });
+    }
+
+    /// The summary begins with its first piece: signed thoughts may have none.
+    fn begin_summary(&mut self, out: &mut Vec<u8>) {
         self.item_event(out, "response.reasoning_summary_part.added", |w| {
             w.key("summary_index").u64(0);
             write_summary(w.key("part"), &JsonStr::default());
@@ -119,6 +123,7 @@ impl StreamWriter {
         let Some(open) = &mut self.block else {
             return;
         };
+        let is_first = open.text.is_empty();
         open.text.push_str(text.as_spelt());
         match open.kind {
             Kind::Text => self.part_event(out, "response.output_text.delta", |w| {
@@ -129,6 +134,9 @@ impl StreamWriter {
                 w.key("delta").str(text);
             }),
             Kind::Reasoning => {
+                if is_first {
+                    self.begin_summary(out);
+                }
                 self.item_event(out, "response.reasoning_summary_text.delta", |w| {
                     w.key("summary_index").u64(0);
                     w.key("delta").str(text);
@@ -254,20 +262,26 @@ impl StreamWriter {
 
     fn end_reasoning(&mut self, open: &Open, out: &mut Vec<u8>) {
         let text = JsonStr::spelt(&open.text);
-        self.item_event(out, "response.reasoning_summary_text.done", |w| {
-            w.key("summary_index").u64(0);
-            w.key("text").str(&text);
-        });
-        self.item_event(out, "response.reasoning_summary_part.done", |w| {
-            w.key("summary_index").u64(0);
-            write_summary(w.key("part"), &text);
-        });
+        if !text.is_empty() {
+            self.end_summary(&text, out);
+        }
         let encrypted = open
             .signature
             .as_ref()
             .map(|signature| signature.spelt(OWN));
         self.end_item(out, |id, w| {
             write_reasoning(w, Some(&JsonStr::new(id)), &text, encrypted.as_ref());
+        });
+    }
+
+    fn end_summary(&mut self, text: &JsonStr<'_>, out: &mut Vec<u8>) {
+        self.item_event(out, "response.reasoning_summary_text.done", |w| {
+            w.key("summary_index").u64(0);
+            w.key("text").str(text);
+        });
+        self.item_event(out, "response.reasoning_summary_part.done", |w| {
+            w.key("summary_index").u64(0);
+            write_summary(w.key("part"), text);
         });
     }
 
