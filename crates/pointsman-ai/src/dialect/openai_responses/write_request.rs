@@ -31,7 +31,7 @@ pub(in crate::dialect) fn write_request(
         write_tools(request, setting, w);
         write_text(request, w);
         write_reasoning(request, w);
-        write_sampling(request, w);
+        write_sampling(request, setting, w);
         write_include(request, w);
         write_who(request, setting, w);
         write_extras(request, w);
@@ -204,18 +204,38 @@ fn effort<'a>(settings: &ReasoningSettings<'a>) -> Option<JsonStr<'a>> {
     settings.effort.clone().or(word)
 }
 
-fn write_sampling(request: &Request<'_>, w: &mut Writer<'_>) {
+fn write_sampling(request: &Request<'_>, setting: &Setting<'_>, w: &mut Writer<'_>) {
     let sampling = &request.sampling;
     let mut number = |name, number: &Option<Json<'_>>| {
         if let Some(number) = number {
             w.key(name).raw(number);
         }
     };
-    number("max_output_tokens", &sampling.max_tokens);
+    number(
+        "max_output_tokens",
+        &at_least(&sampling.max_tokens, setting),
+    );
     number("temperature", &sampling.temperature);
     number("top_p", &sampling.top_p);
     number("top_logprobs", &sampling.top_logprobs);
 }
+
+/// OpenAI refuses limits below 16, which clients of other protocols set to probe a model.
+fn at_least<'a>(limit: &Option<Json<'a>>, setting: &Setting<'_>) -> Option<Json<'a>> {
+    let limit = limit.clone()?;
+    let is_openai = matches!(setting.provider, Provider::Openai | Provider::AzureOpenai);
+    let is_small = limit
+        .parse::<u64>()
+        .is_ok_and(|tokens| tokens < OPENAI_TOKENS_MIN);
+    let is_raised = is_openai && is_small && setting.client != OWN;
+    Some(if is_raised {
+        Json::Owned(OPENAI_TOKENS_MIN.to_string())
+    } else {
+        limit
+    })
+}
+
+const OPENAI_TOKENS_MIN: u64 = 16;
 
 /// Signatures of thoughts come only if they are asked for, and models that do not think refuse
 /// that.

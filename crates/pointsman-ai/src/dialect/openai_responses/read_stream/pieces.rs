@@ -80,21 +80,15 @@ impl StreamReader {
         if self.item(index).block == Some(kind) {
             return;
         }
+        let block = match kind {
+            Kind::Text => Block::Text,
+            Kind::Refusal => Block::Refusal,
+            Kind::Reasoning => Block::Reasoning,
+            // It begins with its item, which names it. Otherwise it comes whole when it is done.
+            Kind::Call => return,
+        };
         self.close_block(sink);
-        self.open_block(
-            index,
-            kind,
-            match kind {
-                Kind::Text => Block::Text,
-                Kind::Refusal => Block::Refusal,
-                Kind::Reasoning => Block::Reasoning,
-                Kind::Call => Block::ToolCall {
-                    id: JsonStr::default(),
-                    name: JsonStr::default(),
-                },
-            },
-            sink,
-        );
+        self.open_block(index, kind, block, sink);
     }
 
     fn open_block(&mut self, index: u64, kind: Kind, block: Block<'_>, sink: Sink<'_>) {
@@ -122,7 +116,7 @@ impl StreamReader {
 
     fn delta(&mut self, index: u64, kind: Kind, text: JsonStr<'_>, sink: Sink<'_>) {
         self.ensure(index, kind, sink);
-        if !text.is_empty() {
+        if !text.is_empty() && self.item(index).block == Some(kind) {
             self.item(index).has_text = true;
             sink(Event::Delta { choice: 0, text });
         }

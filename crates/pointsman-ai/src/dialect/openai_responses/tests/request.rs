@@ -400,6 +400,27 @@ fn a_request_of_another_protocol() {
     );
 }
 
+#[test]
+fn limits_that_openai_refuses_are_raised() {
+    let check = |client, provider, limit: &'static str, expected: &str| {
+        let mut request = request(r#"{"input":"x"}"#);
+        request.sampling.max_tokens = Some(limit.into());
+        let setting = Setting {
+            client,
+            provider,
+            ..SETTING
+        };
+        let expected = format!(r#""max_output_tokens":{expected},"#);
+        let text = written(&request, &setting);
+        assert!(text.contains(&expected), "{text}");
+    };
+    let anthropic = Protocol::AnthropicMessages;
+    check(anthropic, Provider::Openai, "1", "16");
+    check(anthropic, Provider::Openai, "17", "17");
+    check(anthropic, Provider::OpenaiCompatible, "1", "1");
+    check(OWN, Provider::Openai, "1", "1");
+}
+
 /// Signatures of others come back through a client of this protocol.
 #[test]
 fn signatures_of_others_are_unwrapped() {

@@ -336,6 +336,15 @@ fn whole_items_do_without_pieces() {
         r#"{"type":"response.output_item.done","output_index":1,"item":{"type":"function_call","call_id":"c","name":"f","arguments":"{}"}}"#,
         end,
     ]);
+    let unannounced = read(&[
+        r#"{"type":"response.created","response":{"id":"resp_1"}}"#,
+        r#"{"type":"response.output_item.done","output_index":0,"item":{"type":"message","content":[{"type":"output_text","text":"Hi"}]}}"#,
+        r#"{"type":"response.function_call_arguments.delta","output_index":1,"delta":"{"}"#,
+        r#"{"type":"response.function_call_arguments.done","output_index":1,"arguments":"{}"}"#,
+        r#"{"type":"response.output_item.done","output_index":1,"item":{"type":"function_call","call_id":"c","name":"f","arguments":"{}"}}"#,
+        end,
+    ]);
+    assert_eq!(only_end, unannounced);
     let texts = read(&[
         r#"{"type":"response.created","response":{"id":"resp_1"}}"#,
         r#"{"type":"response.output_text.done","output_index":0,"text":"Hi"}"#,
