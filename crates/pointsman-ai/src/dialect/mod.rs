@@ -207,10 +207,6 @@ streams! {
 impl StreamWriter {
     /// The same as one JSON array instead of server-sent events: what a client of Gemini gets that
     /// did not ask for `alt=sse`. Of other protocols nothing changes.
-    #[expect(
-        dead_code,
-        reason = "whoever sees the client's query has to say which it is"
-    )]
     pub(crate) fn json_array(self) -> Self {
         match self {
             Self::GeminiGenerateContent(writer) => Self::GeminiGenerateContent(writer.json_array()),

@@ -3,7 +3,6 @@
 pub(crate) mod aws;
 mod events;
 pub mod json_array;
-pub mod json_array;
 pub(crate) mod meter;
 pub mod sse;
 

@@ -296,7 +296,10 @@ impl AiPlan {
         let opening = opening::Opening {
             target: call.map_or(self.protocol, |call| call.target_protocol()),
             translator: translator.map(Box::new),
-            hold: target.opening.hold.unwrap_or(target.retry.may_retry()),
+            hold: target
+                .opening
+                .hold
+                .unwrap_or_else(|| target.retry.may_retry()),
             first_token: target.opening.first_token.map(|allowed| began + allowed),
             limits,
             capture: capture(exchange),

@@ -257,15 +257,7 @@ impl StreamWriter {
                 choice: 0,
                 signature,
             } => self.signature(signature, out),
-            Event::BlockEnd { choice: 0 } => {
-                if self.open.take().is_some() {
-                    let index = self.index;
-                    self.index += 1;
-                    frame(out, "contentBlockStop", |w| {
-                        w.key("contentBlockIndex").u64(index)
-                    });
-                }
-            }
+            Event::BlockEnd { choice: 0 } => self.block_end(out),
             Event::Stop { choice: 0, stop } => write_stop(stop, out),
             Event::Usage(usage) => self.usage = *usage,
             Event::Error(error) => write_exception(error, out),
@@ -301,6 +293,16 @@ impl StreamWriter {
             }
             Block::Opaque(_) => None,
         };
+    }
+
+    fn block_end(&mut self, out: &mut Vec<u8>) {
+        if self.open.take().is_some() {
+            let index = self.index;
+            self.index += 1;
+            frame(out, "contentBlockStop", |w| {
+                w.key("contentBlockIndex").u64(index);
+            });
+        }
     }
 
     fn delta(&self, text: &JsonStr<'_>, out: &mut Vec<u8>) {

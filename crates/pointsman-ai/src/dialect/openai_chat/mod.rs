@@ -166,10 +166,13 @@ fn write_citation(citation: &Citation<'_>, w: &mut Writer<'_>) {
             let (start, end) = citation.span.unwrap_or_default();
             w.key("start_index").u64(start);
             w.key("end_index").u64(end);
-            w.key("url")
-                .str(citation.url.as_ref().unwrap_or(&JsonStr::default()));
-            w.key("title")
-                .str(citation.title.as_ref().unwrap_or(&JsonStr::default()));
+            for (name, text) in [("url", &citation.url), ("title", &citation.title)] {
+                w.key(name);
+                match text {
+                    Some(text) => w.str(text),
+                    None => w.text(""),
+                }
+            }
         });
     });
 }

@@ -2,7 +2,7 @@
 
 use super::{
     OWN, schema,
-    write_parts::{write_call, write_details, write_part},
+    write_parts::{write_details, write_part},
 };
 use crate::{
     Protocol, Provider,
@@ -199,7 +199,7 @@ fn write_schema(schema: &Schema<'_>, setting: &Setting<'_>, w: &mut Writer<'_>) 
         Protocol::AnthropicMessages => schema::strict(&schema.schema),
         _ => None,
     };
-    let strict = schema.strict.or(closed.as_ref().map(|_| true));
+    let strict = schema.strict.or_else(|| closed.as_ref().map(|_| true));
     w.key("schema")
         .raw(closed.as_deref().unwrap_or(&schema.schema));
     if let Some(strict) = strict {
