@@ -198,11 +198,11 @@ fn a_rewritten_path_is_not_the_clients() {
 fn a_protocol_that_the_provider_lacks_is_named() {
     let upstream = Upstream::named("a");
     let gateway = Gateway::start(&single("deepseek", upstream.address, ""));
-    let response = post_json(gateway.proxy, "/v1/responses", r#"{"input":"a"}"#);
+    let response = post_json(gateway.proxy, "/v1/embeddings", r#"{"input":"a"}"#);
     assert_eq!(response.status, 400);
     assert_eq!(
         response.text(),
-        "provider deepseek does not support openai-responses protocol (supported: openai-chat)"
+        "provider deepseek does not support openai-embeddings protocol (supported: openai-chat)"
     );
 }
 

@@ -99,6 +99,9 @@ impl Builder<'_> {
             Some(b'n') => Kind::Null,
             _ => Kind::Number,
         };
+        if self.entries.len() >= VALUES_MAX {
+            return Err(self.walk.invalid("more values than a conversation has"));
+        }
         let index = self.open(kind, start);
         match kind {
             Kind::Object => self.object(depth)?,
@@ -170,6 +173,9 @@ impl Builder<'_> {
         entry.next = next;
     }
 }
+
+/// Values and keys of one text. A value may be much smaller than what is noted of it.
+const VALUES_MAX: usize = 1 << 20;
 
 /// No text is longer than that, and none has more values than bytes.
 fn place(offset: usize) -> u32 {
@@ -406,5 +412,7 @@ mod tests {
             assert!(Tree::parse(bad.as_bytes(), 3).is_err(), "{bad}");
         }
         assert!(Tree::parse(b"[\"\xff\"]", 3).is_err());
+        let many = format!("[{}]", vec!["0"; VALUES_MAX].join(","));
+        assert!(Tree::parse(many.as_bytes(), 3).is_err());
     }
 }
