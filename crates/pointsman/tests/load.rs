@@ -305,14 +305,16 @@ fn open_stream(gateway: &Gateway) -> Connection {
         )
         .as_bytes(),
     );
-    connection.read_until("data: {}");
+    connection.read_until("data: {");
     connection
 }
 
 /// Our addition: instances are balanced by what they have under way, too.
 #[test]
 fn instances_by_load() {
-    let stream = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: {}\n\n".to_vec();
+    let stream = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n\
+        data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n"
+        .to_vec();
     let named = |name: &'static str| {
         let stream = stream.clone();
         Upstream::start(move |received| match received.json()["stream"].as_bool() {

@@ -1,6 +1,10 @@
 //! The beginning of a stream. Until there is content, another instance may still answer instead.
 
-use std::{pin::Pin, task::Poll, time::Instant};
+use std::{
+    pin::Pin,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
@@ -10,6 +14,7 @@ use pointsman_ai::{Capture, Protocol, Scout, StreamMeter, StreamTranslator};
 use super::response_failure;
 use crate::{
     body::{Body, CollectError},
+    clock,
     exchange::Exchange,
     failure::Failure,
     plugins::ai_proxy::{First, RelayLimits},
@@ -63,11 +68,27 @@ impl Opening {
             false => None,
         };
         let mut held = Held::default();
-        let due = [self.limits.until, self.first_token];
-        let due = due.into_iter().flatten().min();
+        // Who waits for content without a limit of its own is shown after a while what there is.
+        let mut patience = match self.first_token {
+            None if self.hold => Some(clock::now() + HELD_TIME_MAX),
+            _ => None,
+        };
         loop {
-            let next = next_frame(exchange, stream, due);
-            let Some(frame) = next.await? else {
+            let due = [self.limits.until, self.first_token, patience];
+            let next = next_frame(exchange, stream, due.into_iter().flatten().min());
+            let next = match next.await {
+                Next::Frame(frame) => Some(frame),
+                Next::End => None,
+                Next::Broken(failure) => return Err(failure),
+                Next::Late if is_past(self.limits.until) => return Err(Failure::StreamTooLong),
+                Next::Late if is_past(self.first_token) => return Err(Failure::NoFirstToken),
+                Next::Late if held.is_empty() => {
+                    patience = None;
+                    continue;
+                }
+                Next::Late => break,
+            };
+            let Some(frame) = next else {
                 *stream = Body::Empty;
                 if let Some(translator) = &mut translator {
                     translator.finish(&mut held.translated);
@@ -169,30 +190,40 @@ impl Held {
     }
 }
 
-/// The next bytes of `stream`; `None` at its end. Waits until `due` at most.
-async fn next_frame(
-    exchange: &Exchange,
-    stream: &mut Body,
-    due: Option<Instant>,
-) -> Result<Option<Bytes>, Failure> {
+/// What comes next of a stream.
+enum Next {
+    Frame(Bytes),
+    End,
+    Broken(Failure),
+    /// Nothing, in time.
+    Late,
+}
+
+fn is_past(due: Option<Instant>) -> bool {
+    due.is_some_and(|due| clock::now() >= due)
+}
+
+/// What comes next of `stream`, until `due` at most.
+async fn next_frame(exchange: &Exchange, stream: &mut Body, due: Option<Instant>) -> Next {
     let upstreams = exchange.gateway().upstreams();
     let mut deadline = due.map(|due| upstreams.sleep_until(due));
-    let next = std::future::poll_fn(|cx| {
+    std::future::poll_fn(|cx| {
         if let Poll::Ready(frame) = Pin::new(&mut *stream).poll_frame(cx) {
-            return Poll::Ready(Ok(frame));
+            return Poll::Ready(match frame {
+                None => Next::End,
+                Some(Err(error)) => Next::Broken(response_failure(&CollectError::Broken(error))),
+                Some(Ok(frame)) => Next::Frame(frame.into_data().unwrap_or_default()),
+            });
         }
         match &mut deadline {
-            Some(deadline) => deadline.as_mut().poll(cx).map(Err),
+            Some(deadline) => deadline.as_mut().poll(cx).map(|()| Next::Late),
             None => Poll::Pending,
         }
-    });
-    match next.await {
-        Err(()) => Err(Failure::StreamTooLong),
-        Ok(None) => Ok(None),
-        Ok(Some(Err(error))) => Err(response_failure(&CollectError::Broken(error))),
-        Ok(Some(Ok(frame))) => Ok(Some(frame.into_data().unwrap_or_default())),
-    }
+    })
+    .await
 }
 
 /// More than that is passed on, with or without content.
 const HELD_BYTES_MAX: usize = 64 << 10;
+/// Nor is anything held longer than that, unless `first_token_timeout_ms` says so.
+const HELD_TIME_MAX: Duration = Duration::from_secs(10);
