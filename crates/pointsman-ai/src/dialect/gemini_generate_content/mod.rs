@@ -56,6 +56,7 @@ pub(super) const EXPRESSES: Features = Features::all_but(&[
     Feature::CitationHistory,
     Feature::CacheMark,
     Feature::OpaquePart,
+    Feature::HostedTool,
     Feature::ToolStrict,
     Feature::ParallelToolCalls,
     Feature::SchemaName,

@@ -198,6 +198,17 @@ fn what_is_claimed_is_carried() {
         settings(|request| request.tool_choice = Some(ToolChoice::Required)),
         settings(|request| request.format = Some(Format::JsonObject)),
         settings(|request| {
+            request.messages.push(Message {
+                role: Role::Assistant,
+                name: None,
+                parts: vec![Part::Reasoning(Reasoning {
+                    text: JsonStr::new("hm"),
+                    ..Reasoning::default()
+                })],
+                plain: false,
+            });
+        }),
+        settings(|request| {
             request.reasoning = Some(ReasoningSettings {
                 mode: Some(ReasoningMode::Disabled),
                 ..ReasoningSettings::default()

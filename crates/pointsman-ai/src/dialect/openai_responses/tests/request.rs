@@ -123,8 +123,7 @@ fn a_request_survives_writing_and_reading() {
     }
     assert!(!text.contains("stream_options"));
     let lost = read.features(OWN).without(EXPRESSES);
-    // Tools that the provider runs are noted whoever runs them.
-    assert_eq!(lost.iter().collect::<Vec<_>>(), [Feature::HostedTool]);
+    assert_eq!(lost.iter().collect::<Vec<_>>(), []);
 }
 
 /// Every feature of a request that is claimed is in the conversation that survives.
