@@ -30,19 +30,37 @@ pub struct Sent<'a> {
     pub body: &'a RequestBody,
     /// What the instance did to it.
     pub replaced: &'a Replaced,
+    /// What it is in.
+    pub protocol: Protocol,
 }
 
 impl<'a> Sent<'a> {
-    /// How many `tools` it declares.
+    /// How many tools it declares. Gemini's stand in lists within the list.
     pub fn tool_count(&self) -> usize {
+        let tools = match self.protocol {
+            Protocol::BedrockConverse => self
+                .member("toolConfig")
+                .and_then(|config| json::value_at(config, ["tools"])),
+            _ => self.member("tools"),
+        };
         let mut count = 0;
-        json::items(self.member("tools").unwrap_or_default(), |_| count += 1);
+        json::items(tools.unwrap_or_default(), |tool| {
+            let listed = match self.protocol {
+                Protocol::GeminiGenerateContent => json::value_at(tool, ["functionDeclarations"])
+                    .or_else(|| json::value_at(tool, ["function_declarations"])),
+                _ => None,
+            };
+            match listed {
+                Some(listed) => json::items(listed, |_| count += 1),
+                None => count += 1,
+            }
+        });
         count
     }
 
     /// Who it says it is for: `safety_identifier` or `user`, or Anthropic's `metadata.user_id`.
-    pub fn end_user_id(&self, protocol: Protocol) -> Option<String> {
-        let value = match protocol {
+    pub fn end_user_id(&self) -> Option<String> {
+        let value = match self.protocol {
             Protocol::AnthropicMessages => {
                 json::value_at(self.member("metadata")?, ["user_id"]).and_then(json::text)
             }
@@ -62,7 +80,13 @@ impl<'a> Sent<'a> {
 }
 
 /// The members that logs tell of.
-const TOLD: [&str; 4] = ["tools", "safety_identifier", "user", "metadata"];
+const TOLD: [&str; 5] = [
+    "toolConfig",
+    "tools",
+    "safety_identifier",
+    "user",
+    "metadata",
+];
 
 #[cfg(test)]
 mod tests {
@@ -83,8 +107,9 @@ mod tests {
         let sent = Sent {
             body: &body,
             replaced: &noted,
+            protocol,
         };
-        let user = sent.end_user_id(protocol);
+        let user = sent.end_user_id();
         assert_eq!((sent.tool_count(), user.as_deref()), expected, "{text}");
     }
 
@@ -110,6 +135,10 @@ mod tests {
             openai,
             (0, Some("alice")),
         );
+        let bedrock = r#"{"toolConfig":{"tools":[{},{}]}}"#;
+        check(bedrock, &[], Protocol::BedrockConverse, (2, None));
+        let gemini = r#"{"tools":[{"functionDeclarations":[{},{}]},{"googleSearch":{}}]}"#;
+        check(gemini, &[], Protocol::GeminiGenerateContent, (3, None));
         let anthropic = Protocol::AnthropicMessages;
         check(
             r#"{"metadata":{"user_id":"a"}}"#,

@@ -157,10 +157,7 @@ fn response_var<'a>(x: &'a Exchange, name: &str) -> Option<Cow<'a, str>> {
         "llm_stream" => flag(x.llm.stream),
         "llm_has_tool_calls" => flag(x.llm.has_tool_calls),
         "llm_tool_count" => number(x.llm_request().map_or(0, |sent| sent.tool_count() as u64)),
-        "llm_end_user_id" => {
-            let protocol = x.llm.protocol?;
-            x.llm_request()?.end_user_id(protocol).map(Cow::Owned)
-        }
+        "llm_end_user_id" => x.llm_request()?.end_user_id().map(Cow::Owned),
         "llm_prompt_tokens" => number(usage.prompt),
         "llm_completion_tokens" => number(usage.completion),
         "llm_total_tokens" => number(usage.total),

@@ -14,7 +14,7 @@ use crate::{
         date::{self, four},
         secrets,
     },
-    plugins::ai_proxy::AiCall,
+    plugins::ai_proxy::{AiCall, Translated},
     semantic::Ranked,
 };
 
@@ -144,10 +144,14 @@ impl Line {
         self.number(b",\"llm_reasoning_tokens\":", usage.reasoning);
         self.flag(b",\"llm_stream\":", llm.stream);
         self.flag(b",\"llm_has_tool_calls\":", llm.has_tool_calls);
-        if let (Some(sent), Some(protocol)) = (x.llm_request(), llm.protocol) {
+        if let Some(call) = &x.ai {
+            let sent = call.sent();
             self.number(b",\"llm_tool_count\":", sent.tool_count() as u64);
-            let end_user = sent.end_user_id(protocol);
+            let end_user = sent.end_user_id();
             self.optional(b",\"llm_end_user_id\":\"", end_user.as_deref());
+            if let Some(translated) = &call.translated {
+                self.translated(translated);
+            }
         }
         self.number(
             b",\"llm_time_to_first_token\":",
@@ -159,6 +163,17 @@ impl Line {
         );
         if llm.stream {
             self.flag(b",\"llm_stream_done\":", llm.stream_done);
+        }
+    }
+
+    /// What the instance was spoken to in, and what of the request that could not say.
+    #[cold]
+    fn translated(&mut self, translated: &Translated) {
+        let target = translated.translation.target();
+        self.text(b",\"llm_upstream_protocol\":\"", target.as_str());
+        let lost = translated.lost.join(",");
+        if !lost.is_empty() {
+            self.text(b",\"llm_lossy\":\"", &lost);
         }
     }
 

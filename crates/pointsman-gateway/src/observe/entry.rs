@@ -398,7 +398,7 @@ fn llm(entry: &mut Map<String, Value>, x: &Exchange) {
                 "stream": flag(x.llm.stream),
                 "tool_count": call.sent().tool_count(),
                 "has_tool_calls": flag(x.llm.has_tool_calls),
-                "end_user_id": call.sent().end_user_id(protocol).unwrap_or_default(),
+                "end_user_id": call.sent().end_user_id().unwrap_or_default(),
                 "cache_read_input_tokens": usage.cache_read,
                 "cache_creation_input_tokens": usage.cache_creation,
                 "reasoning_tokens": usage.reasoning,

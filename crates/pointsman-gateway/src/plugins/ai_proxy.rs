@@ -293,6 +293,7 @@ impl AiCall {
     /// The request as the last attempt sent it.
     pub fn sent(&self) -> Sent<'_> {
         Sent {
+            protocol: self.target_protocol(),
             body: self.outgoing(),
             replaced: &self.replaced,
         }

@@ -2,6 +2,7 @@
 
 use super::{OWN, is_before_3, read_settings::CALLING, write_request::own_extras};
 use crate::{
+    Protocol,
     conversation::{
         Extra, Format, Function, ReasoningMode, ReasoningSettings, Request, ShowThoughts, Tool,
         ToolChoice,
@@ -191,8 +192,13 @@ fn write_thinking(
             Some(Amount::Level(level)) => w.key("thinkingLevel").text(level),
             None => {}
         }
-        if let Some(show) = &reasoning.show {
-            w.key("includeThoughts").bool(*show != ShowThoughts::No);
+        // Anthropic shows the thoughts that it is asked for.
+        let shows = setting.client == Protocol::AnthropicMessages
+            && reasoning.mode != Some(ReasoningMode::Disabled);
+        match &reasoning.show {
+            Some(show) => w.key("includeThoughts").bool(*show != ShowThoughts::No),
+            None if shows => w.key("includeThoughts").bool(true),
+            None => {}
         }
         write_extras(extras(), w);
     });
