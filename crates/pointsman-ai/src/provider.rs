@@ -295,88 +295,56 @@ mod tests {
         );
     }
 
+    fn check(
+        provider: Provider,
+        spoken: Option<Protocol>,
+        client: Protocol,
+        expected: (Protocol, &'static str),
+    ) {
+        let binding = bind(provider, spoken, client).expect("bound");
+        let (target, path) = expected;
+        assert_eq!(binding.target, target, "{provider:?} {spoken:?} {client:?}");
+        let path = PathChoice::Provider(path);
+        assert_eq!(binding.path, path, "{provider:?} {spoken:?} {client:?}");
+    }
+
     #[test]
     fn clients_get_their_own_protocol_if_it_is_spoken() {
         use Protocol::*;
-        let target = |provider, spoken, client| {
-            let binding = bind(provider, spoken, client).expect("bound");
-            (binding.target, binding.path)
+        use Provider::{Anthropic, Bedrock, Gemini, Openai};
+        let chat = (OpenaiChat, "/v1/chat/completions");
+        let messages = (AnthropicMessages, "/v1/messages");
+        let surface = (OpenaiChat, "/v1beta/openai/chat/completions");
+        let gemini = (GeminiGenerateContent, table::GEMINI);
+        let responses = (OpenaiResponses, "/v1/responses");
+        check(Openai, None, OpenaiResponses, responses);
+        check(Openai, None, AnthropicMessages, chat);
+        check(Anthropic, None, AnthropicMessages, messages);
+        check(Anthropic, None, OpenaiChat, chat);
+        check(Anthropic, None, CohereChat, messages);
+        check(Bedrock, None, OpenaiChat, (BedrockConverse, table::BEDROCK));
+        check(Gemini, None, OpenaiChat, surface);
+        check(Gemini, None, GeminiGenerateContent, gemini);
+    }
+
+    #[test]
+    fn what_an_instance_is_declared_to_speak_decides() {
+        use Protocol::*;
+        let declared = |provider, spoken, client, expected| {
+            check(provider, Some(spoken), client, expected);
         };
-        let path = PathChoice::Provider;
-        for (provider, spoken, client, expected) in [
-            (
-                Provider::Openai,
-                None,
-                OpenaiResponses,
-                (OpenaiResponses, path("/v1/responses")),
-            ),
-            (
-                Provider::Openai,
-                None,
-                AnthropicMessages,
-                (OpenaiChat, path("/v1/chat/completions")),
-            ),
-            (
-                Provider::Anthropic,
-                None,
-                AnthropicMessages,
-                (AnthropicMessages, path("/v1/messages")),
-            ),
-            (
-                Provider::Anthropic,
-                None,
-                OpenaiChat,
-                (OpenaiChat, path("/v1/chat/completions")),
-            ),
-            (
-                Provider::Anthropic,
-                Some(AnthropicMessages),
-                OpenaiChat,
-                (AnthropicMessages, path("/v1/messages")),
-            ),
-            (
-                Provider::Anthropic,
-                None,
-                CohereChat,
-                (AnthropicMessages, path("/v1/messages")),
-            ),
-            (
-                Provider::Bedrock,
-                None,
-                OpenaiChat,
-                (BedrockConverse, path(table::BEDROCK)),
-            ),
-            (
-                Provider::Gemini,
-                None,
-                OpenaiChat,
-                (OpenaiChat, path("/v1beta/openai/chat/completions")),
-            ),
-            (
-                Provider::Gemini,
-                None,
-                GeminiGenerateContent,
-                (GeminiGenerateContent, path(table::GEMINI)),
-            ),
-            (
-                Provider::OpenaiCompatible,
-                Some(CohereChat),
-                OpenaiChat,
-                (CohereChat, path("/v2/chat")),
-            ),
-            (
-                Provider::Openai,
-                Some(AnthropicMessages),
-                OpenaiEmbeddings,
-                (OpenaiEmbeddings, path("/v1/embeddings")),
-            ),
-        ] {
-            assert_eq!(
-                target(provider, spoken, client),
-                expected,
-                "{provider:?} {spoken:?} {client:?}"
-            );
-        }
+        let messages = (AnthropicMessages, "/v1/messages");
+        let cohere = (CohereChat, "/v2/chat");
+        declared(Provider::Anthropic, AnthropicMessages, OpenaiChat, messages);
+        declared(Provider::OpenaiCompatible, CohereChat, OpenaiChat, cohere);
+        // Vectors are no conversation.
+        let embeddings = (OpenaiEmbeddings, "/v1/embeddings");
+        declared(
+            Provider::Openai,
+            AnthropicMessages,
+            OpenaiEmbeddings,
+            embeddings,
+        );
     }
 
     #[test]

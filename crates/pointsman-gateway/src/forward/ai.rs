@@ -15,7 +15,7 @@ mod translated;
 use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, Response, StatusCode, header};
 use pointsman_ai::{Capture, Complaint, Protocol};
 use pointsman_balance::Picked;
 
@@ -27,10 +27,7 @@ use crate::{
     failure::{Failure, TransportFault},
     forward::{
         Outcome,
-        ai::{
-            outgoing::{instance_headers, instance_target},
-            told::Told,
-        },
+        ai::told::Told,
         judge::{Accepted, Held, RetryPolicy},
     },
     observe::metrics::ActiveConnection,
@@ -99,13 +96,9 @@ impl AiPlan {
         exchange.llm.instance = Some(Arc::clone(&instance.name));
         let binding = pointsman_ai::bind(instance.provider, instance.spoken, self.protocol)
             .map_err(|unsupported| Failure::Refused(unsupported.to_string()))?;
-        let translated = translated::translate(
-            exchange,
-            instance,
-            self.protocol,
-            binding.target,
-            target.strict,
-        )?;
+        let strict = target.strict;
+        let translated =
+            translated::translate(exchange, instance, self.protocol, &binding, strict)?;
         let Some(destination) = &instance.destination else {
             return Err(Failure::Internal(format!(
                 "instance {} has no endpoint: set override.endpoint",
@@ -116,40 +109,8 @@ impl AiPlan {
             .model
             .clone()
             .or_else(|| exchange.llm.request_model.as_deref().map(Arc::from));
-        let (mut uri, path) = instance_target(exchange, instance, self.protocol, &binding)?;
-        let mut headers = instance_headers(
-            &exchange.request.headers,
-            instance,
-            self.protocol,
-            binding.target,
-        );
-        let Some(call) = exchange.ai.as_mut() else {
-            return Err(Failure::Internal("the LLM request is gone".to_owned()));
-        };
-        call.translated = translated;
-        let shaped = instance
-            .shaper
-            .shape(call.outgoing(), binding.target, call.streaming);
-        let (pieces, replaced) = shaped.into_parts();
-        call.replaced = replaced;
-        let method = match self.protocol {
-            Protocol::Passthrough => exchange.request.method.clone(),
-            _ => Method::POST,
-        };
-        headers.insert(header::HOST, destination.authority.clone());
-        if let (Some(keys), Some(region)) = (&instance.aws, &instance.region) {
-            let signing = signed::Signing {
-                keys,
-                region,
-                host: &destination.host,
-                now: clock::unix_millis() / 1000,
-            };
-            signing.sign(&method, &mut uri, &mut headers, &pieces)?;
-        }
-        let mut request = Request::new(Body::pieces(pieces));
-        *request.method_mut() = method;
-        *request.uri_mut() = uri;
-        *request.headers_mut() = headers;
+        let (request, path) =
+            outgoing::request(exchange, instance, destination, &binding, translated)?;
         exchange.attempts.push(AttemptRecord::begin(
             &mut picked,
             Arc::clone(&instance.address),

@@ -237,22 +237,9 @@ fn run_form(
     common: &written::Common,
     warnings: &mut Vec<String>,
 ) -> Result<AiInstance, Faults> {
-    let name = &instance.name;
     let provider = provider_of(&instance).map_err(|error| Faults::at("provider", error))?;
     let endpoint = endpoint_of(&instance).map_err(|error| Faults::at(ENDPOINT, error))?;
-    if let Some(endpoint) = &endpoint
-        && endpoint.lone_slash()
-    {
-        warnings.push(format!(
-            "instance '{name}': override.endpoint ends in a lone `/`, which is read as no path"
-        ));
-    }
-    if endpoint.is_none() && default_base(&instance).is_none() {
-        warnings.push(format!(
-            "instance '{name}': provider {} needs override.endpoint; requests to it will fail",
-            provider.as_str()
-        ));
-    }
+    warnings.extend(doubts_about(&instance, provider, endpoint.as_ref()));
     let destination = destination_of(&instance, endpoint.as_ref(), common.ssl_verify)
         .map_err(|error| Faults::at(ENDPOINT, error))?;
     let auth_headers = auth_headers(&instance)?;
@@ -272,7 +259,7 @@ fn run_form(
     let shaper = Shaper::compile(provider, &shaping);
     let (address, host) = names_of(destination.as_ref());
     let mut run = AiInstance {
-        name: name.as_str().into(),
+        name: instance.name.as_str().into(),
         provider,
         spoken,
         region: conf.region,
@@ -303,6 +290,25 @@ fn run_form(
     };
     run.fixed_targets = run.work_out_targets();
     Ok(run)
+}
+
+/// What is probably not meant in where an instance is.
+fn doubts_about(
+    instance: &written::Instance,
+    provider: Provider,
+    endpoint: Option<&Endpoint>,
+) -> Option<String> {
+    let name = &instance.name;
+    match endpoint {
+        Some(endpoint) if endpoint.lone_slash() => Some(format!(
+            "instance '{name}': override.endpoint ends in a lone `/`, which is read as no path"
+        )),
+        None if default_base(instance).is_none() => Some(format!(
+            "instance '{name}': provider {} needs override.endpoint; requests to it will fail",
+            provider.as_str()
+        )),
+        _ => None,
+    }
 }
 
 fn named_of(run: &AiInstance, targets: &[TargetId], guarding: &dyn Guarding) -> Option<Named> {

@@ -105,19 +105,22 @@ fn from_anthropic(text: &str) -> String {
     written(&read, &FROM_ANTHROPIC)
 }
 
+const USER: &str = r#""messages":[{"role":"user","content":"x"}]"#;
+
+fn check(body: &str, expected: &[&str], absent: &[&str]) {
+    let text = from_anthropic(body);
+    for part in expected {
+        assert!(text.contains(part), "{body}\n{part}\n{text}");
+    }
+    for part in absent {
+        assert!(!text.contains(part), "{body}\nnot {part}\n{text}");
+    }
+}
+
 /// P-091 to P-119: what APISIX's converter makes of Anthropic's requests
 #[test]
 fn requests_of_anthropic_clients() {
-    let user = r#""messages":[{"role":"user","content":"x"}]"#;
-    let check = |body: &str, expected: &[&str], absent: &[&str]| {
-        let text = from_anthropic(body);
-        for part in expected {
-            assert!(text.contains(part), "{body}\n{part}\n{text}");
-        }
-        for part in absent {
-            assert!(!text.contains(part), "{body}\nnot {part}\n{text}");
-        }
-    };
+    let user = USER;
     check(
         &format!(
             r#"{{"system":"s",{user},"max_tokens":5,"top_k":3,"metadata":{{"user_id":"u"}},"stop_sequences":["a"],"stream":true}}"#
@@ -154,6 +157,12 @@ fn requests_of_anthropic_clients() {
         ],
         &[],
     );
+}
+
+/// P-095, P-096, P-102, P-103, P-115, P-118, G-09
+#[test]
+fn tools_and_formats_of_anthropic_clients() {
+    let user = USER;
     check(
         &format!(
             r#"{{{user},"tools":[{{"name":"f","input_schema":{{"type":"object"}}}},{{"type":"bash_20250124","name":"bash"}}],"tool_choice":{{"type":"any","disable_parallel_tool_use":true}}}}"#

@@ -2,18 +2,63 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 use pointsman_ai::{Binding, PathChoice, Protocol};
 
 use crate::{
+    body::Body,
+    clock,
     exchange::Exchange,
     failure::Failure,
-    forward::http::end_to_end,
-    plugins::ai_proxy::{AiInstance, STREAM_ENDS, with_query},
+    forward::{ai::signed::Signing, http::end_to_end},
+    plugins::ai_proxy::{AiInstance, STREAM_ENDS, Translated, with_query},
+    upstream::destination::Destination,
 };
 
+/// The request that `instance` gets, and its path for logs.
+pub(super) fn request(
+    exchange: &mut Exchange,
+    instance: &AiInstance,
+    destination: &Destination,
+    binding: &Binding,
+    translated: Option<Box<Translated>>,
+) -> Result<(Request<Body>, Arc<str>), Failure> {
+    let Some(call) = exchange.ai.as_mut() else {
+        return Err(Failure::Internal("the LLM request is gone".to_owned()));
+    };
+    call.translated = translated;
+    let (client, streaming) = (call.protocol, call.streaming);
+    let shaped = instance
+        .shaper
+        .shape(call.outgoing(), binding.target, streaming);
+    let (pieces, replaced) = shaped.into_parts();
+    call.replaced = replaced;
+    let (mut uri, path) = instance_target(exchange, instance, client, binding)?;
+    let sent = &exchange.request;
+    let mut headers = instance_headers(&sent.headers, instance, client, binding.target);
+    let method = match client {
+        Protocol::Passthrough => sent.method.clone(),
+        _ => Method::POST,
+    };
+    headers.insert(header::HOST, destination.authority.clone());
+    if let (Some(keys), Some(region)) = (&instance.aws, &instance.region) {
+        let signing = Signing {
+            keys,
+            region,
+            host: &destination.host,
+            now: clock::unix_millis() / 1000,
+        };
+        signing.sign(&method, &mut uri, &mut headers, &pieces)?;
+    }
+    let mut request = Request::new(Body::pieces(pieces));
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = headers;
+    Ok((request, path))
+}
+
 /// The request target for `instance`, and its path for logs.
-pub(super) fn instance_target(
+fn instance_target(
     exchange: &Exchange,
     instance: &AiInstance,
     client: Protocol,
@@ -118,7 +163,7 @@ pub(super) fn wants_sse(query: Option<&str>) -> bool {
 }
 
 /// The client's end-to-end headers, the instance's own over them.
-pub(super) fn instance_headers(
+fn instance_headers(
     client_headers: &HeaderMap,
     instance: &AiInstance,
     client: Protocol,

@@ -1,7 +1,7 @@
 //! Requests and answers of instances that do not speak the client's protocol.
 
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
-use pointsman_ai::{Outside, Protocol, RequestBody, Translation};
+use pointsman_ai::{Binding, Outside, Protocol, RequestBody, Translation};
 
 use crate::{
     body::Body,
@@ -10,14 +10,15 @@ use crate::{
     plugins::ai_proxy::{AiInstance, Translated},
 };
 
-/// The client's request in `target`, the protocol of `instance`; `None` if that is the client's own.
+/// The client's request in the protocol of `instance`; `None` if that is the client's own.
 pub(super) fn translate(
     exchange: &Exchange,
     instance: &AiInstance,
     client: Protocol,
-    target: Protocol,
+    binding: &Binding,
     strict: bool,
 ) -> Result<Option<Box<Translated>>, Failure> {
+    let target = binding.target;
     if client == target {
         return Ok(None);
     }
