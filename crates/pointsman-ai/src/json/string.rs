@@ -62,6 +62,16 @@ impl<'a> JsonStr<'a> {
         self.0.is_empty()
     }
 
+    /// It says nothing but blanks.
+    pub fn is_blank(&self) -> bool {
+        // Most texts show by their first letter that they are not.
+        match self.0.trim_ascii_start().as_bytes().first() {
+            None => true,
+            Some(b'\\' | 0x80..) => self.decode().trim().is_empty(),
+            Some(_) => false,
+        }
+    }
+
     /// All of `parts`, with `separator` (plain text that needs no escapes) between them.
     pub fn concat<'p>(parts: impl IntoIterator<Item = &'p Self>, separator: &str) -> Self
     where
@@ -153,5 +163,13 @@ mod tests {
         let parts = [JsonStr::spelt("a\\n"), JsonStr::new("b")];
         assert_eq!(JsonStr::concat(&parts, " ").decode(), "a\n b");
         assert_ne!(JsonStr::new("a"), JsonStr::new("b"));
+        for (text, is_blank) in [
+            ("", true),
+            (" \\n\u{a0}", true),
+            (" \\u0061", false),
+            (" ü", false),
+        ] {
+            assert_eq!(JsonStr::spelt(text).is_blank(), is_blank, "{text}");
+        }
     }
 }

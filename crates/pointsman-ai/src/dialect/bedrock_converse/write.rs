@@ -83,7 +83,7 @@ fn write_part(part: &Part<'_>, w: &mut Writer<'_>) {
     let cache = match part {
         Part::Text(text) => {
             // Blank texts are refused.
-            if !text.text.decode().trim().is_empty() {
+            if !text.text.is_blank() {
                 w.object(|w| w.key("text").str(&text.text));
             }
             &text.cache
