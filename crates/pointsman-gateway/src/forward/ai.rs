@@ -196,16 +196,17 @@ impl AiPlan {
     async fn read(&self, exchange: &mut Exchange, answer: Answer) -> Result<Answer, Failure> {
         let kind = Kind::of(answer.response.headers());
         let limit = self.target.limits.response_bytes;
+        let is_success = answer.response.status().is_success();
+        let call = exchange.ai.as_ref();
+        let is_translated = call.is_some_and(|call| call.translated.is_some());
         // Gemini streams one JSON array to those who did not ask for events.
         let is_array = self.protocol == Protocol::GeminiGenerateContent
             && exchange.llm.stream
             && kind == Kind::Json
-            && answer.response.status().is_success()
-            && exchange
-                .ai
-                .as_ref()
-                .is_some_and(|call| call.translated.is_none());
-        if kind == Kind::Stream || is_array {
+            && is_success
+            && !is_translated;
+        // An error is read whole to be put into the client's words, however it comes.
+        if is_array || (kind == Kind::Stream && (is_success || !is_translated)) {
             return self.open(exchange, answer).await;
         }
         let declared = content_length(answer.response.headers());
@@ -257,10 +258,8 @@ impl AiPlan {
         let opening = opening::Opening {
             target: call.map_or(self.protocol, |call| call.target_protocol()),
             translator: translator.map(Box::new),
-            hold: target
-                .opening
-                .hold
-                .unwrap_or_else(|| target.retry.may_retry()),
+            hold: answer.response.status().is_success()
+                && (target.opening.hold).unwrap_or_else(|| target.retry.may_retry()),
             first_token: target.opening.first_token.map(|allowed| began + allowed),
             limits,
             capture: capture(exchange),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pointsman_ai::Replaced;
 
-use crate::exchange::Exchange;
+use crate::{exchange::Exchange, plugins::ai_proxy::Translated};
 
 /// What logs and metrics tell of the newest attempt alone.
 #[derive(Default)]
@@ -14,22 +14,24 @@ pub(super) struct Told {
     response_ms: Option<u64>,
     first_token_ms: Option<u64>,
     replaced: Replaced,
+    translated: Option<Box<Translated>>,
 }
 
 impl Told {
     /// What is told now; from here on nothing is.
     pub(super) fn take(exchange: &mut Exchange) -> Self {
-        let replaced = exchange
-            .ai
-            .as_mut()
-            .map(|call| std::mem::take(&mut call.replaced));
+        let call = exchange.ai.as_mut();
+        let (replaced, translated) = call.map_or_else(Default::default, |call| {
+            (std::mem::take(&mut call.replaced), call.translated.take())
+        });
         let llm = &mut exchange.llm;
         Self {
             instance: llm.instance.take(),
             model: llm.model.take(),
             response_ms: llm.response_ms.take(),
             first_token_ms: llm.first_token_ms.take(),
-            replaced: replaced.unwrap_or_default(),
+            replaced,
+            translated,
         }
     }
 
@@ -41,6 +43,7 @@ impl Told {
         llm.first_token_ms = self.first_token_ms;
         if let Some(call) = exchange.ai.as_mut() {
             call.replaced = self.replaced;
+            call.translated = self.translated;
         }
     }
 }
