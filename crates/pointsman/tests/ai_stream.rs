@@ -395,21 +395,20 @@ fn a_stream_that_fails_before_its_first_byte_is_a_failed_attempt() {
     }
 }
 
-/// The cap is a cap on a silent stream, too.
+/// The cap is a cap on a silent stream, too, and silence has one of its own.
 #[test]
 fn a_stream_that_falls_silent_is_cut_in_time() {
     let first = format!("{:x}\r\n{}\n\n\r\n", EVENTS[0].len() + 2, EVENTS[0]);
-    let upstream = stalled(&first, true);
-    // Far below the read timeout, which would end it as well.
-    let gateway = Gateway::start(&single(
-        "openai",
-        upstream.address,
-        "        max_stream_duration_ms: 300\n        timeout: 600000\n",
-    ));
-    let response = post_json(gateway.proxy, "/x", STREAM);
-    assert_eq!((response.status, response.complete), (200, false));
-    assert_eq!(gateway.access_log(1)[0]["ended"], "limited");
-    upstream.wait_for_early_close();
+    for limit in ["max_stream_duration_ms", "stream_idle_timeout_ms"] {
+        let upstream = stalled(&first, true);
+        // Far below the read timeout, which would end it as well.
+        let limits = format!("        {limit}: 300\n        timeout: 600000\n");
+        let gateway = Gateway::start(&single("openai", upstream.address, &limits));
+        let response = post_json(gateway.proxy, "/x", STREAM);
+        assert_eq!((response.status, response.complete), (200, false));
+        assert_eq!(gateway.access_log(1)[0]["ended"], "limited");
+        upstream.wait_for_early_close();
+    }
 }
 
 /// Tokens are counted whatever the answer calls itself, and odd members lose nothing else.

@@ -248,6 +248,7 @@ impl AiPlan {
         let limits = RelayLimits {
             bytes: target.limits.response_bytes,
             until: target.limits.stream_duration.map(|allowed| began + allowed),
+            idle: target.limits.stream_idle,
         };
         let call = exchange.ai.as_ref();
         let translation = call.and_then(|call| call.translated.as_ref());

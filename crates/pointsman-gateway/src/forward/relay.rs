@@ -8,6 +8,7 @@
 use std::{
     pin::Pin,
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use crate::{
     exchange::{Ended, Exchange},
     failure::TransportFault,
     forward::evidence,
-    plugins::ai_proxy::First,
+    plugins::ai_proxy::{First, RelayLimits},
     ports::{BrokenBody, ClientBroke, LocalFuture},
 };
 
@@ -32,6 +33,8 @@ pub struct Relay {
     first: Option<First>,
     /// Ends when the time of a stream is over.
     deadline: Option<LocalFuture<'static, ()>>,
+    /// Limits silence.
+    idle: Option<Idle>,
     upstream_bytes: u64,
     failed: Option<BodyError>,
 }
@@ -43,6 +46,18 @@ pub enum Cut {
     Bytes,
     /// `max_stream_duration_ms`.
     Duration,
+    /// `stream_idle_timeout_ms`.
+    Idle,
+}
+
+/// How long a stream has been silent.
+struct Idle {
+    limit: Duration,
+    /// When the last bytes came.
+    since: Instant,
+    /// Ends when the silence may be over. Set at the first silence and then only when it has ended,
+    /// so that bytes cost a look at the clock and nothing else.
+    timer: Option<LocalFuture<'static, ()>>,
 }
 
 impl std::fmt::Display for Cut {
@@ -50,6 +65,7 @@ impl std::fmt::Display for Cut {
         f.write_str(match self {
             Self::Bytes => "max_response_bytes exceeded",
             Self::Duration => "max_stream_duration_ms exceeded",
+            Self::Idle => "stream_idle_timeout_ms exceeded",
         })
     }
 }
@@ -60,14 +76,21 @@ impl Relay {
     /// Passes `body` on as the response of `exchange`.
     pub fn new(mut exchange: Box<Exchange>, body: Body) -> Self {
         let call = exchange.ai.as_mut();
-        let (first, until) = call.map_or((None, None), |call| {
-            (call.first.take(), call.relay_limits.until)
+        let (first, limits) = call.map_or((None, RelayLimits::default()), |call| {
+            (call.first.take(), call.relay_limits)
+        });
+        let until = limits.until;
+        let idle = limits.idle.map(|limit| Idle {
+            limit,
+            since: clock::now(),
+            timer: None,
         });
         let deadline = until.map(|until| exchange.gateway().upstreams().sleep_until(until));
         Self {
             body,
             first,
             deadline,
+            idle,
             exchange,
             upstream_bytes: 0,
             failed: None,
@@ -98,6 +121,10 @@ impl Relay {
                 {
                     self.deadline = None;
                     return self.cut(Cut::Duration, cx);
+                }
+                if self.is_idle(cx) {
+                    self.idle = None;
+                    return self.cut(Cut::Idle, cx);
                 }
                 Poll::Pending
             }
@@ -136,6 +163,25 @@ impl Relay {
                     return self.cut(cut, cx);
                 }
                 self.translate(frame, cx)
+            }
+        }
+    }
+
+    /// Whether the stream has been silent for too long. Wakes when it may have been.
+    fn is_idle(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(idle) = &mut self.idle else {
+            return false;
+        };
+        loop {
+            let due = idle.since + idle.limit;
+            let upstreams = self.exchange.gateway().upstreams();
+            let timer = idle.timer.get_or_insert_with(|| upstreams.sleep_until(due));
+            if timer.as_mut().poll(cx).is_pending() {
+                return false;
+            }
+            idle.timer = None;
+            if clock::now() >= due {
+                return true;
             }
         }
     }
@@ -244,6 +290,9 @@ impl Relay {
     fn pass(&mut self, data: &Bytes) -> Option<Cut> {
         let exchange = &mut *self.exchange;
         self.upstream_bytes += data.len() as u64;
+        if let Some(idle) = &mut self.idle {
+            idle.since = clock::now();
+        }
         let limits = exchange
             .ai
             .as_ref()

@@ -201,6 +201,7 @@ fn target(
             request_bytes: common.max_req_body_size,
             response_bytes: common.max_response_bytes,
             stream_duration: common.max_stream_duration_ms.map(Duration::from_millis),
+            stream_idle: common.stream_idle_timeout_ms.map(Duration::from_millis),
         },
         logging: Logging {
             summaries: common.logging.summaries,

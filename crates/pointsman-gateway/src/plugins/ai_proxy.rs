@@ -81,6 +81,8 @@ pub struct AiLimits {
     pub response_bytes: Option<u64>,
     /// `max_stream_duration_ms`.
     pub stream_duration: Option<Duration>,
+    /// `stream_idle_timeout_ms`.
+    pub stream_idle: Option<Duration>,
 }
 
 /// What happens before a stream's content begins.
@@ -307,6 +309,8 @@ pub struct RelayLimits {
     pub bytes: Option<u64>,
     /// The moment at which `max_stream_duration_ms` is over.
     pub until: Option<Instant>,
+    /// `stream_idle_timeout_ms`.
+    pub idle: Option<Duration>,
 }
 
 /// `ai-proxy` or `ai-proxy-multi` at one place in the configuration.

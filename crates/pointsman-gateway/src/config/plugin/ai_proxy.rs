@@ -51,6 +51,9 @@ pub struct Common {
     pub retry: Option<Retry>,
     /// Refuse requests that the instance's protocol cannot say in full. Our addition.
     pub strict_translation: bool,
+    /// Milliseconds of silence in the middle of a stream. Our addition.
+    #[schemars(range(min = 1))]
+    pub stream_idle_timeout_ms: Option<u64>,
     /// Milliseconds until a stream's first content; after that another instance is asked, if there
     /// is one. Our addition.
     #[schemars(range(min = 1))]
@@ -434,6 +437,7 @@ impl Default for Common {
             logging: Logging::default(),
             retry: None,
             strict_translation: false,
+            stream_idle_timeout_ms: None,
             first_token_timeout_ms: None,
             hold_stream_start: None,
         }
