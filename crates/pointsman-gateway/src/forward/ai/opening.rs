@@ -67,10 +67,12 @@ impl Opening {
             true => Scout::new(self.target),
             false => None,
         };
+        // Where nobody knows what content is, there is nothing to wait for.
+        let hold = self.hold && (translator.is_some() || scout.is_some());
         let mut held = Held::default();
         // Who waits for content without a limit of its own is shown after a while what there is.
         let mut patience = match self.first_token {
-            None if self.hold => Some(clock::now() + HELD_TIME_MAX),
+            None if hold => Some(clock::now() + HELD_TIME_MAX),
             _ => None,
         };
         loop {
@@ -115,7 +117,7 @@ impl Opening {
             match seen {
                 Seen::Failed(failure) => return Err(failure),
                 Seen::Content => break,
-                Seen::Nothing if !self.hold && !held.is_empty() => break,
+                Seen::Nothing if !hold && !held.is_empty() => break,
                 Seen::Nothing if held.len() > HELD_BYTES_MAX => break,
                 Seen::Nothing => {}
             }
