@@ -21,6 +21,7 @@ pub(crate) fn check() -> Result<(), String> {
     violations.extend(sizes(&root)?);
     violations.extend(unfinished(&root)?);
     violations.extend(memory(&root)?);
+    violations.extend(wall_clock(&root)?);
     violations.extend(crate::mutants::problems(&root));
     if violations.is_empty() {
         eprintln!("tidy: all rules hold");
@@ -252,6 +253,34 @@ fn remembers(line: &str) -> Option<&'static str> {
     MEMORY.iter().find(|word| code.contains(**word)).copied()
 }
 
+/// Who reads the clock that jumps, beside those who write dates or read them.
+fn wall_clock(root: &Path) -> Result<Vec<String>, String> {
+    let mut violations = Vec::new();
+    for path in sources(root)? {
+        let name = relative(root, &path);
+        let ships = name.starts_with("crates/") && name.contains("/src/");
+        if !ships || WALL_CLOCK.iter().any(|file| name == *file) {
+            continue;
+        }
+        for (number, line) in read(&path)?.lines().enumerate() {
+            if reads_wall_clock(line) {
+                violations.push(format!(
+                    "{name}:{}: reads the wall clock, which jumps; waits and ages go by `clock::now`",
+                    number + 1
+                ));
+            }
+        }
+    }
+    Ok(violations)
+}
+
+fn reads_wall_clock(line: &str) -> bool {
+    let code = line.split("//").next().unwrap_or_default();
+    ["SystemTime::now", "clock::wall", "unix_millis()"]
+        .iter()
+        .any(|word| code.contains(word))
+}
+
 /// Words that say "not done", in code that ships.
 fn unfinished(root: &Path) -> Result<Vec<String>, String> {
     let mut violations = Vec::new();
@@ -317,6 +346,18 @@ const PICK_PATH: &[&str] = &[
     "crates/pointsman-balance/src/health/availability.rs",
     "crates/pointsman-gateway/src/forward/mod.rs",
 ];
+/// Each says when something was, or reads what another has said. What bounds a date that is wrong:
+/// `cooldown.max_ms` (`evidence.rs`), the age of what is kept (`health_file`).
+const WALL_CLOCK: &[&str] = &[
+    "crates/pointsman-gateway/src/clock.rs",
+    "crates/pointsman-gateway/src/variables.rs",
+    "crates/pointsman-gateway/src/exchange.rs",
+    "crates/pointsman-gateway/src/admin/targets.rs",
+    "crates/pointsman-gateway/src/plugins/request_id.rs",
+    "crates/pointsman-gateway/src/forward/evidence.rs",
+    "crates/pointsman/src/http1/encode.rs",
+    "crates/pointsman/src/health_file/mod.rs",
+];
 /// What a cache would be made of. Atomics stay: a round-robin position is one.
 const MEMORY: &[&str] = &[
     "HashMap",
@@ -367,6 +408,15 @@ mod tests {
         );
         assert_eq!(remembers("    // no HashMap here"), None);
         assert_eq!(remembers("    position: AtomicU64,"), None);
+    }
+
+    #[test]
+    fn a_look_at_the_wall_clock_is_seen() {
+        assert!(reads_wall_clock("    let now = SystemTime::now();"));
+        assert!(reads_wall_clock("    let ms = clock::unix_millis();"));
+        assert!(!reads_wall_clock(
+            "    let now = clock::now(); // no clock::wall()"
+        ));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{Gateway, Start, Upstream, get, run, write_config};
+use support::{CHAT, Gateway, Start, Upstream, get, instance, post_json, run, write_config};
 
 /// A folder with a `config.yaml` and an `apisix.yaml` of exactly that text; the first one's path.
 fn folder(apisix: &str, document: &str) -> (tempfile::TempDir, String) {
@@ -296,3 +296,154 @@ fn misspelt_keys_of_ai_plugins_are_told() {
     }
     assert_eq!(stderr.lines().count(), 5, "{stderr}");
 }
+
+/// Numbers of `checks` that cannot be meant are errors with their path, or are told what is done instead.
+#[test]
+fn nonsense_in_checks_is_told() {
+    for (line, path, text) in NONSENSE {
+        let checks = format!("checks: {{active: {{{line}}}}}");
+        let instance = format!(
+            "{{name: a, provider: openai, weight: 1, auth: {{header: {{a: b}}}}, {checks}}}"
+        );
+        let document = format!(
+            "routes:\n\
+             - {{id: 1, uri: /x, upstream: {{nodes: {{\"127.0.0.1:1\": 1}}, {checks}}}}}\n\
+             - {{id: 2, uri: /y, plugins: {{ai-proxy-multi: {{instances: [{instance}]}}}}}}\n"
+        );
+        let (_, said) = check(&document);
+        for place in [
+            "line 2: routes[0] (id 1) upstream",
+            "line 3: routes[1] (id 2) plugins.ai-proxy-multi.instances[0]",
+        ] {
+            let start = format!("{place}.checks.active.{path}: ");
+            let is_told = |told: &str| told.contains(&start) && told.contains(text);
+            assert!(said.lines().any(is_told), "{said} lacks {start}{text}");
+        }
+    }
+}
+
+/// Two of one name are an error that names both, or one that replaces the other; never a coin toss.
+#[test]
+fn duplicate_names_are_told() {
+    let instance = |name: &str| {
+        format!("{{name: {name}, provider: openai, weight: 1, auth: {{header: {{a: b}}}}}}")
+    };
+    let node = "{host: 127.0.0.1, port: 1, weight: 1}";
+    let document = format!(
+        "routes:\n\
+         - {{id: 1, uri: /a, upstream: {{nodes: [{node}, {node}]}}}}\n\
+         - {{id: 2, uri: /b, plugins: {{ai-proxy-multi: {{instances: [{one}, {other}, {one}]}}}}}}\n\
+         - {{id: 3, uri: /c, upstream: {{nodes: {{\"127.0.0.1:1\": 1}}}}}}\n\
+         - {{id: 3, uri: /d, upstream: {{nodes: {{\"127.0.0.1:1\": 1}}}}}}\n",
+        one = instance("one"),
+        other = instance("other"),
+    );
+    let (code, said) = check(&document);
+    assert_eq!(code, Some(1), "{said}");
+    for line in [
+        "line 2: routes[0] (id 1) upstream.nodes: two members are named \"127.0.0.1:1\"",
+        "duplicate instance name 'one' at instances[1] and instances[3]",
+        "line 5: routes[3] (id 3) id: the id is used twice; this one replaces routes[2]",
+    ] {
+        assert!(said.contains(line), "{said} lacks {line}");
+    }
+    let (code, said) = check("routes:\n- {id: 1, uri: /a, uri: /b}\n");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("line 2: the key `uri` appears twice"),
+        "{said}"
+    );
+}
+
+/// All weights 0: a ring has nobody, as in APISIX; the others share equally, as nothing says otherwise.
+#[test]
+fn all_weights_0_have_an_outcome() {
+    let (a, b) = (Upstream::named("a"), Upstream::named("b"));
+    let nodes = format!("nodes: {{\"{}\": 0, \"{}\": 0}}", a.address, b.address);
+    let instances = [("a", &a), ("b", &b)].map(|(name, upstream)| {
+        instance(name, upstream.address, "").replace("weight: 1", "weight: 0")
+    });
+    let instances = instances.join(", ");
+    let document = format!(
+        "routes:\n\
+         - {{id: 1, uri: /turns, upstream: {{{nodes}}}}}\n\
+         - {{id: 2, uri: /ring, upstream: {{type: chash, key: uri, {nodes}}}}}\n\
+         - {{id: 3, uri: /ai/turns, plugins: {{ai-proxy-multi: {{instances: [{instances}]}}}}}}\n\
+         - {{id: 4, uri: /ai/ring, plugins: {{ai-proxy-multi: {{instances: [{instances}], balancer: \
+         {{algorithm: chash, key: uri, hash_on: vars}}}}}}}}\n"
+    );
+    let gateway = Gateway::start(&document);
+    for (path, status, hits) in [
+        ("/turns", 200, (5, 5)),
+        ("/ring", 502, (0, 0)),
+        ("/ai/turns", 200, (5, 5)),
+        ("/ai/ring", 503, (0, 0)),
+    ] {
+        let before = (a.hits(), b.hits());
+        for _ in 0..10 {
+            let response = post_json(gateway.proxy, path, CHAT);
+            assert_eq!(response.status, status, "{path}: {}", response.text());
+        }
+        let more = (a.hits() - before.0, b.hits() - before.1);
+        assert_eq!(more, hits, "{path}");
+    }
+}
+
+/// In `checks.active`: where, and what is said of it.
+const NONSENSE: &[(&str, &str, &str)] = &[
+    ("healthy: {interval: 0}", "healthy.interval", "at least 1"),
+    ("healthy: {successes: 0}", "healthy.successes", "at least 1"),
+    (
+        "healthy: {successes: 255}",
+        "healthy.successes",
+        "at most 254",
+    ),
+    (
+        "healthy: {http_statuses: [99]}",
+        "healthy.http_statuses[0]",
+        "at least 200",
+    ),
+    (
+        "unhealthy: {http_failures: 0}",
+        "unhealthy.http_failures",
+        "at least 1",
+    ),
+    (
+        "unhealthy: {tcp_failures: -1}",
+        "unhealthy.tcp_failures",
+        "at least 1",
+    ),
+    (
+        "unhealthy: {timeouts: 1.5}",
+        "unhealthy.timeouts",
+        "expected integer, got number",
+    ),
+    (
+        "unhealthy: {http_statuses: []}",
+        "unhealthy.http_statuses",
+        "at least 1 items",
+    ),
+    (
+        "unhealthy: {http_statuses: [500, 500]}",
+        "unhealthy.http_statuses",
+        "unique",
+    ),
+    ("timeout: soon", "timeout", "expected number, got string"),
+    ("concurrency: -1", "concurrency", "at least 0"),
+    ("port: 70000", "port", "at most 65535"),
+    ("type: ftp", "type", "none of the enum values"),
+    (
+        "http_path: \"/a b\"",
+        "http_path",
+        "failed to match pattern",
+    ),
+    // APISIX takes these.
+    ("timeout: 0", "timeout", "10ms apply"),
+    ("timeout: -1", "timeout", "10ms apply"),
+    ("concurrency: 0", "concurrency", "1 applies"),
+    (
+        "healthy: {http_statuses: [500]}",
+        "healthy.http_statuses",
+        "500 stands in both lists",
+    ),
+];

@@ -154,6 +154,25 @@ fn a_dripping_target_times_out() {
     assert_eq!(drip.most_open(), 1, "probes leave connections open");
 }
 
+/// A 200 with a body without end is a success: what follows the status line is not read, and the
+/// connection is closed.
+#[test]
+fn an_endless_answer_is_over_with_its_status_line() {
+    let endless = Upstream::probed(
+        |_| Answer::chat("endless"),
+        |_| Answer::Endless {
+            event: "data: more".repeat(100),
+            pause: Duration::ZERO,
+        },
+    );
+    let gateway = Gateway::start(&route(&[checked("endless", endless.address, json!({}))]));
+    endless.wait_for_probes(4);
+    let node = gateway.wait_for_node("endless", |_| true);
+    assert_eq!(node["status"], "healthy", "{node}");
+    assert_eq!(counter(&node, "timeout_failure"), 0, "{node}");
+    assert!(endless.most_open() <= 2, "probes leave connections open");
+}
+
 /// A connect that times out is a timeout, for every kind of probe, after one limit.
 #[test]
 fn connecting_in_vain_is_a_timeout() {

@@ -136,9 +136,8 @@ fn the_endpoint_learns_nothing_of_the_client() {
     assert_eq!(asked.header("authorization"), Some("Bearer embed"));
 }
 
-/// B-112, B-113: whatever the endpoint does, the client gets an answer, and the log no prompt.
-#[test]
-fn without_a_vector_the_fallback_answers() {
+/// What an endpoint may answer instead of a vector.
+fn broken_answers() -> Vec<Answer> {
     let of = |vector: &str| {
         Answer::json(&format!(
             r#"{{"data":[{{"index":0,"embedding":{vector}}}]}}"#
@@ -146,7 +145,7 @@ fn without_a_vector_the_fallback_answers() {
     };
     let long = format!("[{}1]", "1,".repeat(400_000));
     let echo = r#"{"error":"cannot embed: fix my code ECHO"}"#;
-    let broken = [
+    vec![
         Answer::status(500, echo),
         Answer::status(429, echo),
         Answer::status(204, ""),
@@ -167,7 +166,13 @@ fn without_a_vector_the_fallback_answers() {
         Answer::Drip(b'x', Duration::from_millis(20)),
         Answer::Raw(b"ECHO nothing of HTTP\r\n\r\n".to_vec()),
         Answer::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{\"data\":".to_vec()),
-    ];
+    ]
+}
+
+/// B-112, B-113: whatever the endpoint does, the client gets an answer, and the log no prompt.
+#[test]
+fn without_a_vector_the_fallback_answers() {
+    let broken = broken_answers();
     let count = broken.len();
     let whats: Vec<String> = (broken.iter())
         .map(|answer| format!("{answer:.60?}"))

@@ -211,6 +211,31 @@ impl Active {
             concurrency: self.concurrency.max(1),
         }
     }
+
+    /// What APISIX takes and cannot be meant: path, and what is done instead.
+    fn corrections(&self) -> Vec<(String, String)> {
+        let mut corrections = Vec::new();
+        let mut say = |field: &str, text: String| {
+            corrections.push((format!("checks.active.{field}"), text));
+        };
+        if self.timeout < TIMEOUT_MIN.as_secs_f64() {
+            let text = format!("no probe is that quick: {TIMEOUT_MIN:?} apply; give it seconds");
+            say("timeout", text);
+        }
+        if self.concurrency == 0 {
+            say(
+                "concurrency",
+                "nothing could be probed: 1 applies".to_owned(),
+            );
+        }
+        let policy = self.policy();
+        let is_both = |status: &&u16| policy.unhealthy_statuses.contains(status);
+        if let Some(status) = policy.healthy_statuses.iter().find(is_both) {
+            let text = format!("{status} stands in both lists: it counts as healthy");
+            say("healthy.http_statuses", text);
+        }
+        corrections
+    }
 }
 
 impl Default for Passive {
@@ -300,6 +325,7 @@ impl Checks {
             );
             remarks.push((format!("checks.active.{name}"), text));
         }
+        remarks.extend(self.active.iter().flat_map(Active::corrections));
         if self.passive.is_some() && traffic == Traffic::Ai {
             let text =
                 "passive checks count the traffic of AI instances (APISIX ignores them there)";
