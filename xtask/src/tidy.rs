@@ -349,6 +349,8 @@ const PICK_PATH: &[&str] = &[
 /// Each says when something was, or reads what another has said. What bounds a date that is wrong:
 /// `cooldown.max_ms` (`evidence.rs`), the age of what is kept (`health_file`).
 const WALL_CLOCK: &[&str] = &[
+    // A signature bears the date.
+    "crates/pointsman-gateway/src/forward/ai/outgoing.rs",
     "crates/pointsman-gateway/src/clock.rs",
     "crates/pointsman-gateway/src/variables.rs",
     "crates/pointsman-gateway/src/exchange.rs",

@@ -579,33 +579,3 @@ fn an_error_event_is_logged_in_one_line() {
     assert!(line.len() < 1000, "{line}");
     assert!(!gateway.stderr().contains("\nWARN forged"));
 }
-
-/// A beginning is held back for its content only, and where it is known what that is.
-#[test]
-fn only_beginnings_without_content_are_held_back() {
-    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
-    let open = |event: &str| {
-        let answer = Answer::Open(format!("{head}{event}\n\n").into_bytes());
-        Upstream::start(move |_| answer.clone())
-    };
-    let spare = Upstream::named("spare");
-    let fallback = "        fallback_strategy: http_5xx\n";
-    let gateway_for = |first: &Upstream| {
-        let instances = [
-            instance("first", first.address, ", priority: 1"),
-            instance("spare", spare.address, ""),
-        ];
-        Gateway::start(&multi(&instances, fallback))
-    };
-    let unknown = open("data: whatever");
-    let gateway = gateway_for(&unknown);
-    let mut connection = Connection::open(gateway.proxy);
-    ask(&mut connection, r#"{"prompt":"x","stream":true}"#);
-    connection.read_until("whatever");
-
-    let content = open(EVENTS[0]);
-    let gateway = gateway_for(&content);
-    let mut connection = Connection::open(gateway.proxy);
-    ask(&mut connection, STREAM);
-    connection.read_until("Hel");
-}

@@ -61,95 +61,127 @@ impl Opening {
         exchange: &Exchange,
         stream: &mut Body,
     ) -> Result<Opened, Failure> {
-        let mut meter = StreamMeter::new(self.target, self.capture);
-        let mut translator = self.translator;
-        let mut scout = match self.hold && translator.is_none() {
-            true => Scout::new(self.target),
-            false => None,
-        };
-        // Where nobody knows what content is, there is nothing to wait for.
-        let hold = self.hold && (translator.is_some() || scout.is_some());
-        let mut held = Held::default();
+        let (limits, first_token) = (self.limits, self.first_token);
+        let mut begun = Begun::of(self);
         // Who waits for content without a limit of its own is shown after a while what there is.
-        let mut patience = match self.first_token {
-            None if hold => Some(clock::now() + HELD_TIME_MAX),
+        let mut patience = match first_token {
+            None if begun.hold => Some(clock::now() + HELD_TIME_MAX),
             _ => None,
         };
         loop {
-            let due = [self.limits.until, self.first_token, patience];
+            let due = [limits.until, first_token, patience];
             let next = next_frame(exchange, stream, due.into_iter().flatten().min());
-            let next = match next.await {
-                Next::Frame(frame) => Some(frame),
-                Next::End => None,
+            let may_begin = match next.await {
+                Next::Frame(frame) => begun.push(frame, limits.bytes)?,
+                Next::End => {
+                    *stream = Body::Empty;
+                    begun.finish()?;
+                    true
+                }
                 Next::Broken(failure) => return Err(failure),
-                Next::Late if is_past(self.limits.until) => return Err(Failure::StreamTooLong),
-                Next::Late if is_past(self.first_token) => return Err(Failure::NoFirstToken),
-                Next::Late if held.is_empty() => {
+                Next::Late if is_past(limits.until) => return Err(Failure::StreamTooLong),
+                Next::Late if is_past(first_token) => return Err(Failure::NoFirstToken),
+                Next::Late => {
                     patience = None;
-                    continue;
-                }
-                Next::Late => break,
-            };
-            let Some(frame) = next else {
-                *stream = Body::Empty;
-                if let Some(translator) = &mut translator {
-                    translator.finish(&mut held.translated);
-                }
-                let seen = seen_of(translator.as_deref(), scout.as_mut(), true);
-                match seen {
-                    Seen::Failed(failure) => return Err(failure),
-                    Seen::Nothing | Seen::Content => break,
+                    !begun.held.is_empty()
                 }
             };
-            held.upstream_bytes += frame.len() as u64;
-            if (self.limits.bytes).is_some_and(|limit| held.upstream_bytes > limit) {
-                return Err(Failure::ResponseTooLarge);
-            }
-            meter.push(&frame);
-            if let Some(scout) = &mut scout {
-                scout.push(&frame);
-            }
-            match &mut translator {
-                Some(translator) => translator.push(&frame, &mut held.translated),
-                None => held.push(frame),
-            }
-            let seen = seen_of(translator.as_deref(), scout.as_mut(), false);
-            match seen {
-                Seen::Failed(failure) => return Err(failure),
-                Seen::Content => break,
-                Seen::Nothing if !hold && !held.is_empty() => break,
-                Seen::Nothing if held.len() > HELD_BYTES_MAX => break,
-                Seen::Nothing => {}
+            if may_begin {
+                return Ok(begun.into_opened());
             }
         }
-        Ok(Opened {
-            first: held.into_first(),
-            meter,
-            translator,
-        })
     }
 }
 
-fn seen_of(translator: Option<&StreamTranslator>, scout: Option<&mut Scout>, ended: bool) -> Seen {
-    let opening = match (translator, scout) {
-        (Some(translator), _) => translator.opening(),
-        (None, Some(scout)) => {
-            if ended {
-                scout.finish();
-            }
-            scout.opening()
+/// A stream whose beginning is being looked at.
+struct Begun {
+    meter: StreamMeter,
+    translator: Option<Box<StreamTranslator>>,
+    /// Looks for content in what is passed on as it is.
+    scout: Option<Scout>,
+    /// Content is waited for.
+    hold: bool,
+    held: Held,
+}
+
+impl Begun {
+    fn of(opening: Opening) -> Self {
+        let scout = match opening.hold && opening.translator.is_none() {
+            true => Scout::new(opening.target),
+            false => None,
+        };
+        Self {
+            meter: StreamMeter::new(opening.target, opening.capture),
+            // Where nobody knows what content is, there is nothing to wait for.
+            hold: opening.hold && (opening.translator.is_some() || scout.is_some()),
+            translator: opening.translator,
+            scout,
+            held: Held::default(),
         }
-        (None, None) => return Seen::Nothing,
-    };
-    if opening.has_content {
-        return Seen::Content;
     }
-    match &opening.error {
-        Some(error) => {
-            let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_GATEWAY);
-            Seen::Failed(Failure::BadStream(status, error.message.clone()))
+
+    /// Takes the next bytes; whether the stream may be passed on now.
+    fn push(&mut self, frame: Bytes, limit: Option<u64>) -> Result<bool, Failure> {
+        self.held.upstream_bytes += frame.len() as u64;
+        if limit.is_some_and(|limit| self.held.upstream_bytes > limit) {
+            return Err(Failure::ResponseTooLarge);
         }
-        None => Seen::Nothing,
+        self.meter.push(&frame);
+        if let Some(scout) = &mut self.scout {
+            scout.push(&frame);
+        }
+        match &mut self.translator {
+            Some(translator) => translator.push(&frame, &mut self.held.translated),
+            None => self.held.push(frame),
+        }
+        match self.seen() {
+            Seen::Failed(failure) => Err(failure),
+            Seen::Content => Ok(true),
+            Seen::Nothing => {
+                let shown = !self.hold && !self.held.is_empty();
+                Ok(shown || self.held.len() > HELD_BYTES_MAX)
+            }
+        }
+    }
+
+    /// The stream has ended.
+    fn finish(&mut self) -> Result<(), Failure> {
+        if let Some(translator) = &mut self.translator {
+            translator.finish(&mut self.held.translated);
+        }
+        if let Some(scout) = &mut self.scout {
+            scout.finish();
+        }
+        match self.seen() {
+            Seen::Failed(failure) => Err(failure),
+            Seen::Nothing | Seen::Content => Ok(()),
+        }
+    }
+
+    fn seen(&self) -> Seen {
+        let opening = match (&self.translator, &self.scout) {
+            (Some(translator), _) => translator.opening(),
+            (None, Some(scout)) => scout.opening(),
+            (None, None) => return Seen::Nothing,
+        };
+        if opening.has_content {
+            return Seen::Content;
+        }
+        match &opening.error {
+            Some(error) => {
+                let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_GATEWAY);
+                Seen::Failed(Failure::BadStream(status, error.message.clone()))
+            }
+            None => Seen::Nothing,
+        }
+    }
+
+    fn into_opened(self) -> Opened {
+        Opened {
+            first: self.held.into_first(),
+            meter: self.meter,
+            translator: self.translator,
+        }
     }
 }
 
