@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{Answer, Gateway, Upstream, client::Connection, instance, multi};
+use support::{Answer, Gateway, Upstream, client::Connection, instance, multi, post_json, single};
 
 const STREAM: &str = r#"{"model":"gpt-4","stream":true,"messages":[]}"#;
 const CONTENT: &str = r#"data: {"choices":[{"delta":{"role":"assistant","content":"Hel"}}]}"#;
@@ -43,4 +43,63 @@ fn only_beginnings_without_content_are_held_back() {
     let mut connection = Connection::open(gateway.proxy);
     ask(&mut connection, STREAM);
     connection.read_until("Hel");
+}
+
+/// What is no content is no answer: an error inside a 200, a mere beginning that breaks off, silence.
+#[test]
+fn another_instance_answers_before_there_is_content() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+    let role = r#"data: {"choices":[{"delta":{"role":"assistant","content":""}}]}"#;
+    let error = r#"data: {"error":{"message":"overloaded","type":"server_error"}}"#;
+    let raw = |text: String| Answer::Raw(text.into_bytes());
+    let failures = [
+        raw(format!("{head}{error}\n\n")),
+        raw(format!("{head}{role}\n\n{error}\n\n")),
+        raw(format!("{head}{role}\n\n")),
+        raw(format!("{head}data: no JSON\n\n")),
+        Answer::Open(format!("{head}{role}\n\n").into_bytes()),
+    ];
+    let clean = [CONTENT, "data: [DONE]"];
+    let spare = Upstream::start(move |_| Answer::events(&clean));
+    for (number, failure) in failures.into_iter().enumerate() {
+        let failing = Upstream::start(move |_| failure.clone());
+        let instances = [
+            instance("failing", failing.address, ", priority: 1"),
+            instance("spare", spare.address, ""),
+        ];
+        let more = "        fallback_strategy: http_5xx\n        first_token_timeout_ms: 300\n";
+        let gateway = Gateway::start(&multi(&instances, more));
+        let response = post_json(gateway.proxy, "/x", STREAM);
+        assert_eq!(
+            (response.status, response.complete),
+            (200, true),
+            "{number}"
+        );
+        assert_eq!(
+            response.text(),
+            format!("{CONTENT}\n\ndata: [DONE]\n\n"),
+            "{number}"
+        );
+        assert_eq!((failing.hits(), spare.hits()), (1, number + 1));
+        let line = gateway.access_log(1).remove(0);
+        assert_eq!(line["picks"][0]["member"], "failing", "{line}");
+        assert!(line["picks"][0]["error"].is_string(), "{line}");
+    }
+}
+
+/// Nobody else may answer: the failure has a status and is in the client's protocol.
+#[test]
+fn a_stream_without_content_is_an_error_if_it_is_not_held_back_in_vain() {
+    let silent = Upstream::start(|_| {
+        Answer::Open(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n".to_vec())
+    });
+    let limit = "        first_token_timeout_ms: 300\n";
+    let gateway = Gateway::start(&single("openai", silent.address, limit));
+    let response = post_json(gateway.proxy, "/x", STREAM);
+    assert_eq!(response.status, 504);
+    assert!(
+        response.text().contains("no content in time"),
+        "{}",
+        response.text()
+    );
 }

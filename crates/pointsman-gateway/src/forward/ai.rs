@@ -258,9 +258,11 @@ impl AiPlan {
         let translator = translation.and_then(|translation| translation.stream(as_array));
         let opening = opening::Opening {
             target: call.map_or(self.protocol, |call| call.target_protocol()),
-            translator: translator.map(Box::new),
+            // What is translated waits in any case: an error before its content has a status then.
             hold: answer.response.status().is_success()
-                && (target.opening.hold).unwrap_or_else(|| target.retry.may_retry()),
+                && (target.opening.hold)
+                    .unwrap_or_else(|| translator.is_some() || target.retry.may_retry()),
+            translator: translator.map(Box::new),
             first_token: target.opening.first_token.map(|allowed| began + allowed),
             limits,
             capture: capture(exchange),

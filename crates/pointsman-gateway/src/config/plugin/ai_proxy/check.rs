@@ -160,14 +160,13 @@ fn check_provider(instance: &Instance, found: &mut Vec<Issue>) {
     }
     let conf = instance.provider_conf.clone().unwrap_or_default();
     match instance.provider.as_str() {
-        "vertex-ai" => {
-            if instance.endpoint().is_none() && (conf.project_id.is_none() || conf.region.is_none())
-            {
-                let text = "vertex-ai requires either provider_conf (project_id + region) or \
-                            override.endpoint";
-                wrong("provider_conf", text);
-            }
-            wrong("provider", "provider vertex-ai is not supported yet");
+        "vertex-ai"
+            if instance.endpoint().is_none()
+                && (conf.project_id.is_none() || conf.region.is_none()) =>
+        {
+            let text = "vertex-ai requires either provider_conf (project_id + region) or \
+                        override.endpoint";
+            wrong("provider_conf", text);
         }
         "bedrock" => {
             if conf.region.is_none() {
@@ -177,10 +176,11 @@ fn check_provider(instance: &Instance, found: &mut Vec<Issue>) {
             if instance.auth.aws.is_none() {
                 wrong("auth.aws", "bedrock requires auth.aws");
             }
-            wrong("provider", "provider bedrock is not supported yet");
         }
-        _ if instance.auth.gcp.is_some() => wrong("auth.gcp", "auth.gcp is not supported yet"),
         _ => {}
+    }
+    if instance.auth.gcp.is_some() {
+        wrong("auth.gcp", "auth.gcp is not supported yet");
     }
 }
 
@@ -306,21 +306,16 @@ mod tests {
             &[
                 "instances[0].provider_conf.region: instance 'b': bedrock requires provider_conf.region",
                 "instances[0].auth.aws: instance 'b': bedrock requires auth.aws",
-                "instances[0].provider: instance 'b': provider bedrock is not supported yet",
             ],
         );
         check(
             json!({"instances": [instance("b", json!({"provider": "bedrock", "provider_conf": {"region": "us-east-1"}}))]}),
-            &[
-                "instances[0].auth.aws: instance 'b': bedrock requires auth.aws",
-                "instances[0].provider: instance 'b': provider bedrock is not supported yet",
-            ],
+            &["instances[0].auth.aws: instance 'b': bedrock requires auth.aws"],
         );
         check(
             json!({"instances": [instance("v", json!({"provider": "vertex-ai"}))]}),
             &[
                 "instances[0].provider_conf: instance 'v': vertex-ai requires either provider_conf (project_id + region) or override.endpoint",
-                "instances[0].provider: instance 'v': provider vertex-ai is not supported yet",
             ],
         );
     }
