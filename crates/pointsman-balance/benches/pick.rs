@@ -2,14 +2,20 @@
 //! machine, and compare with the run before.
 
 #![expect(clippy::print_stdout, reason = "the figures are the output")]
+#![allow(clippy::unwrap_used, reason = "a panic is how a benchmark fails")]
+
+#[path = "../tests/support/mod.rs"]
+mod support;
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pointsman_balance::{
     Algorithm, Ask, Availability, MemberSpec, Monitor, Policy, Pool, ProbeOutcome, TargetId, Tried,
     Wanted,
 };
+use support::{Guarded, Stand};
 
 fn main() {
     let round_robin = Algorithm::RoundRobin;
@@ -64,6 +70,9 @@ fn main() {
         |m| m == 50,
     );
     measure_loads();
+    for algorithm in [round_robin, chash, Algorithm::LeastConn, Algorithm::Ewma] {
+        measure_guards(algorithm);
+    }
     for algorithm in [round_robin, Algorithm::LeastConn, Algorithm::Ewma] {
         contended(algorithm);
     }
@@ -89,6 +98,18 @@ fn measure_loads() {
         measure(
             "100 in weights 1..=100, busy, every other up",
             |m| 1 + m,
+            |m| m % 2 == 0,
+            5_000,
+        );
+        measure(
+            "100 in weights 1..=100, busy, nine in ten up",
+            |m| 1 + m,
+            |m| m * 7 % 10 != 3,
+            5_000,
+        );
+        measure(
+            "100 equal, busy, every other up",
+            |_| 1,
             |m| m % 2 == 0,
             5_000,
         );
@@ -124,6 +145,51 @@ fn measure_held(
             Some(hold)
         })
         .collect();
+    println!("{:8.1} ns  {what}", time(&pool, &availability));
+    drop(holds);
+}
+
+/// A hundred members with a target and three guards each.
+fn measure_guards(algorithm: Algorithm) {
+    let measure = |what: &str, stand: fn(usize) -> Stand| {
+        let guarded = Guarded::new(100, stand);
+        let mut members = members(|member| 1 + member % 7, &[]);
+        for (member, gate) in members.iter_mut().zip(&guarded.gates) {
+            member.gate = Some(Arc::clone(gate));
+        }
+        let pool = Pool::new(members, algorithm, 12_345).expect("a valid pool");
+        let (availability, tried) = (&guarded.availability, Tried::new());
+        let ask = Ask {
+            key: Some(b"session"),
+            now: Duration::ZERO,
+            tried: &tried,
+        };
+        let trial = || pool.pick(&ask, availability).ok()?.take_trial();
+        let trials: Vec<_> = std::iter::from_fn(trial).collect();
+        let under_way = time(&pool, availability);
+        println!("{under_way:8.1} ns  guards, {algorithm:?}, {what}");
+        if !trials.is_empty() {
+            drop(trials);
+            let trying = time(&pool, availability);
+            println!("{trying:8.1} ns  the same, each pick makes a trial and gives it back");
+        }
+    };
+    measure("all usable", |_| Stand::Usable);
+    measure("every other open", |m| [Stand::Usable, Stand::Open][m % 2]);
+    measure("one open", |m| match m {
+        50 => Stand::Open,
+        _ => Stand::Usable,
+    });
+    measure("all open", |_| Stand::Open);
+    measure("every other half open, trials under way", |m| {
+        [Stand::Usable, Stand::HalfOpen][m % 2]
+    });
+    measure("all half open, trials under way", |_| Stand::HalfOpen);
+}
+
+/// Nanoseconds for a pick.
+fn time(pool: &Pool, availability: &Availability) -> f64 {
+    let tried = Tried::new();
     let keys: Vec<String> = (0..1024)
         .map(|number| format!("session-{number}"))
         .collect();
@@ -137,12 +203,11 @@ fn measure_held(
                 now: Duration::from_secs(6),
                 tried: &tried,
             };
-            let _ = black_box(pool.pick(&ask, black_box(&availability)));
+            let _ = black_box(pool.pick(&ask, black_box(availability)));
         }
         best = best.min(start.elapsed().as_secs_f64() * 1e9 / PICKS as f64);
     }
-    println!("{best:8.1} ns  {what}");
-    drop(holds);
+    best
 }
 
 fn contended(algorithm: Algorithm) {
@@ -178,6 +243,12 @@ fn hundred(
     up: fn(u32) -> bool,
 ) -> (Pool, Availability) {
     let (ids, availability) = verdicts(100, up);
+    let pool = Pool::new(members(weight, &ids), algorithm, 12_345).expect("a valid pool");
+    (pool, availability)
+}
+
+/// A hundred, each with its target, if there are any.
+fn members(weight: fn(u32) -> u32, ids: &[TargetId]) -> Vec<MemberSpec> {
     let members = (0..100_u32).map(|member| MemberSpec {
         name: format!("instance-{member}"),
         weight: weight(member),
@@ -187,10 +258,10 @@ fn hundred(
             5..10 => 1,
             _ => 2,
         },
-        targets: vec![ids[member as usize]],
+        targets: ids.get(member as usize).copied().into_iter().collect(),
+        gate: None,
     });
-    let pool = Pool::new(members.collect(), algorithm, 12_345).expect("a valid pool");
-    (pool, availability)
+    members.collect()
 }
 
 fn verdicts(count: u32, up: fn(u32) -> bool) -> (Vec<TargetId>, Availability) {

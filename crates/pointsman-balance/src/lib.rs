@@ -33,6 +33,7 @@
 //!     weight: 1,
 //!     priority: 0,
 //!     targets: vec![id],
+//!     gate: None,
 //! });
 //! let pool = Pool::new(members.collect(), Algorithm::RoundRobin, 0)?;
 //!
@@ -61,9 +62,9 @@ mod target;
 mod sync;
 
 pub use health::{
-    Address, Availability, Breaker, Change, CircuitState, Counters, GuardReport, GuardSpec, Kept,
-    Limits, Monitor, Passive, Policy, Probe, ProbeOutcome, Report, Status, Tally, Ticket, Trial,
-    UnknownWord, Wanted, WantedAddress, WantedGroup,
+    Address, Availability, Breaker, Change, CircuitState, Counters, Gate, GuardReport, GuardSpec,
+    Kept, Limits, Monitor, Passive, Policy, Probe, ProbeOutcome, Report, Status, Tally, Ticket,
+    Trial, UnknownWord, Wanted, WantedAddress, WantedGroup,
 };
 pub use load::{Hold, Load, Loads};
 pub use picker::RING_POINTS_MAX;

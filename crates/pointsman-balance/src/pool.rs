@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::load::{Gauge, Hold, Load, Loads};
 use crate::picker::{self, Census, Offer, Stage};
-use crate::{Availability, TargetId, Trial, Tried};
+use crate::{Availability, Gate, TargetId, Trial, Tried};
 
 /// The most members a pool takes.
 pub const MEMBERS_MAX: usize = 65_536;
@@ -32,6 +32,15 @@ pub struct MemberSpec {
     /// What must be healthy: the member is usable iff any of these is. Empty: not checked, always
     /// usable.
     pub targets: Vec<TargetId>,
+    /// What stands in the place of `targets` if the member has guards, too.
+    pub gate: Option<Arc<Gate>>,
+}
+
+impl MemberSpec {
+    /// The member is usable iff any of these is, or there are none.
+    pub(crate) fn verdicts(&self) -> &[TargetId] {
+        (self.gate.as_ref()).map_or(&self.targets, |gate| gate.verdict())
+    }
 }
 
 /// How members of one priority share the requests.
@@ -127,22 +136,22 @@ pub struct Pool {
     by_name: Box<[usize]>,
     /// In the order in which they are offered.
     stages: Box<[Stage]>,
-    /// By member, the guards that must all be usable; `None` if nobody has any.
-    guards: Option<Box<[Box<[TargetId]>]>>,
+    /// By member; none if nobody has guards.
+    gates: Box<[Option<Arc<Gate>>]>,
     /// By member; none unless the algorithm counts.
     gauges: Box<[Arc<Gauge>]>,
 }
 
 #[derive(Debug)]
 struct Member {
-    gate: Gate,
+    verdict: Verdict,
     name: String,
 }
 
-/// What stands between a member and its use. One target is by far the commonest, and is read without
+/// Where it is said whether a member is usable. One place is by far the commonest, and is read without
 /// following a pointer.
 #[derive(Debug)]
-enum Gate {
+enum Verdict {
     Unchecked,
     One(TargetId),
     Any(Box<[TargetId]>),
@@ -178,14 +187,15 @@ impl Pool {
         let counted = members.iter().filter(|_| algorithm.counts());
         let gauges: Box<[Arc<Gauge>]> = counted.map(|_| Arc::default()).collect();
         let stages = picker::stages(&members, algorithm, start, &gauges)?;
-        let census = Census::new(members.iter().map(|member| member.targets.as_slice()));
+        let census = Census::new(members.iter().map(MemberSpec::verdicts));
+        let gates = gates_of(&members);
         let members = members.into_iter().map(Member::from).collect();
         Ok(Self {
             members,
             census,
             by_name,
             stages,
-            guards: None,
+            gates,
             gauges,
         })
     }
@@ -200,20 +210,6 @@ impl Pool {
             for stage in &mut self.stages {
                 stage.share(&self.gauges);
             }
-        }
-        self
-    }
-
-    /// Gives members guards: a member is usable only if all of its guards are, whatever its targets say.
-    ///
-    /// # Panics
-    ///
-    /// If `guards` has not as many elements as there are members.
-    #[must_use]
-    pub fn guarded(mut self, guards: Vec<Vec<TargetId>>) -> Self {
-        assert_eq!(guards.len(), self.len(), "each member has its own guards");
-        if guards.iter().any(|guards| !guards.is_empty()) {
-            self.guards = Some(guards.into_iter().map(Vec::into_boxed_slice).collect());
         }
         self
     }
@@ -267,11 +263,19 @@ impl Pool {
     /// If `member` is not below [`len`](Self::len).
     #[must_use]
     pub fn targets(&self, member: usize) -> &[TargetId] {
-        match &self.members[member].gate {
-            Gate::Unchecked => &[],
-            Gate::One(target) => std::slice::from_ref(target),
-            Gate::Any(targets) => targets,
+        if let Some(gate) = self.gate(member) {
+            return gate.targets();
         }
+        match &self.members[member].verdict {
+            Verdict::Unchecked => &[],
+            Verdict::One(target) => std::slice::from_ref(target),
+            Verdict::Any(targets) => targets,
+        }
+    }
+
+    /// What stands before a member, if it has guards.
+    fn gate(&self, member: usize) -> Option<&Gate> {
+        self.gates.get(member)?.as_deref()
     }
 
     /// Whether picks depend on what earlier ones came to, and have a [`Hold`].
@@ -300,8 +304,7 @@ impl Pool {
     /// If everything that may be offered was tried, or nothing may be.
     pub fn pick(&self, ask: &Ask<'_>, availability: &Availability) -> Result<Picked, Exhausted> {
         let untried = |member: usize| !ask.tried.contains(member);
-        let passes = |member: usize| self.passes(member, availability);
-        let usable = |member: usize| self.members[member].gate.usable(availability);
+        let usable = |member: usize| self.usable(member, availability);
         let picked = |offer: Offer, failed_open: bool, trial: Option<Trial>| Picked {
             member: offer.member,
             epoch: availability.epoch(),
@@ -312,9 +315,7 @@ impl Pool {
         };
 
         let offer = self.stages.iter().enumerate().find_map(|(at, stage)| {
-            let offer = stage.pick_usable(ask, availability, usable, |member| {
-                untried(member) && passes(member)
-            })?;
+            let offer = stage.pick_usable(ask, availability, usable, untried)?;
             Some((at, offer))
         });
         if let Some((at, offer)) = offer {
@@ -324,7 +325,7 @@ impl Pool {
             });
         }
         if self.any_usable(availability) {
-            return Err(self.exhausted(|member| usable(member) && passes(member)));
+            return Err(self.exhausted(usable));
         }
         // Somebody must find out whether it works again, also where nobody would be used now.
         if let Some((tried, trial)) = self.trial(self.stages.len(), ask, availability) {
@@ -362,11 +363,10 @@ impl Pool {
     pub fn holds(&self, picked: &Picked, availability: &Availability) -> bool {
         let member = picked.member;
         if let Some(tried) = picked.trial_of {
-            let still_asks = availability
-                .half_open()
-                .iter()
-                .any(|asking| asking.guard == tried);
-            return still_asks && self.fits_trial(member, tried, availability);
+            let asks = self
+                .gate(member)
+                .and_then(|gate| availability.asks(gate.id()));
+            return asks.is_some_and(|circuit| circuit.guard() == tried);
         }
         availability.epoch() == picked.epoch
             || self.usable(member, availability)
@@ -381,34 +381,21 @@ impl Pool {
         }
     }
 
-    /// Whether all guards of a member are usable.
-    #[inline]
-    fn passes(&self, member: usize, availability: &Availability) -> bool {
-        let Some(guards) = &self.guards else {
-            return true;
-        };
-        guards[member]
-            .iter()
-            .all(|&guard| availability.usable(guard))
-    }
-
     /// Whether a member may be picked by these verdicts.
     ///
     /// # Panics
     ///
     /// If `member` is not below [`len`](Self::len).
     #[must_use]
+    #[inline]
     pub fn usable(&self, member: usize, availability: &Availability) -> bool {
-        self.members[member].gate.usable(availability) && self.passes(member, availability)
+        self.members[member].verdict.usable(availability)
     }
 
     /// Whether any member may be picked by these verdicts.
     #[must_use]
     pub fn any_usable(&self, availability: &Availability) -> bool {
-        if self.guards.is_none() {
-            return self.census.any(availability);
-        }
-        (0..self.len()).any(|member| self.usable(member, availability))
+        self.census.any(availability)
     }
 
     /// How long it takes at least until some member may be usable; `None` if that is not known of any.
@@ -423,10 +410,7 @@ impl Pool {
                     .filter_map(|&target| availability.comeback(target, now))
                     .min()?
             };
-            let guards = self
-                .guards
-                .as_ref()
-                .map_or(&[][..], |guards| &guards[member]);
+            let guards = self.gate(member).map_or(&[][..], Gate::guards);
             guards.iter().try_fold(wait, |wait, &guard| {
                 // A half-open circuit waits for nothing but an attempt.
                 Some(wait.max(availability.comeback(guard, now).unwrap_or_default()))
@@ -435,11 +419,13 @@ impl Pool {
         (0..self.len()).filter_map(of_member).min()
     }
 
-    /// Whether nothing is known against any member. A look at whole words of verdicts, in most cases.
+    /// Whether nothing is known against any member. A look at whole words of verdicts, unless somebody has
+    /// several targets.
     #[must_use]
     pub fn all_usable(&self, availability: &Availability) -> bool {
-        (self.guards.is_none() && self.census.all_targets(availability))
-            || (0..self.len()).all(|member| self.usable(member, availability))
+        self.census.all_targets(availability)
+            || (!self.census.is_one_each()
+                && (0..self.len()).all(|member| self.usable(member, availability)))
     }
 
     /// Nobody was eligible: because those on offer were tried, or because none is on offer?
@@ -489,7 +475,7 @@ impl Picked {
     }
 }
 
-impl Gate {
+impl Verdict {
     #[inline]
     fn usable(&self, availability: &Availability) -> bool {
         match self {
@@ -502,13 +488,13 @@ impl Gate {
 
 impl From<MemberSpec> for Member {
     fn from(spec: MemberSpec) -> Self {
-        let gate = match spec.targets.as_slice() {
-            [] => Gate::Unchecked,
-            [target] => Gate::One(*target),
-            _ => Gate::Any(spec.targets.into_boxed_slice()),
+        let verdict = match spec.verdicts() {
+            [] => Verdict::Unchecked,
+            [one] => Verdict::One(*one),
+            any => Verdict::Any(any.into()),
         };
         Self {
-            gate,
+            verdict,
             name: spec.name,
         }
     }
@@ -542,6 +528,13 @@ impl fmt::Display for PoolError {
 }
 
 impl std::error::Error for PoolError {}
+
+fn gates_of(members: &[MemberSpec]) -> Box<[Option<Arc<Gate>>]> {
+    if members.iter().all(|member| member.gate.is_none()) {
+        return Box::default();
+    }
+    members.iter().map(|member| member.gate.clone()).collect()
+}
 
 fn order_by_name(members: &[MemberSpec]) -> Result<Box<[usize]>, PoolError> {
     let mut order: Box<[usize]> = (0..members.len()).collect();

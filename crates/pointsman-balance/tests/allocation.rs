@@ -4,10 +4,11 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_balance::{Algorithm, Ask, Pool, Tried};
-use support::{Verdicts, member};
+use support::{Guarded, Stand, Verdicts, member};
 
 const MEMBERS: usize = 100;
 
@@ -59,6 +60,55 @@ fn picks_and_retries_allocate_nothing() {
         check(algorithm, |member| member % 2 == 0);
         check(algorithm, |member| member == 50);
         check(algorithm, |_| false);
+    }
+}
+
+/// However many of a hundred circuits ask for trials, and however many of those are under way.
+#[test]
+fn picks_with_guards_allocate_nothing() {
+    let stands: [fn(usize) -> Stand; 4] = [
+        |_| Stand::HalfOpen,
+        |member| [Stand::HalfOpen, Stand::Usable][member % 2],
+        |member| [Stand::Open, Stand::CoolingDown, Stand::Usable][member % 3],
+        |_| Stand::Open,
+    ];
+    for (stand, algorithm) in stands.into_iter().zip([
+        Algorithm::RoundRobin,
+        Algorithm::Chash,
+        Algorithm::LeastConn,
+        Algorithm::Ewma,
+    ]) {
+        let guarded = Guarded::new(MEMBERS, stand);
+        let mut members: Vec<_> = (0..MEMBERS)
+            .map(|number| member(&format!("m{number}"), 1, number as i32 % 3, &[]))
+            .collect();
+        for (member, gate) in members.iter_mut().zip(&guarded.gates) {
+            member.gate = Some(Arc::clone(gate));
+        }
+        let pool = Pool::new(members, algorithm, 1).unwrap();
+        let half_open = (0..MEMBERS).filter(|&at| stand(at) == Stand::HalfOpen);
+        let half_open = half_open.count();
+        let mut trials = Vec::with_capacity(MEMBERS);
+        let tried = Tried::new();
+        let ask = Ask {
+            key: Some(b"session-7"),
+            now: Duration::ZERO,
+            tried: &tried,
+        };
+        let allocated = allocation_counter::measure(|| {
+            for _ in 0..2 * MEMBERS {
+                let mut picked = pool.pick(&ask, &guarded.availability).unwrap();
+                trials.extend(picked.take_trial());
+            }
+        });
+        // With some usable in the highest priority, only those of that priority are tried.
+        let expected = match half_open {
+            100 => 100,
+            50 => (0..MEMBERS).filter(|at| at % 2 == 0 && at % 3 == 2).count(),
+            _ => 0,
+        };
+        assert_eq!(trials.len(), expected, "{algorithm:?}");
+        assert_eq!(allocated.count_total, 0, "{algorithm:?}: {allocated:?}");
     }
 }
 

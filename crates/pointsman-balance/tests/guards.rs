@@ -33,19 +33,19 @@ fn spec(key: &str, breaker: Option<Breaker>) -> GuardSpec {
     }
 }
 
-fn pool(priorities: &[i32], guards: &[&[TargetId]]) -> Pool {
+fn pool(monitor: &mut Monitor<u8>, priorities: &[i32], guards: &[&[TargetId]]) -> Pool {
     let members = priorities
         .iter()
+        .zip(guards)
         .enumerate()
-        .map(|(index, &priority)| MemberSpec {
+        .map(|(index, (&priority, guards))| MemberSpec {
             name: format!("m{index}"),
             weight: 1,
             priority,
             targets: vec![],
+            gate: Some(monitor.gate(&[], guards.to_vec())),
         });
-    Pool::new(members.collect(), Algorithm::RoundRobin, 0)
-        .expect("sound")
-        .guarded(guards.iter().map(|guards| guards.to_vec()).collect())
+    Pool::new(members.collect(), Algorithm::RoundRobin, 0).expect("sound")
 }
 
 /// Who is picked, and whether as a trial, which is given back.
@@ -68,7 +68,7 @@ fn a_cool_down_keeps_out_until_its_end_and_only_ever_extends() {
     let (a, tally) = monitor.guard(spec("a", None), now);
     let (b, _) = monitor.guard(spec("b", None), now);
     assert!(tally.is_none(), "no circuit, nothing to count");
-    let pool = pool(&[0, 0], &[&[a], &[b]]);
+    let pool = pool(&mut monitor, &[0, 0], &[&[a], &[b]]);
 
     let change = monitor.cool_down(a, now + seconds(10), now).expect("out");
     assert_eq!((change.target, change.to), (a, Status::Unhealthy));
@@ -102,7 +102,11 @@ fn when_all_are_out_all_are_offered() {
     let guards: Vec<TargetId> = (0..3)
         .map(|key| monitor.guard(spec(&key.to_string(), None), now).0)
         .collect();
-    let pool = pool(&[1, 1, 0], &[&guards[..1], &guards[1..2], &guards[2..]]);
+    let pool = pool(
+        &mut monitor,
+        &[1, 1, 0],
+        &[&guards[..1], &guards[1..2], &guards[2..]],
+    );
     for &guard in &guards {
         let _ = monitor.cool_down(guard, now + seconds(1), now);
     }
@@ -125,7 +129,7 @@ fn a_credential_that_is_out_takes_all_its_members_along() {
     let mut monitor = Monitor::<u8>::new();
     let (key, _) = monitor.guard(spec("key", None), now);
     let (one, _) = monitor.guard(spec("one", None), now);
-    let pool = pool(&[0, 0, 0], &[&[one, key], &[key], &[]]);
+    let pool = pool(&mut monitor, &[0, 0, 0], &[&[one, key], &[key], &[]]);
     let _ = monitor.cool_down(key, now + seconds(1), now);
     assert_eq!(pick(&pool, &monitor, &[]), Some((2, false)));
     assert_eq!(pick(&pool, &monitor, &[2]), None);
@@ -140,7 +144,7 @@ fn an_open_circuit_asks_for_one_trial_at_a_time() {
     let mut monitor = Monitor::<u8>::new();
     let (guard, tally) = monitor.guard(spec("a", Some(BREAKER)), now);
     let tally = tally.expect("it has a circuit");
-    let pool = pool(&[0, 0], &[&[guard], &[]]);
+    let pool = pool(&mut monitor, &[0, 0], &[&[guard], &[]]);
 
     assert!(!tally.record(false, now, now));
     assert!(!tally.record(false, now, now));
@@ -170,7 +174,7 @@ fn an_open_circuit_asks_for_one_trial_at_a_time() {
 
     // It fails: open again, for twice as long.
     let trial = claim(&pool, &monitor);
-    let _ = monitor.on_trial(guard, false, Some(&trial), now);
+    let _ = monitor.on_trial(&trial, false, now);
     assert_eq!(
         monitor.guard_report(guard).expect("known").circuit,
         CircuitState::Open(now + seconds(10))
@@ -178,7 +182,7 @@ fn an_open_circuit_asks_for_one_trial_at_a_time() {
     now += seconds(10);
     let _ = monitor.tick(now);
     // The old trial is from an earlier period.
-    let _ = monitor.on_trial(guard, false, Some(&trial), now);
+    let _ = monitor.on_trial(&trial, false, now);
     drop(trial);
     assert_eq!(
         monitor.guard_report(guard).expect("known").circuit,
@@ -186,10 +190,10 @@ fn an_open_circuit_asks_for_one_trial_at_a_time() {
     );
     // Two successes close it.
     let trial = claim(&pool, &monitor);
-    assert_eq!(monitor.on_trial(guard, true, Some(&trial), now), None);
+    assert_eq!(monitor.on_trial(&trial, true, now), None);
     drop(trial);
     let trial = claim(&pool, &monitor);
-    assert!(monitor.on_trial(guard, true, Some(&trial), now).is_some());
+    assert!(monitor.on_trial(&trial, true, now).is_some());
     drop(trial);
     assert!(monitor.availability().usable(guard));
     // And the count begins anew.
@@ -205,7 +209,7 @@ fn trials_come_in_the_order_of_the_request() {
     let mut monitor = Monitor::<u8>::new();
     let (guard, tally) = monitor.guard(spec("a", Some(BREAKER)), now);
     let tally = tally.expect("it has a circuit");
-    let pool = pool(&[0, 0], &[&[guard], &[]]);
+    let pool = pool(&mut monitor, &[0, 0], &[&[guard], &[]]);
     for _ in 0..BREAKER.failures {
         let _ = tally.record(false, now, now);
     }
@@ -247,6 +251,7 @@ fn the_wait_doubles_up_to_its_limit() {
     let mut now = start();
     let mut monitor = Monitor::<u8>::new();
     let (guard, _) = monitor.guard(spec("a", Some(BREAKER)), now);
+    let pool = pool(&mut monitor, &[0], &[&[guard]]);
     let _ = monitor.trip(guard, now);
     for wait in [5, 10, 15, 15] {
         let Some(CircuitState::Open(until)) =
@@ -257,8 +262,7 @@ fn the_wait_doubles_up_to_its_limit() {
         assert_eq!(until, now + seconds(wait));
         now = until;
         let _ = monitor.tick(now);
-        // Nobody else was there, so the attempt needed no trial.
-        let _ = monitor.on_trial(guard, false, None, now);
+        let _ = monitor.on_trial(&claim(&pool, &monitor), false, now);
     }
 }
 
@@ -269,9 +273,9 @@ fn no_trial_of_a_lower_priority_than_what_is_offered() {
     let (guard, _) = monitor.guard(spec("a", Some(BREAKER)), now);
     let _ = monitor.trip(guard, now);
     let _ = monitor.tick(now + seconds(5));
-    let below = pool(&[1, 0], &[&[], &[guard]]);
+    let below = pool(&mut monitor, &[1, 0], &[&[], &[guard]]);
     assert_eq!(pick(&below, &monitor, &[]), Some((0, false)));
-    let above = pool(&[0, 1], &[&[], &[guard]]);
+    let above = pool(&mut monitor, &[0, 1], &[&[], &[guard]]);
     assert_eq!(pick(&above, &monitor, &[]), Some((1, true)));
     // Cooling down as well: not even a trial.
     let _ = monitor.cool_down(guard, now + seconds(60), now + seconds(5));
@@ -387,20 +391,16 @@ fn a_lone_circuit_is_tried_too() {
     let now = start();
     let mut monitor = Monitor::<u8>::new();
     let (guard, _) = monitor.guard(spec("a", Some(BREAKER)), now);
-    let pool = pool(&[0], &[&[guard]]);
+    let pool = pool(&mut monitor, &[0], &[&[guard]]);
     let _ = monitor.trip(guard, now);
     assert_eq!(pick(&pool, &monitor, &[]), Some((0, false)));
     let _ = monitor.tick(now + seconds(5));
     let trial = claim(&pool, &monitor);
     assert_eq!(pick(&pool, &monitor, &[]), Some((0, false)));
-    let _ = monitor.on_trial(guard, true, Some(&trial), now + seconds(5));
+    let _ = monitor.on_trial(&trial, true, now + seconds(5));
     drop(trial);
     let trial = claim(&pool, &monitor);
-    assert!(
-        monitor
-            .on_trial(guard, true, Some(&trial), now + seconds(5))
-            .is_some()
-    );
+    assert!(monitor.on_trial(&trial, true, now + seconds(5)).is_some());
 }
 
 /// B-155 in small: limits of passive checks, and the table of §4.2.
@@ -507,17 +507,19 @@ fn all_are_usable_iff_each_is() {
     let mut monitor = Monitor::<u8>::new();
     let target = watched(&mut monitor, now);
     let (guard, _) = monitor.guard(spec("a", None), now);
+    let gate = monitor.gate(&[], vec![guard]);
     let member = |name: &str, targets: &[TargetId]| MemberSpec {
         name: name.to_owned(),
         weight: 1,
         priority: 0,
         targets: targets.to_vec(),
+        gate: None,
     };
     let members = || vec![member("free", &[]), member("probed", &[target])];
     let plain = Pool::new(members(), Algorithm::RoundRobin, 0).expect("sound");
-    let guarded = Pool::new(members(), Algorithm::RoundRobin, 0)
-        .expect("sound")
-        .guarded(vec![vec![guard], vec![]]);
+    let mut members = members();
+    members[0].gate = Some(gate);
+    let guarded = Pool::new(members, Algorithm::RoundRobin, 0).expect("sound");
     let check = |monitor: &Monitor<u8>, expected: [bool; 2]| {
         let verdicts = monitor.availability();
         for (pool, expected) in [&plain, &guarded].into_iter().zip(expected) {

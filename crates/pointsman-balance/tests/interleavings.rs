@@ -377,20 +377,25 @@ fn half_open() -> (Pool, Arc<Availability>) {
     let (guard, _) = monitor.guard(spec, now);
     monitor.trip(guard, now);
     monitor.tick(now + open);
-    let pool = pool(Algorithm::RoundRobin, &[("a", 1, None), ("b", 1, None)])
-        .guarded(vec![vec![guard], Vec::new()]);
+    let mut members = members(&[("a", 1, None), ("b", 1, None)]);
+    members[0].gate = Some(monitor.gate(&[], vec![guard]));
+    let pool = Pool::new(members, Algorithm::RoundRobin, 0).expect("these are a pool");
     (pool, monitor.availability())
 }
 
 fn pool(algorithm: Algorithm, members: &[(&str, u32, Option<TargetId>)]) -> Pool {
+    Pool::new(self::members(members), algorithm, 0).expect("these are a pool")
+}
+
+fn members(members: &[(&str, u32, Option<TargetId>)]) -> Vec<MemberSpec> {
     let member = |&(name, weight, target): &(&str, u32, Option<TargetId>)| MemberSpec {
         name: name.to_owned(),
         weight,
         priority: 0,
         targets: target.into_iter().collect(),
+        gate: None,
     };
-    let members = members.iter().map(member).collect();
-    Pool::new(members, algorithm, 0).expect("these are a pool")
+    members.iter().map(member).collect()
 }
 
 #[test]

@@ -1,11 +1,15 @@
 //! What one process writes down of its targets' health, and what the next makes of it.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod support;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use pointsman_balance::{
-    Breaker, CircuitState, Counters, GuardReport, GuardSpec, Kept, Monitor, Policy, ProbeOutcome,
-    Status, TargetId, Wanted,
+    Algorithm, Breaker, CircuitState, Counters, GuardReport, GuardSpec, Kept, Monitor, Policy,
+    ProbeOutcome, Status, TargetId, Trial, Wanted,
 };
 
 fn policy() -> Policy {
@@ -174,6 +178,15 @@ fn guard(key: &str) -> GuardSpec {
     }
 }
 
+/// The trial of a circuit, for a member of its own.
+fn trial(monitor: &mut Monitor<&'static str>, circuit: TargetId) -> Trial {
+    let mut member = support::member("m", 1, 0, &[]);
+    member.gate = Some(monitor.gate(&[], vec![circuit]));
+    let pool = support::pool(vec![member], Algorithm::RoundRobin);
+    let mut picked = support::pick(&pool, "", &monitor.availability()).unwrap();
+    picked.take_trial().unwrap()
+}
+
 /// Cool-downs end when they were to end, circuits are tried when they were to be tried.
 #[test]
 fn guards_stand_where_they_stood() {
@@ -213,7 +226,8 @@ fn guards_stand_where_they_stood() {
     let stands = after.guard_report(ids[3]).map(|report| report.circuit);
     assert_eq!(stands, Some(CircuitState::HalfOpen));
     for half_open in [ids[1], ids[3]] {
-        after.on_trial(half_open, true, None, soon + Duration::from_secs(31));
+        let trial = trial(&mut after, half_open);
+        after.on_trial(&trial, true, soon + Duration::from_secs(31));
     }
     assert_eq!(usable(&after), [true; 5]);
 

@@ -235,8 +235,9 @@ fn a_trial_is_counted_where_it_goes() {
     let _ = monitor.trip(guard, now);
     let _ = monitor.tick(now + breaker.open);
     for algorithm in [Algorithm::LeastConn, Algorithm::Ewma] {
-        let pool =
-            pool(unchecked(&[("a", 1), ("b", 1)]), algorithm).guarded(vec![vec![guard], vec![]]);
+        let mut members = unchecked(&[("a", 1), ("b", 1)]);
+        members[0].gate = Some(monitor.gate(&[], vec![guard]));
+        let pool = pool(members, algorithm);
         let tried = Tried::new();
         let ask = Ask {
             key: None,

@@ -427,8 +427,11 @@ impl Exchange {
 
     /// The current attempt is over, and another may follow.
     pub(crate) fn release(&mut self) {
-        if let Some(hold) = self.attempts.last_mut().and_then(|last| last.hold.as_mut()) {
-            hold.suspend();
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.trial = None;
+            if let Some(hold) = attempt.hold.as_mut() {
+                hold.suspend();
+            }
         }
     }
 

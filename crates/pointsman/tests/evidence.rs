@@ -352,6 +352,79 @@ fn streams_that_break_open_a_circuit() {
     assert_eq!((breaking.hits(), good.hits()), (3, 5));
 }
 
+/// A trial that is a stream proves nothing by how it begins.
+#[test]
+fn a_stream_on_trial_is_judged_by_its_end() {
+    let breaks = Arc::new(AtomicBool::new(true));
+    let script = Arc::clone(&breaks);
+    let upstream = Upstream::start(move |_| match script.load(Ordering::SeqCst) {
+        true => Answer::Stream {
+            pieces: vec![b"data: {\"choices\":[]}\n\n".to_vec()],
+            pause: Duration::ZERO,
+            ends: false,
+        },
+        false => Answer::events(&["data: {\"choices\":[]}", "data: [DONE]"]),
+    });
+    let more = ", circuit_breaker: {failures: 1, open_ms: 20, max_open_ms: 20}";
+    let gateway = Gateway::start(&route(&[instance("a", upstream.address, "")], more));
+    let stream = CHAT.replacen('{', r#"{"stream":true,"#, 1);
+    for _ in 0..3 {
+        post_json(gateway.proxy, "/x", &stream);
+        wait_for_circuit(&gateway, "half_open");
+    }
+    assert!(!gateway.stderr().contains("trials succeeded"));
+    breaks.store(false, Ordering::SeqCst);
+    support::wait_until("the circuit to close", || {
+        post_json(gateway.proxy, "/x", &stream);
+        gateway.stderr().contains("trials succeeded").then_some(())
+    });
+}
+
+/// What was sent when nobody was usable, and ends when the circuit has become half open, is no trial.
+#[test]
+fn only_trials_decide_about_a_circuit() {
+    let slow = Arc::new(AtomicBool::new(true));
+    let arrived = Arc::new(AtomicBool::new(false));
+    let (script, seen) = (Arc::clone(&slow), Arc::clone(&arrived));
+    let upstream = Upstream::start(move |request| {
+        if !request.text().contains("slow") {
+            return limited(500, &[]);
+        }
+        seen.store(true, Ordering::SeqCst);
+        while script.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Answer::chat("a")
+    });
+    let more = ", circuit_breaker: {failures: 1, open_ms: 1000}";
+    let gateway = Gateway::start(&route(&[instance("a", upstream.address, "")], more));
+    assert_eq!(chat(&gateway), 500);
+    wait_for_circuit(&gateway, "open");
+    std::thread::scope(|scope| {
+        let old = CHAT.replacen('{', r#"{"user":"slow","#, 1);
+        let proxy = gateway.proxy;
+        let old = scope.spawn(move || post_json(proxy, "/x", &old).status);
+        support::wait_until("the request to be under way", || {
+            arrived.load(Ordering::SeqCst).then_some(())
+        });
+        wait_for_circuit(&gateway, "half_open");
+        slow.store(false, Ordering::SeqCst);
+        assert_eq!(old.join().expect("no panic"), 200);
+    });
+    // This one is the trial, told after the other: it fails.
+    assert_eq!(chat(&gateway), 500);
+    wait_for_circuit(&gateway, "open");
+    assert!(!gateway.stderr().contains("trials succeeded"));
+}
+
+fn wait_for_circuit(gateway: &Gateway, state: &str) {
+    support::wait_until(state, || {
+        let all = gateway.control("/v1/targets").json();
+        let mut all = all.as_array().into_iter().flatten();
+        all.find(|one| one["circuit"] == state).map(|_| ())
+    });
+}
+
 /// A client's faults open no circuit, whatever their number.
 #[test]
 fn a_clients_fault_opens_no_circuit() {

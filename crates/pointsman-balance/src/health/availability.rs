@@ -7,12 +7,14 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::address_book::AddressBook;
 use super::group::Address;
 use super::guard::HalfOpen;
-use crate::TargetId;
+use crate::sync::AtomicU64;
+use crate::{TargetId, Trial};
 
 /// Which targets may be picked: an immutable snapshot, shared behind an `Arc`.
 #[derive(Debug, Clone)]
@@ -25,7 +27,13 @@ pub struct Availability {
     /// A set bit is a target to which a further success means something. No verdict: it saves
     /// traffic from reporting what would change nothing.
     unsettled: Vec<u64>,
-    half_open: Vec<HalfOpen>,
+    /// A set bit is a gate that asks for a trial.
+    asking: Vec<u64>,
+    /// The circuits that those wait for, by id of the gate.
+    half_open: Vec<(TargetId, HalfOpen)>,
+    /// A set bit is a gate whose trial is under way: no need to ask whether it is to be had. One set of
+    /// words for all snapshots; they are there where a gate has asked.
+    under_way: Vec<Option<Arc<AtomicU64>>>,
     /// When those that may not be picked may be again at the soonest, as far as that is known; by id.
     comebacks: Vec<(TargetId, Comeback)>,
     /// The addresses behind each group; shared by snapshots between which none changed.
@@ -55,7 +63,9 @@ impl Availability {
             issued: 0,
             unusable: Vec::new(),
             unsettled: Vec::new(),
+            asking: Vec::new(),
             half_open: Vec::new(),
+            under_way: Vec::new(),
             comebacks: Vec::new(),
             groups: None,
         }
@@ -69,7 +79,9 @@ impl Availability {
             issued: usize::MAX,
             unusable: Vec::new(),
             unsettled: Vec::new(),
+            asking: Vec::new(),
             half_open: Vec::new(),
+            under_way: Vec::new(),
             comebacks: Vec::new(),
             groups: None,
         }
@@ -142,10 +154,61 @@ impl Availability {
         set(&mut self.unsettled, target, !settled);
     }
 
-    /// The circuits that ask for trials.
+    /// Whether any gate asks for a trial.
     #[inline]
-    pub(crate) fn half_open(&self) -> &[HalfOpen] {
-        &self.half_open
+    pub(crate) const fn has_asking(&self) -> bool {
+        !self.half_open.is_empty()
+    }
+
+    /// Those of `bits` of one word that stand for gates whose trial may be had.
+    #[inline]
+    pub(crate) fn asking_among(&self, word: usize, bits: u64) -> u64 {
+        let asking = bits & self.asking.get(word).copied().unwrap_or_default();
+        if asking == 0 {
+            return 0;
+        }
+        // Relaxed: it saves looking further, and decides nothing.
+        let under_way = self.under_way.get(word).and_then(Option::as_ref);
+        asking & !under_way.map_or(0, |bits| bits.load(Ordering::Relaxed))
+    }
+
+    /// The circuit whose trial a gate asks for.
+    pub(crate) fn asks(&self, gate: TargetId) -> Option<&HalfOpen> {
+        let place = self.half_open.binary_search_by_key(&gate, |&(id, _)| id);
+        place.ok().map(|place| &self.half_open[place].1)
+    }
+
+    /// The trial that a gate asks for, if it does and nobody has it.
+    pub(crate) fn claim(&self, gate: TargetId) -> Option<Trial> {
+        let (word, bit) = Self::place(gate);
+        let under_way = self.under_way.get(word)?.as_ref()?;
+        self.asks(gate)?.claim(under_way, bit)
+    }
+
+    /// Publishes the verdict of a gate, and the circuit whose trial it asks for.
+    pub(super) fn settle_gate(&mut self, gate: TargetId, usable: bool, asks: Option<HalfOpen>) {
+        set(&mut self.unusable, gate, !usable);
+        set(&mut self.asking, gate, asks.is_some());
+        let place = self.half_open.binary_search_by_key(&gate, |&(id, _)| id);
+        let Some(circuit) = asks else {
+            if let Ok(place) = place {
+                self.half_open.remove(place);
+            }
+            return;
+        };
+        let (word, bit) = Self::place(gate);
+        if self.under_way.len() <= word {
+            self.under_way.resize(word + 1, None);
+        }
+        let under_way = self.under_way[word].get_or_insert_default();
+        // A trial of an earlier period says nothing about this one.
+        if !circuit.is_claimed() {
+            under_way.fetch_and(!bit, Ordering::Relaxed);
+        }
+        match place {
+            Ok(place) => self.half_open[place].1 = circuit,
+            Err(place) => self.half_open.insert(place, (gate, circuit)),
+        }
     }
 
     /// How long it takes until the target may be usable again; `None` if that is not known. Zero if it is
@@ -252,10 +315,6 @@ impl Availability {
     pub(super) fn regroup(&mut self, group: TargetId, addresses: Arc<[Address]>) {
         let book = self.groups.get_or_insert_default();
         Arc::make_mut(book).set(group, addresses);
-    }
-
-    pub(super) fn ask_for_trials(&mut self, half_open: Vec<HalfOpen>) {
-        self.half_open = half_open;
     }
 }
 

@@ -74,12 +74,14 @@ pub struct Tally {
 pub struct Trial {
     guard: TargetId,
     claim: Arc<AtomicBool>,
+    /// Where everybody sees that it is under way: a word, and a bit of it.
+    mark: (Arc<AtomicU64>, u64),
 }
 
-/// A circuit that asks for trials, as published.
+/// A circuit of which trials may be made, as published.
 #[derive(Debug, Clone)]
 pub(crate) struct HalfOpen {
-    pub(crate) guard: TargetId,
+    guard: TargetId,
     claim: Arc<AtomicBool>,
 }
 
@@ -168,13 +170,20 @@ impl Guards {
         self.by_id.insert(id, guard);
     }
 
-    /// Forgets the guards that nobody has asked for since the last call.
-    pub(super) fn sweep(&mut self) {
-        self.by_id
-            .retain(|_, guard| std::mem::take(&mut guard.wanted));
+    /// Forgets the guards that nobody has asked for since the last call, and returns those.
+    pub(super) fn sweep(&mut self) -> Vec<TargetId> {
+        let mut unwanted = Vec::new();
+        self.by_id.retain(|&id, guard| {
+            let is_wanted = std::mem::take(&mut guard.wanted);
+            if !is_wanted {
+                unwanted.push(id);
+            }
+            is_wanted
+        });
         let (by_id, by_spec) = (&self.by_id, &mut self.by_spec);
         by_spec.retain(|_, id| by_id.contains_key(id));
         self.agenda.retain(|(_, id)| by_id.contains_key(id));
+        unwanted
     }
 
     pub(super) fn tally(&self, id: TargetId) -> Option<Arc<Tally>> {
@@ -247,16 +256,9 @@ impl Guards {
         }
     }
 
-    /// Takes the outcome of an attempt at a member whose circuit was half open. `trial` is what
-    /// allowed it; an attempt without one counts, too (nobody else was there to be asked), but one of
-    /// an earlier period does not.
-    pub(super) fn on_trial(
-        &mut self,
-        id: TargetId,
-        succeeded: bool,
-        trial: Option<&Trial>,
-        now: Instant,
-    ) {
+    /// Takes the outcome of a trial. One of an earlier period has no effect.
+    pub(super) fn on_trial(&mut self, trial: &Trial, succeeded: bool, now: Instant) {
+        let id = trial.guard;
         let Some(guard) = self.by_id.get_mut(&id) else {
             return;
         };
@@ -268,7 +270,7 @@ impl Guards {
         else {
             return;
         };
-        if trial.is_some_and(|trial| !Arc::ptr_eq(&trial.claim, claim)) {
+        if !Arc::ptr_eq(&trial.claim, claim) {
             return;
         }
         if !succeeded {
@@ -332,20 +334,16 @@ impl Guards {
         self.by_id.get(&id).is_none_or(Guard::usable)
     }
 
-    /// The circuits that ask for trials now.
-    pub(super) fn half_open(&self) -> Vec<HalfOpen> {
-        let asking = self.by_id.iter().filter_map(|(&guard, state)| {
-            let Circuit::HalfOpen { claim, .. } = &state.circuit else {
-                return None;
-            };
-            state.cools_until.is_none().then(|| HalfOpen {
-                guard,
-                claim: Arc::clone(claim),
-            })
-        });
-        let mut asking: Vec<_> = asking.collect();
-        asking.sort_unstable_by_key(|asking| asking.guard);
-        asking
+    /// The circuit of a guard, if trials of it may be made now.
+    pub(super) fn half_open(&self, id: TargetId) -> Option<HalfOpen> {
+        let guard = self.by_id.get(&id)?;
+        let Circuit::HalfOpen { claim, .. } = &guard.circuit else {
+            return None;
+        };
+        guard.cools_until.is_none().then(|| HalfOpen {
+            guard: id,
+            claim: Arc::clone(claim),
+        })
     }
 
     pub(super) fn report(&self, id: TargetId) -> Option<GuardReport> {
@@ -479,13 +477,22 @@ impl Tally {
 }
 
 impl HalfOpen {
-    /// The trial, if nobody has it.
-    pub(crate) fn claim(&self) -> Option<Trial> {
-        let free = !self.claim.swap(true, Ordering::AcqRel);
-        free.then(|| Trial {
+    /// The trial, if nobody has it; while somebody does, `bit` of `under_way` is set.
+    pub(crate) fn claim(&self, under_way: &Arc<AtomicU64>, bit: u64) -> Option<Trial> {
+        if self.claim.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        under_way.fetch_or(bit, Ordering::Relaxed);
+        Some(Trial {
             guard: self.guard,
             claim: Arc::clone(&self.claim),
+            mark: (Arc::clone(under_way), bit),
         })
+    }
+
+    /// Whose circuit it is.
+    pub(crate) const fn guard(&self) -> TargetId {
+        self.guard
     }
 
     /// Whether both ask for the same trials.
@@ -494,7 +501,7 @@ impl HalfOpen {
     }
 
     /// Whether somebody has it.
-    pub(crate) fn is_claimed(&self) -> bool {
+    pub(super) fn is_claimed(&self) -> bool {
         self.claim.load(Ordering::Relaxed)
     }
 }
@@ -509,6 +516,9 @@ impl Trial {
 
 impl Drop for Trial {
     fn drop(&mut self) {
+        // In this order, the mark is never left behind by one that came after.
+        let (under_way, bit) = &self.mark;
+        under_way.fetch_and(!bit, Ordering::Relaxed);
         self.claim.store(false, Ordering::Release);
     }
 }

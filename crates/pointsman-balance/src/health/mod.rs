@@ -18,14 +18,15 @@ mod address_book;
 
 mod group;
 
+mod gate;
 mod guard;
 mod traffic;
 
 mod effort;
 
 pub use availability::Availability;
+pub use gate::Gate;
 pub use group::{Address, WantedAddress, WantedGroup};
-pub(crate) use guard::HalfOpen;
 pub use guard::{Breaker, CircuitState, GuardReport, GuardSpec, Tally, Trial};
 pub use monitor::{Change, Kept, Monitor, Probe, Report, Ticket, Wanted};
 pub use policy::{Limits, Passive, Policy, ProbeOutcome};

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use super::Availability;
 use super::availability::Comeback;
 use super::effort;
+use super::gate::Gates;
 use super::group::{Candidate, Groups, WantedGroup};
 use super::guard::Guards;
 use super::policy::{Limits, Policy, ProbeOutcome, Signal};
@@ -38,6 +39,7 @@ pub struct Monitor<P> {
     by_lineage: HashMap<String, TargetId>,
     pub(super) schedule: Schedule,
     pub(super) guards: Guards,
+    pub(super) gates: Gates,
     pub(super) groups: Groups<P>,
     pub(super) availability: Arc<Availability>,
     issued: u32,
@@ -136,6 +138,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             by_lineage: HashMap::new(),
             schedule: Schedule::default(),
             guards: Guards::default(),
+            gates: Gates::default(),
             groups: Groups::default(),
             availability: Arc::new(Availability::empty()),
             issued: 0,
@@ -410,7 +413,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         next_id(&mut self.issued)
     }
 
-    /// Publishes verdicts, and with them those of the groups that they decide about.
+    /// Publishes verdicts, and with them those of the groups and gates that they decide about.
     pub(super) fn publish(&mut self, verdicts: impl IntoIterator<Item = (TargetId, bool)>) {
         let mut verdicts: Vec<(TargetId, bool)> = verdicts.into_iter().collect();
         let concerned: BTreeSet<TargetId> = (verdicts.iter())
@@ -418,7 +421,9 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             .collect();
         verdicts.extend(concerned.into_iter().map(|id| (id, self.group_usable(id))));
         // Copies the bits only if somebody still reads the snapshot before.
-        Arc::make_mut(&mut self.availability).advance(self.issued as usize, verdicts);
+        let published = Arc::make_mut(&mut self.availability);
+        published.advance(self.issued as usize, verdicts.iter().copied());
+        self.settle_gates(verdicts.into_iter().map(|(id, _)| id));
     }
 }
 

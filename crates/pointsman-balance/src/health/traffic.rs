@@ -50,11 +50,12 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         (id, self.guards.tally(id))
     }
 
-    /// Forgets the guards that nobody asked for since the last call. Their last verdict stays visible.
+    /// Forgets the guards that nobody asked for since the last call, and the gates that nobody has. Their last verdict stays visible.
     pub fn sweep_guards(&mut self) {
-        self.guards.sweep();
+        let unwanted = self.guards.sweep();
+        self.sweep_gates();
+        self.settle_gates(unwanted);
         self.forget_comebacks();
-        self.ask_for_trials();
     }
 
     /// Keeps members behind `guard` out until then; a deadline only ever moves further away. Returns the
@@ -69,18 +70,12 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         self.with_guard(guard, |guards| guards.trip(guard, now))
     }
 
-    /// Takes the outcome of an attempt at a member whose circuit is half open: as many successes as it
-    /// needs close it, a failure opens it again for longer. Without `trial`, the attempt was made
-    /// because nobody better was there. A trial of an earlier period has no effect.
-    pub fn on_trial(
-        &mut self,
-        guard: TargetId,
-        succeeded: bool,
-        trial: Option<&Trial>,
-        now: Instant,
-    ) -> Option<Change> {
-        self.with_guard(guard, |guards| {
-            guards.on_trial(guard, succeeded, trial, now);
+    /// Takes the outcome of a trial: as many successes as its circuit needs close it, a failure opens it
+    /// again for longer. A trial of an earlier period has no effect, and nothing but trials decides: an
+    /// attempt that was made because nobody was usable may be much older than this period.
+    pub fn on_trial(&mut self, trial: &Trial, succeeded: bool, now: Instant) -> Option<Change> {
+        self.with_guard(trial.guard(), |guards| {
+            guards.on_trial(trial, succeeded, now);
         })
     }
 
@@ -92,8 +87,8 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         for guard in ended {
             changes.extend(self.settle_guard(guard));
             self.expect_guard(guard);
+            self.settle_gates([guard]);
         }
-        self.ask_for_trials();
         changes
     }
 
@@ -111,7 +106,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         change(&mut self.guards);
         let change = self.settle_guard(guard);
         self.expect_guard(guard);
-        self.ask_for_trials();
+        self.settle_gates([guard]);
         change
     }
 
@@ -148,16 +143,6 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             self.guards.expect(guard, at);
             let comeback = at.map(Comeback::At);
             Arc::make_mut(&mut self.availability).expect(guard, comeback);
-        }
-    }
-
-    fn ask_for_trials(&mut self) {
-        let asking = self.guards.half_open();
-        let asked = self.availability.half_open();
-        let same = asking.len() == asked.len()
-            && (asking.iter().zip(asked)).all(|(asking, asked)| asking.is(asked));
-        if !same {
-            Arc::make_mut(&mut self.availability).ask_for_trials(asking);
         }
     }
 }

@@ -14,8 +14,13 @@ pub(crate) struct Census {
     /// The ranks without targets.
     unchecked: Box<[u32]>,
     words: Box<[Word]>,
-    /// The ranks behind the bits of all words: word by word, inside a word from the lowest bit up.
-    ranks: Box<[u32]>,
+    /// The ranks behind the bits of all words: word by word, each from its lowest bit to its highest. What
+    /// is between bits means nothing.
+    ranks: Box<[u16]>,
+    /// Whether each rank has one verdict at most.
+    is_one_each: bool,
+    /// By rank, if ranks ascend with the places of their verdicts, after those without any: its bit.
+    bits: Box<[u8]>,
 }
 
 /// Bits of one word of verdicts, each of which stands for one member. Members with a target in common
@@ -24,8 +29,11 @@ pub(crate) struct Census {
 struct Word {
     index: usize,
     bits: u64,
+    lowest: u32,
     /// Where its part of the ranks begins.
     ranks: usize,
+    /// How many bits it has.
+    len: usize,
 }
 
 /// All usable members of a row, if they are few: at most [`FEW`] ranks.
@@ -43,7 +51,9 @@ impl Census {
     pub(crate) fn new<'a>(row: impl Iterator<Item = &'a [TargetId]>) -> Self {
         let mut unchecked = Vec::new();
         let mut bits = Vec::new();
+        let mut members = 0;
         for (rank, targets) in (0..).zip(row) {
+            members += 1;
             if targets.is_empty() {
                 unchecked.push(rank);
             }
@@ -62,23 +72,29 @@ impl Census {
             .map(|(before, &((word, bit), rank))| (word, before, bit, rank))
             .collect();
         bits.sort_unstable();
-        let mut start = 0;
-        let words = bits
+        let mut ranks = Vec::new();
+        let words: Box<[Word]> = bits
             .chunk_by(|a, b| (a.0, a.1) == (b.0, b.1))
             .map(|word| {
-                let ranks = start;
-                start += word.len();
-                Word {
-                    index: word[0].0,
-                    bits: word.iter().fold(0, |bits, &(_, _, bit, _)| bits | bit),
-                    ranks,
-                }
+                let word = word.iter().map(|&(index, _, bit, rank)| (index, bit, rank));
+                Word::new(word, &mut ranks)
             })
             .collect();
+        let in_order = unchecked
+            .iter()
+            .copied()
+            .chain(bits.iter().map(|bit| bit.3));
+        let is_ordered = (0..)
+            .zip(in_order.clone())
+            .all(|(place, rank)| place == rank);
+        let bit_of = |&(.., bit, _): &(usize, usize, u64, u32)| bit.trailing_zeros() as u8;
+        let by_rank = unchecked.iter().map(|_| 0).chain(bits.iter().map(bit_of));
         Self {
+            is_one_each: in_order.count() == members,
+            bits: by_rank.filter(|_| is_ordered).collect(),
             unchecked: unchecked.into(),
             words,
-            ranks: bits.into_iter().map(|(.., rank)| rank).collect(),
+            ranks: ranks.into(),
         }
     }
 
@@ -98,6 +114,32 @@ impl Census {
             .all(|word| availability.usable_among(word.index, word.bits) == word.bits)
     }
 
+    /// Whether no member has several targets, so that what holds of all targets holds of all members.
+    pub(crate) const fn is_one_each(&self) -> bool {
+        self.is_one_each
+    }
+
+    /// The ranks whose gates ask for trials that may be had.
+    pub(crate) fn asking(&self, availability: &Availability) -> impl Iterator<Item = usize> {
+        self.words.iter().flat_map(move |word| {
+            let asking = availability.asking_among(word.index, word.bits);
+            ones(asking).map(|bit| self.rank(word, bit))
+        })
+    }
+
+    /// Who is usable, in the order of ranks; `None` if ranks do not stand in the order of their verdicts.
+    pub(super) fn usable<'a>(&'a self, availability: &'a Availability) -> Option<Usable<'a>> {
+        (!self.bits.is_empty()).then_some(Usable {
+            census: self,
+            availability,
+        })
+    }
+
+    #[inline]
+    fn rank(&self, word: &Word, bit: u32) -> usize {
+        usize::from(self.ranks[word.ranks + (bit - word.lowest) as usize])
+    }
+
     /// Who is usable; `None` if they are more than a few.
     #[inline]
     pub(crate) fn few(&self, availability: &Availability) -> Option<Few> {
@@ -112,18 +154,107 @@ impl Census {
             few.push(rank);
         }
         for word in &self.words {
-            let mut usable = availability.usable_among(word.index, word.bits);
+            let usable = availability.usable_among(word.index, word.bits);
             if few.len + usable.count_ones() as usize > FEW {
                 return None;
             }
-            while usable != 0 {
-                let lower = (usable & usable.wrapping_neg()) - 1;
-                usable &= usable - 1;
-                few.push(self.ranks[word.ranks + (word.bits & lower).count_ones() as usize]);
+            for bit in ones(usable) {
+                few.push(self.rank(word, bit) as u32);
             }
         }
         Some(few)
     }
+}
+
+impl Word {
+    /// Of bits of one word, ascending, and the ranks behind them, which are added to `ranks`.
+    fn new(word: impl Iterator<Item = (usize, u64, u32)>, ranks: &mut Vec<u16>) -> Self {
+        let start = ranks.len();
+        let mut made = Self {
+            index: 0,
+            bits: 0,
+            lowest: 0,
+            ranks: start,
+            len: 0,
+        };
+        for (index, bit, rank) in word {
+            if made.bits == 0 {
+                made.lowest = bit.trailing_zeros();
+            }
+            made.index = index;
+            made.bits |= bit;
+            made.len += 1;
+            ranks.resize(start + (bit.trailing_zeros() - made.lowest) as usize, 0);
+            ranks.push(rank as u16);
+        }
+        made
+    }
+}
+
+/// The usable members of a row whose ranks stand in the order of their verdicts.
+#[derive(Clone, Copy)]
+pub(super) struct Usable<'a> {
+    census: &'a Census,
+    availability: &'a Availability,
+}
+
+/// Ranks that are usable.
+pub(super) enum Ranks<'a> {
+    /// All of a range.
+    All(Range<usize>),
+    /// Those of a row whose bit is set.
+    Some(&'a [u16], u64),
+}
+
+impl<'a> Usable<'a> {
+    pub(super) fn is_everybody(self) -> bool {
+        self.census.all_targets(self.availability)
+    }
+
+    /// The usable ones among `ranks`, in ascending order.
+    #[inline]
+    pub(super) fn among(self, ranks: Range<usize>) -> impl Iterator<Item = Ranks<'a>> {
+        let Self {
+            census,
+            availability,
+        } = self;
+        let unchecked = ranks.start..census.unchecked.len().min(ranks.end);
+        let mut first = census.unchecked.len();
+        let words = census.words.iter().filter_map(move |word| {
+            let row = first..first + word.len;
+            first = row.end;
+            let (start, end) = (row.start.max(ranks.start), row.end.min(ranks.end));
+            if start >= end {
+                return None;
+            }
+            let mut bits = word.bits;
+            if start > row.start {
+                bits &= u64::MAX << census.bits[start];
+            }
+            if end < row.end {
+                bits &= !(u64::MAX << census.bits[end]);
+            }
+            let usable = availability.usable_among(word.index, bits);
+            Some(if usable == bits {
+                Ranks::All(start..end)
+            } else {
+                Ranks::Some(&census.ranks[word.ranks..], usable >> word.lowest)
+            })
+        });
+        let unchecked = (unchecked.start < unchecked.end).then_some(Ranks::All(unchecked));
+        unchecked.into_iter().chain(words)
+    }
+}
+
+/// The places of the bits that are set, from the lowest up.
+#[inline]
+pub(super) fn ones(mut bits: u64) -> impl Iterator<Item = u32> {
+    std::iter::from_fn(move || {
+        let place = bits.trailing_zeros();
+        let is_any = bits != 0;
+        bits &= bits.wrapping_sub(1);
+        is_any.then_some(place)
+    })
 }
 
 impl Few {
@@ -168,6 +299,11 @@ pub(super) trait Eligible {
     fn few(&self) -> Option<&[u32]> {
         None
     }
+
+    /// Those among whom all of them are.
+    fn usable(&self) -> Option<Usable<'_>> {
+        None
+    }
 }
 
 /// Whoever passes a test, tried rank by rank.
@@ -182,6 +318,31 @@ impl<F: Fn(usize) -> bool> Eligible for Tested<F> {
     #[inline]
     fn lowest(&self, mut ranks: Range<usize>) -> Option<usize> {
         ranks.find(|&rank| self.0(rank))
+    }
+}
+
+/// Whoever is usable and passes a test.
+pub(super) struct Many<'a, F> {
+    pub(super) census: &'a Census,
+    pub(super) availability: &'a Availability,
+    /// Says no to all who are not usable.
+    pub(super) test: Tested<F>,
+}
+
+impl<F: Fn(usize) -> bool> Eligible for Many<'_, F> {
+    #[inline]
+    fn contains(&self, rank: usize) -> bool {
+        self.test.contains(rank)
+    }
+
+    #[inline]
+    fn lowest(&self, ranks: Range<usize>) -> Option<usize> {
+        self.test.lowest(ranks)
+    }
+
+    #[inline]
+    fn usable(&self) -> Option<Usable<'_>> {
+        self.census.usable(self.availability)
     }
 }
 

@@ -7,18 +7,22 @@
 //! A pick reads the counters as they are and then counts itself only if the winner's has not changed
 //! meanwhile; otherwise it looks again. So two picks at the same moment do not take the same idle member.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::census::Eligible;
+use super::census::{Eligible, Ranks, Usable, ones};
 use super::{Candidate, Offer};
 use crate::load::Gauge;
 
 #[derive(Debug)]
 pub(crate) struct LeastConn {
-    /// Heaviest first: by rank.
+    /// By rank.
     members: Box<[u32]>,
+    /// By rank: so that usable ones are found by words of verdicts.
     seats: Box<[Seat]>,
+    /// Heaviest first: as loads go by weight, a search that begins there seldom finds anybody better.
+    by_weight: Box<[Seat]>,
     next: Next,
 }
 
@@ -27,6 +31,8 @@ struct Seat {
     gauge: Arc<Gauge>,
     /// At least 1.
     weight: u32,
+    /// Its place in the other order.
+    place: u16,
 }
 
 /// The rank that is first among equals. On its own cache line, as it is written by every pick.
@@ -40,21 +46,33 @@ struct Best {
     rank: usize,
     in_flight: u32,
     weight: u32,
+    /// It stands here out of turn, and whoever has as little to do takes its place.
+    is_bound: bool,
 }
 
 impl LeastConn {
-    /// `candidates` are at least one, heaviest first; `gauges` are those of all members.
+    /// `candidates` are at least one, in any order; `gauges` are those of all members.
     pub(super) fn new(candidates: &[Candidate<'_>], gauges: &[Arc<Gauge>], start: u64) -> Self {
-        let seat = |candidate: &Candidate<'_>| Seat {
-            gauge: Arc::clone(&gauges[candidate.member]),
-            weight: candidate.weight,
+        let mut heaviest_first: Vec<u16> = (0..candidates.len()).map(|rank| rank as u16).collect();
+        heaviest_first.sort_by_key(|&rank| Reverse(candidates[usize::from(rank)].weight));
+        let mut places = vec![0; candidates.len()];
+        for (place, &rank) in (0..).zip(&heaviest_first) {
+            places[usize::from(rank)] = place;
+        }
+        let seat = |rank: usize, place: u16| Seat {
+            gauge: Arc::clone(&gauges[candidates[rank].member]),
+            weight: candidates[rank].weight,
+            place,
         };
+        let heavy = heaviest_first.iter().map(|&rank| seat(rank.into(), rank));
+        let seats = (0..).zip(&places).map(|(rank, &place)| seat(rank, place));
         Self {
             members: candidates
                 .iter()
                 .map(|candidate| candidate.member as u32)
                 .collect(),
-            seats: candidates.iter().map(seat).collect(),
+            seats: seats.collect(),
+            by_weight: heavy.collect(),
             next: Next(AtomicUsize::new((start % candidates.len() as u64) as usize)),
         }
     }
@@ -66,15 +84,19 @@ impl LeastConn {
     pub(super) fn share(&mut self, gauges: &[Arc<Gauge>]) {
         for (seat, &member) in self.seats.iter_mut().zip(&self.members) {
             seat.gauge = Arc::clone(&gauges[member as usize]);
+            self.by_weight[usize::from(seat.place)].gauge = Arc::clone(&seat.gauge);
         }
     }
 
     pub(super) fn pick(&self, eligible: &impl Eligible) -> Option<Offer> {
         loop {
             let first = self.next.0.load(Ordering::Relaxed);
-            let best = match eligible.few() {
-                Some(few) => self.best_of(few, first),
-                None => self.best(eligible, first),
+            let best = match (eligible.few(), eligible.usable()) {
+                (Some(few), _) => self.best_of(few, first),
+                (None, Some(usable)) if !usable.is_everybody() => {
+                    self.best_usable(usable, eligible, first)
+                }
+                (None, _) => self.best(eligible, first),
             }?;
             // A failure means that another pick or release came to its end: somebody always gets on.
             let Some(hold) = self.seats[best.rank].gauge.hold_if(best.in_flight) else {
@@ -92,21 +114,82 @@ impl LeastConn {
 
     /// Looks at one after the other, `first` first. Only who would be the best is tested.
     fn best(&self, eligible: &impl Eligible, first: usize) -> Option<Best> {
-        let heaviest = self.seats[0].weight;
+        let first = usize::from(self.seats[first].place);
         let mut best = Best::NOBODY;
-        for ranks in [first..self.seats.len(), 0..first] {
-            for (rank, seat) in ranks.clone().zip(&self.seats[ranks]) {
+        for places in [first..self.by_weight.len(), 0..first] {
+            for seat in &self.by_weight[places] {
+                let rank = usize::from(seat.place);
                 let candidate = seat.candidate(rank);
                 if candidate.is_below(&best) && eligible.contains(rank) {
                     best = candidate;
-                    // Nobody can have less to do for more weight.
-                    if best.in_flight == 0 && best.weight == heaviest {
+                    if self.is_unbeatable(&best) {
                         return Some(best);
                     }
                 }
             }
         }
-        (best.weight > 0).then_some(best)
+        best.is_anybody()
+    }
+
+    /// The same among those who are usable, by words of verdicts: so that those who are not, and have
+    /// nothing to do, are not looked at.
+    fn best_usable(
+        &self,
+        usable: Usable<'_>,
+        eligible: &impl Eligible,
+        first: usize,
+    ) -> Option<Best> {
+        let mut best = self.bound(eligible);
+        for ranks in [first..self.seats.len(), 0..first] {
+            for ranks in usable.among(ranks) {
+                best = match ranks {
+                    Ranks::All(ranks) => self.best_in(ranks, eligible, best),
+                    Ranks::Some(ranks, bits) => {
+                        let ranks = ones(bits).map(|bit| usize::from(ranks[bit as usize]));
+                        self.best_in(ranks, eligible, best)
+                    }
+                };
+                if self.is_unbeatable(&best) {
+                    return Some(best);
+                }
+            }
+        }
+        best.is_anybody()
+    }
+
+    /// Somebody heavy to begin with, as a bound: this order knows no weights.
+    fn bound(&self, eligible: &impl Eligible) -> Best {
+        let mut heaviest = self.by_weight.iter().map(|seat| usize::from(seat.place));
+        let heavy = heaviest.find(|&rank| eligible.contains(rank));
+        heavy.map_or(Best::NOBODY, |rank| Best {
+            is_bound: true,
+            ..self.seats[rank].candidate(rank)
+        })
+    }
+
+    /// The better one of `best` and the best among `ranks`.
+    #[inline]
+    fn best_in(
+        &self,
+        ranks: impl Iterator<Item = usize>,
+        eligible: &impl Eligible,
+        mut best: Best,
+    ) -> Best {
+        for rank in ranks {
+            let candidate = self.seats[rank].candidate(rank);
+            if candidate.beats(&best) && eligible.contains(rank) {
+                best = candidate;
+                if self.is_unbeatable(&best) {
+                    break;
+                }
+            }
+        }
+        best
+    }
+
+    /// Whether nobody can have less to do for more weight.
+    fn is_unbeatable(&self, best: &Best) -> bool {
+        best.in_flight == 0 && best.weight == self.by_weight[0].weight && !best.is_bound
     }
 
     /// The same among `few`, whose order does not matter.
@@ -132,6 +215,7 @@ impl Seat {
             rank,
             in_flight: self.gauge.in_flight(),
             weight: self.weight,
+            is_bound: false,
         }
     }
 }
@@ -142,13 +226,30 @@ impl Best {
         rank: 0,
         in_flight: 0,
         weight: 0,
+        is_bound: false,
     };
+
+    /// Whether it takes the place of `best`.
+    #[inline]
+    fn beats(&self, best: &Self) -> bool {
+        self.score(best) < best.score(self) + u64::from(best.is_bound)
+    }
+
+    /// Others may have picked a bound meanwhile, so that nobody seemed to have as little to do. Then its count
+    /// is found to have changed.
+    fn is_anybody(self) -> Option<Self> {
+        (self.weight > 0).then_some(self)
+    }
 
     /// Whether its score is lower.
     #[inline]
     fn is_below(&self, other: &Self) -> bool {
-        let product =
-            |one: &Self, other: &Self| (1 + u64::from(one.in_flight)) * u64::from(other.weight);
-        product(self, other) < product(other, self)
+        self.score(other) < other.score(self)
+    }
+
+    /// Its score times both weights. Below 2^64 by at least 2^32.
+    #[inline]
+    fn score(&self, other: &Self) -> u64 {
+        (1 + u64::from(self.in_flight)) * u64::from(other.weight)
     }
 }

@@ -14,11 +14,12 @@ mod ewma;
 mod least_conn;
 mod round_robin;
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::load::{Gauge, Hold};
 use crate::{Algorithm, Ask, Availability, MemberSpec, PoolError};
-use census::{Eligible, Tested};
+use census::{Eligible, Many, Tested};
 use chash::Ring;
 use ewma::Ewma;
 use least_conn::LeastConn;
@@ -74,8 +75,8 @@ struct Candidate<'a> {
 
 /// Arranges members in the order they are offered.
 ///
-/// The result depends on names, weights and priorities, not on the order of `specs`: writing the same
-/// members in another order moves no key and starts no other sequence. `gauges` are those of the members,
+/// The result depends on names, weights, priorities and verdicts' places, not on the order of `specs`: writing
+/// the same members in another order moves no key and starts no other sequence. `gauges` are those of the members,
 /// if the algorithm counts.
 pub(crate) fn stages(
     specs: &[MemberSpec],
@@ -86,8 +87,15 @@ pub(crate) fn stages(
     let mut order: Vec<usize> = (0..specs.len()).collect();
     order.sort_unstable_by(|&a, &b| {
         let (a, b) = (&specs[a], &specs[b]);
-        (b.priority, b.weight)
-            .cmp(&(a.priority, a.weight))
+        let by_place = || match algorithm {
+            // Its members need no order of their own: so they stand as what it reads does.
+            Algorithm::LeastConn => a.verdicts().first().cmp(&b.verdicts().first()),
+            _ => Ordering::Equal,
+        };
+        (b.priority.cmp(&a.priority))
+            .then_with(|| (a.weight == 0).cmp(&(b.weight == 0)))
+            .then_with(by_place)
+            .then_with(|| b.weight.cmp(&a.weight))
             .then_with(|| a.name.cmp(&b.name))
     });
     let groups: Vec<_> = order
@@ -144,7 +152,7 @@ fn rings(specs: &[MemberSpec], mut groups: Vec<Group<'_>>) -> Result<Box<[Stage]
 struct Group<'a> {
     priority: i32,
     share: Share,
-    /// Heaviest first, then by name.
+    /// Heaviest first, then by name; with least_conn, as their verdicts stand.
     candidates: Vec<Candidate<'a>>,
 }
 
@@ -168,11 +176,11 @@ impl<'a> Group<'a> {
     }
 
     fn into_stage(self, specs: &[MemberSpec], picker: Picker) -> Stage {
-        let targets = |candidate: &Candidate<'_>| specs[candidate.member].targets.as_slice();
+        let verdicts = |candidate: &Candidate<'_>| specs[candidate.member].verdicts();
         Stage {
             priority: self.priority,
             share: self.share,
-            census: Census::new(self.candidates.iter().map(targets)),
+            census: Census::new(self.candidates.iter().map(verdicts)),
             picker,
         }
     }
@@ -189,10 +197,18 @@ impl Stage {
         usable: impl Fn(usize) -> bool,
         eligible: impl Fn(usize) -> bool,
     ) -> Option<Offer> {
-        let Some(mut few) = self.census.few(availability) else {
-            return self.pick(ask, |member| usable(member) && eligible(member));
-        };
         let members = self.picker.members();
+        let Some(mut few) = self.census.few(availability) else {
+            let many = Many {
+                census: &self.census,
+                availability,
+                test: Tested(|rank: usize| {
+                    let member = members[rank] as usize;
+                    usable(member) && eligible(member)
+                }),
+            };
+            return self.picker.pick(ask, &many);
+        };
         few.retain(|rank| eligible(members[rank] as usize));
         if few.ranks().is_empty() {
             return None;
@@ -206,6 +222,12 @@ impl Stage {
         let members = self.picker.members();
         let eligible = Tested(|rank: usize| eligible(members[rank] as usize));
         self.picker.pick(ask, &eligible)
+    }
+
+    /// Its members whose gates ask for trials that may be had.
+    pub(crate) fn asking(&self, availability: &Availability) -> impl Iterator<Item = usize> {
+        let members = self.picker.members();
+        (self.census.asking(availability)).map(|rank| members[rank] as usize)
     }
 
     /// All members this stage can ever offer.

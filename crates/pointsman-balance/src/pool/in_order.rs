@@ -33,24 +33,26 @@ impl Pool {
             trial,
             hold: self.offer(member).hold,
         };
+        let may_try = self.may_try(ask, availability);
+        let trial = |members: &[usize]| {
+            let claim = |&member: &usize| Some((member, self.claim(member, availability)?));
+            members.iter().find_map(claim)
+        };
         let offer = (order.iter()).position(|&member| untried(member) && usable(member));
         if let Some(at) = offer {
             // As in `pick`: only the first attempt of a request may be a trial, and only of a member
             // whose turn would have come before the one on offer.
-            if !availability.half_open().is_empty() && ask.tried.is_empty() {
-                let before = || order[..at].iter().copied().filter(|&m| m < self.len());
-                if let Some((member, trial)) = self.claim_trial(before, availability) {
-                    return Ok(picked(member, false, Some(trial)));
-                }
+            if may_try && let Some((member, trial)) = trial(&order[..at]) {
+                return Ok(picked(member, false, Some(trial)));
             }
             return Ok(picked(order[at], false, None));
         }
         let fails_open = !self.any_usable(availability);
-        if fails_open && !availability.half_open().is_empty() && ask.tried.is_empty() {
-            let all = || order.iter().copied().filter(|&m| m < self.len());
-            if let Some((member, trial)) = self.claim_trial(all, availability) {
-                return Ok(picked(member, true, Some(trial)));
-            }
+        if fails_open
+            && may_try
+            && let Some((member, trial)) = trial(order)
+        {
+            return Ok(picked(member, true, Some(trial)));
         }
         if fails_open && let Some(&member) = order.iter().find(|&&member| untried(member)) {
             return Ok(picked(member, true, None));

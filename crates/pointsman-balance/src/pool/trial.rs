@@ -1,13 +1,11 @@
 //! Attempts at members whose circuit is half open.
 
 use super::{Ask, Pool};
-use crate::health::HalfOpen;
-use crate::picker::Stage;
-use crate::{Availability, TargetId, Trial};
+use crate::{Availability, Trial};
 
 impl Pool {
-    /// A member of the first `stages` to be tried in place of the one that they offer: one whose circuit asks for it,
-    /// that nothing else keeps out, and whose turn comes no later. Only a request's first attempt may be a trial, so that it has not
+    /// A member of the first `stages` to be tried in place of the one that they offer: one whose gate asks for
+    /// it, and whose turn comes no later. Only a request's first attempt may be a trial, so that it has not
     /// used up its retries.
     #[inline]
     pub(super) fn trial(
@@ -16,45 +14,28 @@ impl Pool {
         ask: &Ask<'_>,
         availability: &Availability,
     ) -> Option<(usize, Trial)> {
-        if availability.half_open().is_empty() || !ask.tried.is_empty() {
-            return None;
+        if self.may_try(ask, availability) {
+            self.trial_in(stages, availability)
+        } else {
+            None
         }
-        let no_later = || self.stages[..stages].iter().flat_map(Stage::members);
-        self.claim_trial(no_later, availability)
     }
 
-    /// The first of `members` whose circuit asks to be tried and that nothing else keeps out.
-    #[cold]
-    pub(super) fn claim_trial<M: Iterator<Item = usize>>(
-        &self,
-        members: impl Fn() -> M,
-        availability: &Availability,
-    ) -> Option<(usize, Trial)> {
-        for asking in availability.half_open() {
-            let fits = |&member: &usize| self.fits_trial(member, asking.guard, availability);
-            if !asking.is_claimed()
-                && let Some(member) = members().find(fits)
-                && let Some(trial) = HalfOpen::claim(asking)
-            {
-                return Some((member, trial));
-            }
-        }
-        None
+    /// Whether a pick needs to look for trials at all.
+    #[inline]
+    pub(super) fn may_try(&self, ask: &Ask<'_>, availability: &Availability) -> bool {
+        !self.gates.is_empty() && availability.has_asking() && ask.tried.is_empty()
     }
 
-    /// Whether nothing but the circuit `tried` keeps a member out.
-    pub(super) fn fits_trial(
-        &self,
-        member: usize,
-        tried: TargetId,
-        availability: &Availability,
-    ) -> bool {
-        let Some(guards) = &self.guards else {
-            return false;
-        };
-        let mut others = guards[member].iter().filter(|guard| **guard != tried);
-        guards[member].contains(&tried)
-            && self.members[member].gate.usable(availability)
-            && others.all(|&guard| availability.usable(guard))
+    fn trial_in(&self, stages: usize, availability: &Availability) -> Option<(usize, Trial)> {
+        let mut asking = self.stages[..stages]
+            .iter()
+            .flat_map(|stage| stage.asking(availability));
+        asking.find_map(|member| Some((member, self.claim(member, availability)?)))
+    }
+
+    /// The trial of a member, if its gate asks for one and nobody has it.
+    pub(super) fn claim(&self, member: usize, availability: &Availability) -> Option<Trial> {
+        availability.claim(self.gate(member)?.id())
     }
 }

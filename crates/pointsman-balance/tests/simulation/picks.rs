@@ -42,6 +42,7 @@ impl JudgedPool {
             weight: member.weight,
             priority: member.priority,
             targets: ids.clone(),
+            gate: None,
         });
         let pool = Pool::new(specs.collect(), planned.algorithm, start).unwrap();
         let mut cycles = cycles(&planned.members, start);

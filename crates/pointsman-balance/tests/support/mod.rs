@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pointsman_balance::{
-    Algorithm, Ask, Availability, Exhausted, MemberSpec, Monitor, Picked, Policy, Pool,
-    ProbeOutcome, TargetId, Tried, Wanted,
+    Algorithm, Ask, Availability, Breaker, Exhausted, Gate, GuardSpec, MemberSpec, Monitor, Picked,
+    Policy, Pool, ProbeOutcome, TargetId, Tried, Wanted,
 };
 
 /// Targets whose every probe decides, and the time at which they are probed.
@@ -52,12 +52,74 @@ impl Verdicts {
     }
 }
 
+/// Where a guard of a [`Guarded`] stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stand {
+    Usable,
+    CoolingDown,
+    Open,
+    HalfOpen,
+}
+
+/// Gates to order, each with a target that is up, a cool-down, a circuit and a credential that all share.
+pub(crate) struct Guarded {
+    pub(crate) gates: Vec<Arc<Gate>>,
+    pub(crate) availability: Arc<Availability>,
+}
+
+impl Guarded {
+    pub(crate) fn new(count: usize, stand: impl Fn(usize) -> Stand) -> Self {
+        let (mut verdicts, wait) = (Verdicts::new(count), Duration::from_secs(5));
+        let breaker = Breaker {
+            failures: 1,
+            error_percent: 0,
+            min_attempts: 1,
+            window: wait,
+            open: wait,
+            open_max: wait,
+            trials: 1,
+        };
+        let (now, ids) = (verdicts.now, verdicts.ids.clone());
+        let monitor = &mut verdicts.monitor;
+        let mut guard = |key: String, breaker| monitor.guard(GuardSpec { key, breaker }, now).0;
+        let credential = guard("credential".to_owned(), None);
+        let guards: Vec<[TargetId; 3]> = (0..count)
+            .map(|at| {
+                let cooling = guard(format!("instance {at}"), None);
+                let circuit = guard(format!("circuit {at}"), Some(breaker));
+                [cooling, circuit, credential]
+            })
+            .collect();
+        let parts = ids.iter().zip(&guards);
+        let gates = parts
+            .map(|(&target, guards)| monitor.gate(&[target], guards.to_vec()))
+            .collect();
+        let stand = &stand;
+        let all = |wanted| (0..count).filter(move |&at| stand(at) == wanted);
+        for at in all(Stand::HalfOpen) {
+            monitor.trip(guards[at][1], now);
+        }
+        monitor.tick(now + wait);
+        for at in all(Stand::Open) {
+            monitor.trip(guards[at][1], now + wait);
+        }
+        for at in all(Stand::CoolingDown) {
+            monitor.cool_down(guards[at][0], now + 2 * wait, now + wait);
+        }
+        Self {
+            gates,
+            availability: monitor.availability(),
+        }
+    }
+}
+
 pub(crate) fn member(name: &str, weight: u32, priority: i32, targets: &[TargetId]) -> MemberSpec {
     MemberSpec {
         name: name.to_owned(),
         weight,
         priority,
         targets: targets.to_vec(),
+        gate: None,
     }
 }
 

@@ -23,7 +23,7 @@ use self::{
     references::References,
 };
 
-use pointsman_balance::{GuardSpec, Loads, Tally, TargetId};
+use pointsman_balance::{Gate, GuardSpec, Loads, Tally, TargetId};
 
 use crate::{
     config::{
@@ -157,6 +157,10 @@ struct Guards<'a> {
 impl Guarding for Guards<'_> {
     fn guard(&self, spec: GuardSpec, name: &str) -> (TargetId, Option<Arc<Tally>>) {
         self.health.borrow_mut().guard(spec, name, self.now)
+    }
+
+    fn gate(&self, targets: &[TargetId], guards: Vec<TargetId>) -> Arc<Gate> {
+        self.health.borrow_mut().gate(targets, guards)
     }
 
     fn name(&self, name: &str) -> TargetId {

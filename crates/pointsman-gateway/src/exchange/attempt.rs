@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pointsman_balance::{Hold, Picked};
+use pointsman_balance::{Hold, Picked, Trial};
 
 use crate::{clock, exchange::Ended};
 
@@ -35,6 +35,8 @@ pub struct AttemptRecord {
     pub total: Option<Duration>,
     /// Counts it among the requests under way at its member, if the balancing asks for that.
     pub hold: Option<Hold>,
+    /// The trial of a circuit that its stream decides about.
+    pub trial: Option<Trial>,
     /// Bytes of the response's body.
     pub body_bytes: u64,
     /// Path without query that was sent.
@@ -68,6 +70,7 @@ impl AttemptRecord {
             header: None,
             total: None,
             hold: picked.take_hold(),
+            trial: None,
             body_bytes: 0,
             path,
             scheme,

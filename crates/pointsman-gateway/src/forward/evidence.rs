@@ -55,7 +55,7 @@ enum Fault {
 }
 
 /// Tells what an attempt at an AI instance has shown.
-pub fn of_attempt(exchange: &Exchange, plan: &AiPlan, bid: &mut Bid, outcome: &Outcome) {
+pub fn of_attempt(exchange: &mut Exchange, plan: &AiPlan, bid: &mut Bid, outcome: &Outcome) {
     let instance = &plan.target.instances[bid.member];
     let Some(watch) = instance.watch.as_deref() else {
         return;
@@ -64,11 +64,15 @@ pub fn of_attempt(exchange: &Exchange, plan: &AiPlan, bid: &mut Bid, outcome: &O
     let attempt = exchange.attempts.last();
     let began = attempt.map_or(exchange.started, |attempt| attempt.started);
     let now = clock::now();
-    // A stream that has begun may still break: it is judged by its end. A trial is not kept that long.
+    // A stream that has begun may still break: it is judged by its end.
     let is_open =
         fault == Fault::Nobody && (exchange.ai.as_ref()).is_some_and(|call| call.meter.is_some());
-    tell_trial(exchange, watch, bid, fault);
-    if !is_open {
+    if is_open {
+        if let Some(attempt) = exchange.attempts.last_mut() {
+            attempt.trial = bid.trial.take();
+        }
+    } else {
+        tell_trial(exchange, bid.trial.take(), fault);
         tell_circuit(exchange, watch, fault, began, now);
     }
     if let Some(cooldown) = &watch.cooldown {
@@ -85,7 +89,9 @@ pub fn of_attempt(exchange: &Exchange, plan: &AiPlan, bid: &mut Bid, outcome: &O
 
 /// Tells how a stream ended that had begun, or another response whose head had been passed on:
 /// `broken` says why, if it broke off.
-pub fn of_stream(exchange: &Exchange, broken: Option<TransportFault>) {
+pub fn of_stream(exchange: &mut Exchange, broken: Option<TransportFault>) {
+    let attempt = exchange.attempts.last_mut();
+    let trial = attempt.and_then(|attempt| attempt.trial.take());
     let (Some(call), Some(attempt)) = (&exchange.ai, exchange.attempts.last()) else {
         return;
     };
@@ -101,6 +107,7 @@ pub fn of_stream(exchange: &Exchange, broken: Option<TransportFault>) {
         None if call.meter.is_none() => return,
         None => (Fault::Nobody, ProbeOutcome::Status(attempt.status)),
     };
+    tell_trial(exchange, trial, fault);
     tell_circuit(exchange, watch, fault, attempt.started, clock::now());
     if let Some(passive) = &watch.passive {
         let targets = call.target.pool.targets(member);
@@ -184,15 +191,11 @@ fn works(fault: Fault) -> Option<bool> {
 }
 
 /// Tells how a trial ended. One that says nothing is given back.
-fn tell_trial(exchange: &Exchange, watch: &Watch, bid: &mut Bid, fault: Fault) {
-    if let (Some(guard), Some(succeeded)) = (watch.circuit, works(fault))
-        && (bid.trial.is_some() || bid.failed_open)
-    {
-        exchange.gateway().report(Evidence::Trial {
-            guard,
-            succeeded,
-            trial: bid.trial.take(),
-        });
+fn tell_trial(exchange: &Exchange, trial: Option<Trial>, fault: Fault) {
+    if let (Some(trial), Some(succeeded)) = (trial, works(fault)) {
+        exchange
+            .gateway()
+            .report(Evidence::Trial { succeeded, trial });
     }
 }
 

@@ -130,11 +130,11 @@ impl Relay {
             }
             Poll::Ready(None) => match self.finish_translation() {
                 (last, None) => {
-                    evidence::of_stream(&self.exchange, None);
+                    evidence::of_stream(&mut self.exchange, None);
                     self.end_with(last, Ended::Complete)
                 }
                 (last, Some(fault)) => {
-                    evidence::of_stream(&self.exchange, Some(fault));
+                    evidence::of_stream(&mut self.exchange, Some(fault));
                     self.end_with(last, Ended::UpstreamBroken)
                 }
             },
@@ -150,7 +150,7 @@ impl Relay {
                 );
                 let fault = error.downcast_ref::<BrokenBody>();
                 let fault = fault.map_or(TransportFault::Closed, |broken| broken.0);
-                evidence::of_stream(&self.exchange, Some(fault));
+                evidence::of_stream(&mut self.exchange, Some(fault));
                 let last = self.break_translation("the provider's stream broke off");
                 if !last.is_empty() {
                     return self.end_with(last, Ended::UpstreamBroken);

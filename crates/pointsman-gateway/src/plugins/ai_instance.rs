@@ -40,6 +40,7 @@ pub(crate) fn single(conf: &Value, building: &mut Building<'_>) -> Result<Arc<Ai
             weight: 1,
             priority: 0,
             targets: vec![],
+            gate: None,
         }],
         Algorithm::RoundRobin,
         0,
@@ -63,15 +64,21 @@ pub(crate) fn single(conf: &Value, building: &mut Building<'_>) -> Result<Arc<Ai
 pub(crate) fn multi(conf: &Value, building: &mut Building<'_>) -> Result<Arc<AiTarget>, Faults> {
     let conf: written::AiProxyMulti = parse(conf)?;
     let key = format!("{}#ai-proxy-multi", building.owner);
-    let members = conf
-        .instances
-        .iter()
-        .map(|instance| {
+    let watches: Vec<Option<Box<Watch>>> = (conf.instances.iter())
+        .map(|instance| watch::of(instance, &conf, &key, building.guards).map(Box::new))
+        .collect();
+    // After all guards, so that the ids of gates are neighbours, and a pick finds their verdicts together.
+    let members = (conf.instances.iter().zip(&watches))
+        .map(|(instance, watch)| {
+            let targets = targets_of(&key, instance, building.assigned)?;
+            let guards = watch.as_ref().map_or(vec![], |watch| watch.guards());
+            let gate = (!guards.is_empty()).then(|| building.guards.gate(&targets, guards));
             Ok(MemberSpec {
                 name: instance.name.clone(),
                 weight: instance.weight,
                 priority: instance.priority,
-                targets: targets_of(&key, instance, building.assigned)?,
+                targets,
+                gate,
             })
         })
         .collect::<Result<Vec<_>, String>>()?;
@@ -91,11 +98,6 @@ pub(crate) fn multi(conf: &Value, building: &mut Building<'_>) -> Result<Arc<AiT
     if let Some(previous) = building.previous.pool(&key) {
         pool = pool.succeeding(previous);
     }
-    let watches: Vec<Option<Box<Watch>>> = (conf.instances.iter())
-        .map(|instance| watch::of(instance, &conf, &key, building.guards).map(Box::new))
-        .collect();
-    let guards = |watch: &Option<Box<Watch>>| watch.as_ref().map_or(vec![], |watch| watch.guards());
-    let pool = pool.guarded(watches.iter().map(guards).collect());
     let semantic = ai_semantic::of(&conf)?;
     let retry = retry_policy(&conf);
     let rejects = conf.on_all_unhealthy == written::OnAllUnhealthy::Reject;

@@ -92,6 +92,7 @@ impl Embedder {
             weight: 1,
             priority: 0,
             targets: vec![],
+            gate: None,
         };
         let pool = Pool::new(vec![member], Algorithm::RoundRobin, 0);
         let json = header::HeaderValue::from_static("application/json");

@@ -170,6 +170,7 @@ fn members(
                 weight: node.weight,
                 priority: node.priority,
                 targets,
+                gate: None,
             })
         })
         .collect()

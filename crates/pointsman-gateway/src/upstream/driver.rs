@@ -12,7 +12,7 @@ use std::{
 };
 
 use pointsman_balance::{
-    Availability, Change, GuardReport, GuardSpec, Kept, Monitor, Policy, Probe, ProbeOutcome,
+    Availability, Change, Gate, GuardReport, GuardSpec, Kept, Monitor, Policy, Probe, ProbeOutcome,
     Tally, TargetId, Ticket, WantedGroup,
 };
 
@@ -243,6 +243,11 @@ impl Health {
         (guard, tally)
     }
 
+    /// The gate of members with these targets and guards.
+    pub fn gate(&mut self, targets: &[TargetId], guards: Vec<TargetId>) -> Arc<Gate> {
+        self.monitor.gate(targets, guards)
+    }
+
     /// Forgets the guards that the configuration just compiled did not ask for.
     pub fn sweep_guards(&mut self) {
         self.monitor.sweep_guards();
@@ -278,12 +283,8 @@ impl Health {
                 let cause = Cause::Guard("too many failures".into());
                 (monitor.trip(*guard, now), cause)
             }
-            Evidence::Trial {
-                guard,
-                succeeded,
-                trial,
-            } => {
-                let change = monitor.on_trial(*guard, *succeeded, trial.as_ref(), now);
+            Evidence::Trial { succeeded, trial } => {
+                let change = monitor.on_trial(trial, *succeeded, now);
                 (change, Cause::Guard("trials succeeded".into()))
             }
         };

@@ -47,15 +47,12 @@ pub enum Evidence {
         /// Whose.
         guard: TargetId,
     },
-    /// A request at a half-open circuit has ended.
+    /// The trial of a half-open circuit has ended.
     Trial {
-        /// Whose circuit.
-        guard: TargetId,
-        /// Whether it may close.
+        /// Whether the circuit may close.
         succeeded: bool,
-        /// The right to the attempt, given back once this has been looked at. `None`: nobody better
-        /// was there.
-        trial: Option<Trial>,
+        /// The right to it, given back once this has been looked at.
+        trial: Trial,
     },
 }
 

@@ -11,7 +11,7 @@ pub mod resolve;
 use std::{sync::Arc, time::Duration};
 
 use http::HeaderValue;
-use pointsman_balance::{GuardSpec, Loads, Passive, Pool, Tally, TargetId};
+use pointsman_balance::{Gate, GuardSpec, Loads, Passive, Pool, Tally, TargetId};
 
 use crate::{
     exchange::Exchange,
@@ -125,6 +125,9 @@ pub trait Guarding {
     /// The guard of `spec`, and what counts its attempts if it has a circuit. `name` says in the log
     /// what it stands for.
     fn guard(&self, spec: GuardSpec, name: &str) -> (TargetId, Option<Arc<Tally>>);
+
+    /// The gate of members with these targets and guards.
+    fn gate(&self, targets: &[TargetId], guards: Vec<TargetId>) -> Arc<Gate>;
 
     /// The group of the addresses of `name`, for a member that nobody checks.
     fn name(&self, name: &str) -> TargetId;

@@ -110,7 +110,7 @@ fn has_credential(auth: &written::Auth) -> bool {
 mod tests {
     use std::cell::RefCell;
 
-    use pointsman_balance::{Monitor, Tally, TargetId};
+    use pointsman_balance::{Gate, Monitor, Tally, TargetId};
     use serde_json::{Value, json};
 
     use super::*;
@@ -128,6 +128,10 @@ mod tests {
         fn guard(&self, spec: GuardSpec, _name: &str) -> (TargetId, Option<Arc<Tally>>) {
             self.1.borrow_mut().push(spec.key.clone());
             self.0.borrow_mut().guard(spec, crate::clock::now())
+        }
+
+        fn gate(&self, targets: &[TargetId], guards: Vec<TargetId>) -> Arc<Gate> {
+            self.0.borrow_mut().gate(targets, guards)
         }
 
         fn name(&self, _name: &str) -> TargetId {
