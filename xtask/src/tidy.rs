@@ -341,6 +341,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// Everything that runs during a pick.
 const PICK_PATH: &[&str] = &[
     "crates/pointsman-balance/src/pool.rs",
+    "crates/pointsman-balance/src/decision.rs",
     "crates/pointsman-balance/src/picker/",
     "crates/pointsman-balance/src/tried.rs",
     "crates/pointsman-balance/src/health/availability.rs",

@@ -53,6 +53,7 @@ mod pool;
 mod semantic;
 mod tried;
 
+mod decision;
 mod load;
 mod picker;
 
@@ -61,6 +62,7 @@ mod target;
 
 mod sync;
 
+pub use decision::{Basis, Decision, Drawn, NOTED_MAX};
 pub use health::{
     Address, Availability, Breaker, Change, CircuitState, Counters, Gate, GuardReport, GuardSpec,
     Kept, Limits, Monitor, Passive, Policy, Probe, ProbeOutcome, Report, Status, Tally, Ticket,
@@ -68,7 +70,7 @@ pub use health::{
 };
 pub use load::{Hold, Load, Loads};
 pub use picker::RING_POINTS_MAX;
-pub use pool::{Algorithm, Ask, Exhausted, MEMBERS_MAX, MemberSpec, Picked, Pool, PoolError};
+pub use pool::{Algorithm, Ask, Exhausted, MEMBERS_MAX, MemberSpec, Picked, Pool, PoolError, Tier};
 pub use semantic::{Ranking, References, UnequalVectors, rank};
 pub use target::TargetId;
 pub use tried::Tried;

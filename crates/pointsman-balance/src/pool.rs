@@ -5,13 +5,18 @@
 //! higher priority first; inside a priority, shares by weight; never a member the request has tried;
 //! never an unusable member while any member of the pool is usable.
 
+mod error;
 mod in_order;
+mod shape;
 mod trial;
 
-use std::fmt;
+pub use error::{Exhausted, PoolError};
+pub use shape::Tier;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::decision::{Basis, Decision, Live, Source};
 use crate::load::{Gauge, Hold, Load, Loads};
 use crate::picker::{self, Census, Offer, Stage};
 use crate::{Availability, Gate, TargetId, Trial, Tried};
@@ -79,9 +84,9 @@ pub struct Ask<'a> {
     pub tried: &'a Tried,
 }
 
-/// Proof that a pool picked this member; only [`Pool::pick`], [`Pool::pick_in_order`] and
+/// Proof that a pool picked this member; only [`Pool::pick`], [`Pool::pick_by`], [`Pool::pick_in_order`] and
 /// [`Pool::again`] make one.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 #[must_use = "a pick moves the round-robin position: dropping it skips the member's turn"]
 pub struct Picked {
     member: usize,
@@ -91,39 +96,7 @@ pub struct Picked {
     /// Whose circuit is tried; stays when the trial is taken out.
     trial_of: Option<TargetId>,
     hold: Option<Hold>,
-}
-
-/// Why a pool had nobody to offer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exhausted {
-    /// Every member that may be offered under these verdicts was tried by this request.
-    AllTried,
-    /// No member may be offered at all, whatever was tried: chash with all weights 0, or a usable
-    /// member that has no place on any ring.
-    NothingToPick,
-}
-
-/// Why a pool cannot be built.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PoolError {
-    /// There is no member.
-    NoMember,
-    /// Two members share this name.
-    DuplicateName(String),
-    /// More than [`MEMBERS_MAX`] members.
-    TooManyMembers {
-        /// How many there are.
-        members: usize,
-        /// How many a pool takes.
-        max: usize,
-    },
-    /// The weights need a hash ring of more than [`RING_POINTS_MAX`](crate::RING_POINTS_MAX) points.
-    RingTooLarge {
-        /// How many points the weights need, over all priorities.
-        points: u64,
-        /// How many a pool takes.
-        max: u64,
-    },
+    decision: Option<Decision>,
 }
 
 /// Members in the order of the configuration, ready to be picked from by any number of threads.
@@ -140,6 +113,8 @@ pub struct Pool {
     gates: Box<[Option<Arc<Gate>>]>,
     /// By member; none unless the algorithm counts.
     gauges: Box<[Arc<Gauge>]>,
+    algorithm: Algorithm,
+    digest: u64,
 }
 
 #[derive(Debug)]
@@ -184,6 +159,7 @@ impl Pool {
             });
         }
         let by_name = order_by_name(&members)?;
+        let digest = shape::digest(&members, algorithm);
         let counted = members.iter().filter(|_| algorithm.counts());
         let gauges: Box<[Arc<Gauge>]> = counted.map(|_| Arc::default()).collect();
         let stages = picker::stages(&members, algorithm, start, &gauges)?;
@@ -197,6 +173,8 @@ impl Pool {
             stages,
             gates,
             gauges,
+            algorithm,
+            digest,
         })
     }
 
@@ -303,6 +281,33 @@ impl Pool {
     ///
     /// If everything that may be offered was tried, or nothing may be.
     pub fn pick(&self, ask: &Ask<'_>, availability: &Availability) -> Result<Picked, Exhausted> {
+        self.choose(ask, Live, availability)
+    }
+
+    /// The same, with a say in where the pickers find what changes from pick to pick. Allocates only if
+    /// `least_conn` is to be [noted](Basis::Noted).
+    ///
+    /// # Errors
+    ///
+    /// As for [`pick`](Self::pick).
+    pub fn pick_by(
+        &self,
+        ask: &Ask<'_>,
+        basis: Basis<'_>,
+        availability: &Availability,
+    ) -> Result<Picked, Exhausted> {
+        match basis {
+            Basis::Live => self.choose(ask, Live, availability),
+            Basis::Noted | Basis::Given(_) => self.choose(ask, basis, availability),
+        }
+    }
+
+    fn choose(
+        &self,
+        ask: &Ask<'_>,
+        source: impl Source,
+        availability: &Availability,
+    ) -> Result<Picked, Exhausted> {
         let untried = |member: usize| !ask.tried.contains(member);
         let usable = |member: usize| self.usable(member, availability);
         let picked = |offer: Offer, failed_open: bool, trial: Option<Trial>| Picked {
@@ -312,15 +317,24 @@ impl Pool {
             trial_of: trial.as_ref().map(Trial::guard),
             trial,
             hold: offer.hold,
+            decision: offer.decision,
         };
 
         let offer = self.stages.iter().enumerate().find_map(|(at, stage)| {
-            let offer = stage.pick_usable(ask, availability, usable, untried)?;
+            let offer = stage.pick_usable(ask, source, availability, usable, untried)?;
             Some((at, offer))
         });
         if let Some((at, offer)) = offer {
             return Ok(match self.trial(at + 1, ask, availability) {
-                Some((tried, trial)) => picked(self.offer(tried), false, Some(trial)),
+                Some((tried, trial)) => {
+                    // What it takes the place of has had its turn.
+                    let decision = offer.decision;
+                    let offer = Offer {
+                        decision,
+                        ..self.offer(tried)
+                    };
+                    picked(offer, false, Some(trial))
+                }
                 None => picked(offer, false, None),
             });
         }
@@ -334,7 +348,7 @@ impl Pool {
         match self
             .stages
             .iter()
-            .find_map(|stage| stage.pick(ask, untried))
+            .find_map(|stage| stage.pick(ask, source, untried))
         {
             Some(offer) => Ok(picked(offer, true, None)),
             None => Err(self.exhausted(|_| true)),
@@ -355,6 +369,7 @@ impl Pool {
             trial: None,
             trial_of: None,
             hold: self.offer(member).hold,
+            decision: None,
         })
     }
 
@@ -378,6 +393,7 @@ impl Pool {
         Offer {
             member,
             hold: self.gauges.get(member).map(Gauge::hold),
+            decision: None,
         }
     }
 
@@ -462,6 +478,18 @@ impl Picked {
         self.trial.take()
     }
 
+    /// Whether it is to find out if a circuit may close.
+    #[must_use]
+    pub const fn is_trial(&self) -> bool {
+        self.trial_of.is_some()
+    }
+
+    /// What it went by, if that [was asked for](Basis::Noted) and a picker has decided.
+    #[must_use]
+    pub const fn decision(&self) -> Option<&Decision> {
+        self.decision.as_ref()
+    }
+
     /// What counts this attempt among those under way, if the pool counts: to be kept until the attempt is
     /// over. Left here, it is over when the pick is dropped.
     pub fn take_hold(&mut self) -> Option<Hold> {
@@ -499,35 +527,6 @@ impl From<MemberSpec> for Member {
         }
     }
 }
-
-impl fmt::Display for Exhausted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::AllTried => "every usable member was tried",
-            Self::NothingToPick => "no member may be picked",
-        })
-    }
-}
-
-impl std::error::Error for Exhausted {}
-
-impl fmt::Display for PoolError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoMember => f.write_str("there is no member to pick from"),
-            Self::DuplicateName(name) => write!(f, "two members are named {name:?}"),
-            Self::TooManyMembers { members, max } => {
-                write!(f, "{members} members are more than the {max} a pool takes")
-            }
-            Self::RingTooLarge { points, max } => write!(
-                f,
-                "these weights need a hash ring of {points} points, more than {max}: use smaller weights or a common factor"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for PoolError {}
 
 fn gates_of(members: &[MemberSpec]) -> Box<[Option<Arc<Gate>>]> {
     if members.iter().all(|member| member.gate.is_none()) {

@@ -17,6 +17,7 @@
 
 #[path = "../src"]
 mod sources {
+    pub mod decision;
     pub mod health;
     pub mod load;
     pub mod picker;
@@ -27,12 +28,13 @@ mod sources {
 }
 
 // The sources name one another from the root of their crate, which is this test.
-use sources::{health, load, picker, pool, semantic, target, tried};
+use sources::{decision, health, load, picker, pool, semantic, target, tried};
 
 mod sync {
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 }
 
+pub use decision::{Basis, Decision};
 pub use health::*;
 pub use load::{Hold, Load, Loads};
 pub use picker::RING_POINTS_MAX;

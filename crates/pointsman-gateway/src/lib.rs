@@ -23,6 +23,7 @@ pub mod upstream;
 
 pub mod admin;
 pub mod config;
+pub mod explain;
 pub mod observe;
 
 pub mod clock;

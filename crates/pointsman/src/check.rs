@@ -66,16 +66,10 @@ fn document(options: &CheckOptions, settings: Settings, real: bool) -> Result<us
         eprintln!("error: {config}: access log: {problem}");
         errors += 1;
     }
-    let registry = match &settings.plugins {
-        Some(names) => {
-            let (registry, unknown) = Registry::only(names);
-            for name in unknown {
-                eprintln!("warning: {config}: plugins: `{name}` is not a plugin of this gateway");
-            }
-            registry
-        }
-        None => Registry::new(),
-    };
+    let (registry, unknown) = registry(&settings);
+    for name in unknown {
+        eprintln!("warning: {config}: plugins: `{name}` is not a plugin of this gateway");
+    }
     let mut document = DocumentFile::beside(&options.config, settings.document_format());
     let path = document.path().display().to_string();
     if !real && !document.path().exists() {
@@ -114,8 +108,16 @@ fn document(options: &CheckOptions, settings: Settings, real: bool) -> Result<us
     Ok(errors)
 }
 
+/// The plugins that are enabled, and names in `plugins` that are none.
+pub(crate) fn registry(settings: &Settings) -> (Registry, Vec<String>) {
+    match &settings.plugins {
+        Some(names) => Registry::only(names),
+        None => (Registry::new(), Vec::new()),
+    }
+}
+
 /// Loggers get a sink that takes nothing: checking must not touch anything.
-struct NoSinks;
+pub(crate) struct NoSinks;
 
 impl Sinks for NoSinks {
     fn open(&self, _: &SinkSpec) -> Arc<dyn Sink> {

@@ -19,6 +19,8 @@ pub(crate) enum Command {
     Run(RunOptions),
     /// Report every error in the configuration; open no socket.
     Check(CheckOptions),
+    /// Tell why requests went where they went: make the picks in the access log again.
+    Explain(ExplainOptions),
     /// Serve three stand-in models from inside this process, one of which dies and recovers.
     Demo(DemoOptions),
     /// Print a completion script.
@@ -46,6 +48,24 @@ pub(crate) struct CheckOptions {
     /// The program's settings; the routes are in `apisix.yaml` (or `.json`) in the same folder.
     #[arg(short, long, default_value = "conf/config.yaml")]
     pub(crate) config: PathBuf,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ExplainOptions {
+    /// The program's settings that were in force then; the routes are in `apisix.yaml` (or `.json`) in
+    /// the same folder.
+    #[arg(short, long, default_value = "conf/config.yaml")]
+    pub(crate) config: PathBuf,
+    /// Lines of the access log; `-` reads them from the standard input [default: the access log that the
+    /// settings name].
+    #[arg(short, long)]
+    pub(crate) log: Option<PathBuf>,
+    /// Only the request that the plugin `request-id` called so.
+    #[arg(short, long)]
+    pub(crate) request_id: Option<String>,
+    /// One JSON object per line.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -7,6 +7,7 @@ mod check;
 mod cli;
 mod demo;
 mod drain;
+mod explain;
 mod run;
 
 mod http1;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     match cli.command {
         cli::Command::Run(options) => run::main(&options),
         cli::Command::Check(options) => check::main(&options),
+        cli::Command::Explain(options) => explain::main(&options),
         cli::Command::Demo(options) => demo::main(&options),
         cli::Command::Completions { shell } => cli::completions(shell),
     }

@@ -28,7 +28,7 @@ use std::{
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use serde_json::{Value, json};
-use support::{Answer, CHAT, Gateway, Start, Upstream, client::Connection, wait_until};
+use support::{Answer, CHAT, Gateway, Start, Upstream, client::Connection, run, wait_until};
 
 const NAMES: [&str; 3] = ["ada", "bob", "cyd"];
 const CLIENTS: usize = 8;
@@ -331,6 +331,19 @@ fn check_told(gateway: &Gateway, shown: &[Shown], sent: usize) {
         }
     }
     assert!(compared > 0, "no pick was told of");
+    check_explained(gateway);
+}
+
+/// Each pick that was told of is made again from its line, with the same answer.
+fn check_explained(gateway: &Gateway) {
+    let config = gateway.folder().join("config.yaml").display().to_string();
+    let (code, text, errors) = run(&["explain", "--config", &config]);
+    let other: Vec<&str> = (text.lines())
+        .filter(|line| line.contains("same answer: no") || line.contains("not replayable:"))
+        .collect();
+    assert_eq!((code, other), (Some(0), vec![]), "{errors}");
+    let same = text.matches("same answer: yes").count();
+    assert!(same > 0, "{text}");
 }
 
 /// The seed of this run: of the environment, or of the clock.

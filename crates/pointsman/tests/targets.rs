@@ -5,7 +5,7 @@ mod support;
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
-use support::{CHAT, Gateway, Upstream, get, post_json, wait_until};
+use support::{Answer, CHAT, Gateway, Upstream, client::Connection, get, post_json, wait_until};
 
 fn checks(path: &str) -> Value {
     json!({"active": {
@@ -123,6 +123,93 @@ fn every_target_is_shown_with_its_evidence_and_its_users() {
     assert_eq!(targets(&gateway), Vec::<Value>::new());
 }
 
+/// What each member has to do that a target judges, as far as its pool counts that.
+#[test]
+fn targets_show_the_load_of_their_members() {
+    let node = Upstream::start(|received| {
+        if received.target == "/least/held" {
+            Answer::Open(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nso far;".to_vec())
+        } else {
+            Answer::text(200, "all")
+        }
+    });
+    let address = node.address.to_string();
+    let route = |id: &str, kind: &str| {
+        let checks = json!({"active": {"type": "tcp"}});
+        let upstream = json!({"type": kind, "nodes": {&address: 1}, "checks": checks});
+        json!({"id": id, "uri": format!("/{id}/*"), "upstream": upstream})
+    };
+    let routes = [
+        route("least", "least_conn"),
+        route("ewma", "ewma"),
+        route("turns", "roundrobin"),
+    ];
+    let gateway = Gateway::start(&json!({"routes": routes}).to_string());
+    let members = || target(&gateway, node.port(), |_| true)["members"].clone();
+    let member = |pool: &str, in_flight: Value, ewma_ms: Value| {
+        json!({
+            "pool": format!("/routes/{pool}"), "member": address,
+            "in_flight": in_flight, "ewma_ms": ewma_ms
+        })
+    };
+    let idle = json!([
+        member("ewma", json!(0), Value::Null),
+        member("least", json!(0), Value::Null),
+        member("turns", Value::Null, Value::Null),
+    ]);
+    assert_eq!(members(), idle);
+    let mut held = Connection::open(gateway.proxy);
+    held.send(b"GET /least/held HTTP/1.1\r\nHost: a\r\n\r\n");
+    held.read_until(";");
+    assert_eq!(get(gateway.proxy, "/turns/x", &[]).status, 200);
+    assert_eq!(get(gateway.proxy, "/ewma/x", &[]).status, 200);
+    // A response time is known once the response has been passed on.
+    let busy = wait_until("a response time", || {
+        let members = members();
+        let is_over = members[0]["in_flight"] == 0 && members[0]["ewma_ms"].is_number();
+        is_over.then_some(members)
+    });
+    let took = busy[0]["ewma_ms"].as_f64().expect("a number");
+    assert!(took >= 0.0, "{busy}");
+    let expected = json!([
+        member("ewma", json!(0), json!(took)),
+        member("least", json!(1), Value::Null),
+        member("turns", Value::Null, Value::Null),
+    ]);
+    assert_eq!(busy, expected);
+    drop(held);
+    wait_until("nothing to be under way", || {
+        (members()[1]["in_flight"] == 0).then_some(())
+    });
+}
+
+/// What keeps an instance out says which one, wherever that is used.
+#[test]
+fn guards_show_their_members() {
+    let failing = Upstream::failing(500);
+    let mut one = instance("one", &failing);
+    one.as_object_mut().expect("an object").remove("checks");
+    let plugin = json!({
+        "instances": [one], "balancer": {"algorithm": "least_conn"}, "circuit_breaker": {"failures": 1}
+    });
+    let routes = ["a", "b"].map(
+        |id| json!({"id": id, "uri": format!("/{id}"), "plugins": {"ai-proxy-multi": plugin}}),
+    );
+    let gateway = Gateway::start(&json!({"routes": routes}).to_string());
+    assert_eq!(post_json(gateway.proxy, "/a", CHAT).status, 500);
+    let open = wait_until("the circuit to open", || {
+        let mut all = targets(&gateway).into_iter();
+        all.find(|one| one["circuit"] == "open")
+    });
+    let member = |id: &str| {
+        json!({
+            "pool": format!("/routes/{id}#ai-proxy-multi"), "member": "one",
+            "in_flight": 0, "ewma_ms": null
+        })
+    };
+    assert_eq!(open["members"], json!([member("a"), member("b")]), "{open}");
+}
+
 /// Each change is one line of the log and one increment.
 #[test]
 fn changes_of_verdicts_are_counted_once() {
@@ -162,7 +249,7 @@ fn changes_of_verdicts_are_counted_once() {
     assert_eq!(changes(&gateway, moody.port(), "unhealthy"), 2.0);
 }
 
-/// A line without anything to tell about picks has none of it.
+/// One attempt at the only member, with nothing known against it: nothing to tell.
 #[test]
 fn a_request_like_any_other_tells_no_picks() {
     let upstream = Upstream::named("one");
@@ -182,11 +269,16 @@ fn a_pick_past_somebody_is_told() {
     gateway.wait_for_status(dead.port(), "unhealthy");
     let epoch = |port: u16| target(&gateway, port, |_| true)["epoch"].clone();
     assert_eq!(post_json(gateway.proxy, "/a", CHAT).status, 200);
+    let line = gateway.access_log(1).remove(0);
     assert_eq!(
-        gateway.access_log(1)[0]["picks"],
+        line["picks"],
         json!([{
             "member": "alive", "epoch": epoch(dead.port()), "failed_open": false,
-            "excluded": ["dead"], "excluded_count": 1, "status": 200
+            "excluded": ["dead"], "reasons": ["unhealthy"], "excluded_count": 1, "status": 200,
+            "replay": {
+                "by": "roundrobin", "position": line["picks"][0]["replay"]["position"],
+                "out": {"unhealthy": "02"}
+            }
         }])
     );
     // Nobody is usable: health is ignored, and that is said.

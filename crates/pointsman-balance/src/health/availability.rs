@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::address_book::AddressBook;
+use super::gate::Gate;
 use super::group::Address;
 use super::guard::HalfOpen;
 use crate::sync::AtomicU64;
@@ -85,6 +86,26 @@ impl Availability {
             comebacks: Vec::new(),
             groups: None,
         }
+    }
+
+    /// Verdicts as somebody has written them down: every target and guard may be used but those that are
+    /// `out`. Of `gates` the verdicts are worked out; one that comes with its circuit asks for a trial, which
+    /// nobody has.
+    pub(crate) fn recorded<'g>(
+        epoch: u64,
+        out: impl IntoIterator<Item = TargetId>,
+        gates: impl IntoIterator<Item = (&'g Gate, Option<TargetId>)>,
+    ) -> Self {
+        let mut recorded = Self::all_usable();
+        recorded.epoch = epoch;
+        for target in out {
+            set(&mut recorded.unusable, target, true);
+        }
+        for (gate, asks) in gates {
+            let usable = asks.is_none() && gate.usable(&recorded);
+            recorded.settle_gate(gate.id(), usable, asks.map(HalfOpen::of));
+        }
+        recorded
     }
 
     /// Grows whenever a verdict flips or a target comes or goes, and never otherwise.

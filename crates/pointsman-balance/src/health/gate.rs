@@ -71,7 +71,7 @@ impl Gate {
         guards.filter(|&guard| !availability.usable(guard))
     }
 
-    fn usable(&self, availability: &Availability) -> bool {
+    pub(super) fn usable(&self, availability: &Availability) -> bool {
         self.has_usable_target(availability) && self.shut(availability).next().is_none()
     }
 

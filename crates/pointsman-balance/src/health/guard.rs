@@ -477,6 +477,14 @@ impl Tally {
 }
 
 impl HalfOpen {
+    /// The circuit of `guard` asks for a trial, which nobody has.
+    pub(super) fn of(guard: TargetId) -> Self {
+        Self {
+            guard,
+            claim: Arc::default(),
+        }
+    }
+
     /// The trial, if nobody has it; while somebody does, `bit` of `under_way` is set.
     pub(crate) fn claim(&self, under_way: &Arc<AtomicU64>, bit: u64) -> Option<Trial> {
         if self.claim.swap(true, Ordering::AcqRel) {

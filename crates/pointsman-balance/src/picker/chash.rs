@@ -79,7 +79,11 @@ impl Ring {
         if let Some(rank) = eligible.only() {
             return Some(self.members[rank] as usize);
         }
-        let hash = crc32(key);
+        self.owner(hash_of(key), eligible)
+    }
+
+    /// The same for a key of that hash.
+    pub(super) fn owner(&self, hash: u32, eligible: &impl Eligible) -> Option<usize> {
         let owner = self.index.owner(&self.spans, hash);
         let (before, after) = self.spans.split_at(owner);
         let mut successors = after.iter().chain(before).map(|span| span.rank as usize);
@@ -92,6 +96,11 @@ impl Ring {
         }
         Some(self.members[rank] as usize)
     }
+}
+
+/// By which a key belongs to a member.
+pub(super) fn hash_of(key: &[u8]) -> u32 {
+    crc32(key)
 }
 
 /// Hashes are spread evenly, so their upper bits say within a few spans where one belongs; a search

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::census::Eligible;
 use super::{Candidate, Offer};
+use crate::decision::{Decision, Drawn};
 use crate::load::Gauge;
 
 #[derive(Debug)]
@@ -52,20 +53,74 @@ impl Ewma {
     }
 
     pub(super) fn pick(&self, eligible: &impl Eligible, now: Duration) -> Option<Offer> {
-        let mut throw = self.dice.throw();
-        let (one, other) = match eligible.few() {
-            Some(few) => throw.two_of(few.len(), |at| few[at] as usize),
-            None => self.two(eligible, &mut throw),
-        }?;
+        let (one, other) = self.draw(eligible)?;
         let latency = |rank: usize| self.gauges[rank].latency(now);
         let rank = match other {
             Some(other) if latency(other) < latency(one) => other,
             _ => one,
         };
+        Some(self.offer(rank))
+    }
+
+    /// The same, and says what it read.
+    #[cold]
+    pub(super) fn pick_noted(&self, eligible: &impl Eligible, now: Duration) -> Option<Offer> {
+        let (one, other) = self.draw(eligible)?;
+        let drawn = |rank: usize| Drawn {
+            member: self.members[rank] as usize,
+            latency: self.gauges[rank].latency(now),
+        };
+        let (first, second) = (drawn(one), other.map(drawn));
+        let rank = match other {
+            Some(other) if quicker(first, second) != first.member => other,
+            _ => one,
+        };
         Some(Offer {
+            decision: Some(Decision::Drawn {
+                one: first,
+                other: second,
+            }),
+            ..self.offer(rank)
+        })
+    }
+
+    /// Whom a pick takes that draws these two. Counts nothing. `None` if they cannot have been drawn.
+    pub(super) fn at(
+        &self,
+        one: Drawn,
+        other: Option<Drawn>,
+        eligible: &impl Eligible,
+    ) -> Option<usize> {
+        let is_eligible = |drawn: Drawn| {
+            let mut ranks = self.members.iter();
+            let rank = ranks.position(|&member| member as usize == drawn.member);
+            rank.is_some_and(|rank| eligible.contains(rank))
+        };
+        let can_be = match other {
+            Some(other) => is_eligible(other) && other.member != one.member,
+            None => {
+                let ranks = 0..self.members.len();
+                ranks.filter(|&rank| eligible.contains(rank)).count() == 1
+            }
+        };
+        (is_eligible(one) && can_be).then(|| quicker(one, other))
+    }
+
+    fn offer(&self, rank: usize) -> Offer {
+        Offer {
             member: self.members[rank] as usize,
             hold: Some(self.gauges[rank].hold()),
-        })
+            decision: None,
+        }
+    }
+
+    #[inline]
+    fn draw(&self, eligible: &impl Eligible) -> Option<(usize, Option<usize>)> {
+        let mut throw = self.dice.throw();
+        match eligible.few() {
+            Some(few) => throw.two_of(few.len(), |at| few[at] as usize),
+            None => self.two(eligible, &mut throw),
+        }
     }
 
     /// Two who are eligible, or the only one.
@@ -83,6 +138,14 @@ impl Ewma {
         // Few are eligible: find out who, and draw among those.
         let ranks = || (0..self.members.len()).filter(|&rank| eligible.contains(rank));
         throw.two_of(ranks().count(), |at| ranks().nth(at).unwrap_or_default())
+    }
+}
+
+/// Which of the two is taken.
+fn quicker(one: Drawn, other: Option<Drawn>) -> usize {
+    match other {
+        Some(other) if other.latency < one.latency => other.member,
+        _ => one.member,
     }
 }
 

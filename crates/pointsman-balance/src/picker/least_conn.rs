@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::census::{Eligible, Ranks, Usable, ones};
 use super::{Candidate, Offer};
-use crate::load::Gauge;
+use crate::decision::{Decision, NOTED_MAX};
+use crate::load::{Gauge, Hold};
 
 #[derive(Debug)]
 pub(crate) struct LeastConn {
@@ -21,7 +22,7 @@ pub(crate) struct LeastConn {
     members: Box<[u32]>,
     /// By rank: so that usable ones are found by words of verdicts.
     seats: Box<[Seat]>,
-    /// Heaviest first: as loads go by weight, a search that begins there seldom finds anybody better.
+    /// Heaviest first, then by name: as loads go by weight, a search that begins there seldom finds anybody better.
     by_weight: Box<[Seat]>,
     next: Next,
 }
@@ -54,7 +55,10 @@ impl LeastConn {
     /// `candidates` are at least one, in any order; `gauges` are those of all members.
     pub(super) fn new(candidates: &[Candidate<'_>], gauges: &[Arc<Gauge>], start: u64) -> Self {
         let mut heaviest_first: Vec<u16> = (0..candidates.len()).map(|rank| rank as u16).collect();
-        heaviest_first.sort_by_key(|&rank| Reverse(candidates[usize::from(rank)].weight));
+        heaviest_first.sort_by_key(|&rank| {
+            let candidate = &candidates[usize::from(rank)];
+            (Reverse(candidate.weight), candidate.name)
+        });
         let mut places = vec![0; candidates.len()];
         for (place, &rank) in (0..).zip(&heaviest_first) {
             places[usize::from(rank)] = place;
@@ -99,27 +103,94 @@ impl LeastConn {
                 (None, _) => self.best(eligible, first),
             }?;
             // A failure means that another pick or release came to its end: somebody always gets on.
-            let Some(hold) = self.seats[best.rank].gauge.hold_if(best.in_flight) else {
-                continue;
-            };
-            let next = best.rank + 1;
-            let next = if next == self.seats.len() { 0 } else { next };
-            self.next.0.store(next, Ordering::Relaxed);
-            return Some(Offer {
-                member: self.members[best.rank] as usize,
-                hold: Some(hold),
-            });
+            if let Some(hold) = self.take(best) {
+                return Some(self.offer(best, hold));
+            }
+        }
+    }
+
+    /// The same, by counts that are written down first: in the order of weights, which is the same in every
+    /// process.
+    #[cold]
+    pub(super) fn pick_noted(&self, eligible: &impl Eligible) -> Option<Offer> {
+        if self.seats.len() > NOTED_MAX {
+            return self.pick(eligible);
+        }
+        loop {
+            let first = self.next.0.load(Ordering::Relaxed);
+            let first = usize::from(self.seats[first].place);
+            let counts: Box<[u32]> = (self.by_weight.iter())
+                .map(|seat| seat.gauge.in_flight())
+                .collect();
+            let best = self.best_by_weight(eligible, first, |place, _| counts[place])?;
+            if let Some(hold) = self.take(best) {
+                let first = first as u32;
+                return Some(Offer {
+                    decision: Some(Decision::InFlight { first, counts }),
+                    ..self.offer(best, hold)
+                });
+            }
+        }
+    }
+
+    /// Whom a pick takes that finds these `counts`, and `first` first among equals. Counts nothing.
+    pub(super) fn at(&self, first: u32, counts: &[u32], eligible: &impl Eligible) -> Option<usize> {
+        let first = first as usize;
+        if counts.len() != self.by_weight.len() || first >= counts.len() {
+            return None;
+        }
+        let best = self.best_by_weight(eligible, first, |place, _| counts[place])?;
+        Some(self.members[best.rank] as usize)
+    }
+
+    /// Members in the order of [`Decision::InFlight`].
+    pub(super) fn by_weight(&self) -> impl Iterator<Item = u32> {
+        let places = self.by_weight.iter();
+        places.map(|seat| self.members[usize::from(seat.place)])
+    }
+
+    /// Counts one more for `best`, unless its count has changed since.
+    #[inline]
+    fn take(&self, best: Best) -> Option<Hold> {
+        let hold = self.seats[best.rank].gauge.hold_if(best.in_flight)?;
+        let next = best.rank + 1;
+        let next = if next == self.seats.len() { 0 } else { next };
+        self.next.0.store(next, Ordering::Relaxed);
+        Some(hold)
+    }
+
+    fn offer(&self, best: Best, hold: Hold) -> Offer {
+        Offer {
+            member: self.members[best.rank] as usize,
+            hold: Some(hold),
+            decision: None,
         }
     }
 
     /// Looks at one after the other, `first` first. Only who would be the best is tested.
     fn best(&self, eligible: &impl Eligible, first: usize) -> Option<Best> {
         let first = usize::from(self.seats[first].place);
+        self.best_by_weight(eligible, first, |_, seat| seat.gauge.in_flight())
+    }
+
+    /// The same, from a place in the order of weights, by counts that are given.
+    #[inline]
+    fn best_by_weight(
+        &self,
+        eligible: &impl Eligible,
+        first: usize,
+        in_flight: impl Fn(usize, &Seat) -> u32,
+    ) -> Option<Best> {
         let mut best = Best::NOBODY;
         for places in [first..self.by_weight.len(), 0..first] {
-            for seat in &self.by_weight[places] {
-                let rank = usize::from(seat.place);
-                let candidate = seat.candidate(rank);
+            for (place, seat) in places.clone().zip(&self.by_weight[places]) {
+                let candidate = Best {
+                    rank: usize::from(seat.place),
+                    in_flight: in_flight(place, seat),
+                    weight: seat.weight,
+                    is_bound: false,
+                };
+                let rank = candidate.rank;
                 if candidate.is_below(&best) && eligible.contains(rank) {
                     best = candidate;
                     if self.is_unbeatable(&best) {

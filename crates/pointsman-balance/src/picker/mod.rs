@@ -17,6 +17,7 @@ mod round_robin;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use crate::decision::{Basis, Decision, Source};
 use crate::load::{Gauge, Hold};
 use crate::{Algorithm, Ask, Availability, MemberSpec, PoolError};
 use census::{Eligible, Many, Tested};
@@ -62,6 +63,8 @@ enum Picker {
 pub(crate) struct Offer {
     pub(crate) member: usize,
     pub(crate) hold: Option<Hold>,
+    /// What it went by, if that was asked for.
+    pub(crate) decision: Option<Decision>,
 }
 
 /// A member as the pickers see it while they are built.
@@ -193,6 +196,7 @@ impl Stage {
     pub(crate) fn pick_usable(
         &self,
         ask: &Ask<'_>,
+        source: impl Source,
         availability: &Availability,
         usable: impl Fn(usize) -> bool,
         eligible: impl Fn(usize) -> bool,
@@ -207,21 +211,26 @@ impl Stage {
                     usable(member) && eligible(member)
                 }),
             };
-            return self.picker.pick(ask, &many);
+            return self.picker.pick(ask, source, &many);
         };
         few.retain(|rank| eligible(members[rank] as usize));
         if few.ranks().is_empty() {
             return None;
         }
-        self.picker.pick(ask, &few)
+        self.picker.pick(ask, source, &few)
     }
 
     /// The next member that passes the test, if this stage has one.
     #[inline]
-    pub(crate) fn pick(&self, ask: &Ask<'_>, eligible: impl Fn(usize) -> bool) -> Option<Offer> {
+    pub(crate) fn pick(
+        &self,
+        ask: &Ask<'_>,
+        source: impl Source,
+        eligible: impl Fn(usize) -> bool,
+    ) -> Option<Offer> {
         let members = self.picker.members();
         let eligible = Tested(|rank: usize| eligible(members[rank] as usize));
-        self.picker.pick(ask, &eligible)
+        self.picker.pick(ask, source, &eligible)
     }
 
     /// Its members whose gates ask for trials that may be had.
@@ -233,6 +242,28 @@ impl Stage {
     /// All members this stage can ever offer.
     pub(crate) fn members(&self) -> impl Iterator<Item = usize> {
         self.picker.members().iter().map(|&member| member as usize)
+    }
+
+    /// All members this stage can ever offer, in the order in which decisions tell of them: heaviest first,
+    /// then by name.
+    pub(crate) fn ranking(&self) -> Vec<usize> {
+        match &self.picker {
+            Picker::LeastConn(least_conn) => least_conn
+                .by_weight()
+                .map(|member| member as usize)
+                .collect(),
+            _ => self.members().collect(),
+        }
+    }
+
+    /// The priority of its members.
+    pub(crate) const fn priority(&self) -> i32 {
+        self.priority
+    }
+
+    /// Whether its members have weight 0 and take only what nobody else of their priority can.
+    pub(crate) fn is_last_resort(&self) -> bool {
+        self.share == Share::LastResort
     }
 
     /// Whether `later`, of another pool, stands in this one's place.
@@ -271,17 +302,57 @@ impl Picker {
         }
     }
 
-    fn pick(&self, ask: &Ask<'_>, eligible: &impl Eligible) -> Option<Offer> {
-        let uncounted = |member: usize| Offer { member, hold: None };
+    fn pick(&self, ask: &Ask<'_>, source: impl Source, eligible: &impl Eligible) -> Option<Offer> {
+        if let Basis::Given(decision) = source.basis() {
+            return self.repeat(decision?, eligible);
+        }
+        let notes = matches!(source.basis(), Basis::Noted);
         match self {
-            Self::RoundRobin(round_robin) => round_robin.pick(eligible).map(uncounted),
+            Self::RoundRobin(round_robin) => {
+                let (member, position) = round_robin.pick(eligible)?;
+                Some(Offer {
+                    decision: notes.then_some(Decision::Position(position)),
+                    ..uncounted(member)
+                })
+            }
             Self::Chash(ring) => {
                 let key = ask.key.unwrap_or_default();
-                ring.pick(key, eligible).map(uncounted)
+                let member = ring.pick(key, eligible)?;
+                Some(Offer {
+                    decision: notes.then(|| Decision::Hash(chash::hash_of(key))),
+                    ..uncounted(member)
+                })
             }
+            Self::LeastConn(least_conn) if notes => least_conn.pick_noted(eligible),
             Self::LeastConn(least_conn) => least_conn.pick(eligible),
+            Self::Ewma(ewma) if notes => ewma.pick_noted(eligible, ask.now),
             Self::Ewma(ewma) => ewma.pick(eligible, ask.now),
         }
+    }
+
+    /// Whom a pick takes that goes by `decision`; nobody if that is another picker's.
+    #[cold]
+    fn repeat(&self, decision: &Decision, eligible: &impl Eligible) -> Option<Offer> {
+        let member = match (self, decision) {
+            (Self::RoundRobin(round_robin), Decision::Position(position)) => {
+                round_robin.at(*position, eligible)
+            }
+            (Self::Chash(ring), Decision::Hash(hash)) => ring.owner(*hash, eligible),
+            (Self::LeastConn(least_conn), Decision::InFlight { first, counts }) => {
+                least_conn.at(*first, counts, eligible)
+            }
+            (Self::Ewma(ewma), Decision::Drawn { one, other }) => ewma.at(*one, *other, eligible),
+            _ => None,
+        };
+        member.map(uncounted)
+    }
+}
+
+const fn uncounted(member: usize) -> Offer {
+    Offer {
+        member,
+        hold: None,
+        decision: None,
     }
 }
 

@@ -84,7 +84,8 @@ impl RoundRobin {
         &self.members
     }
 
-    pub(super) fn pick(&self, eligible: &impl Eligible) -> Option<usize> {
+    /// The next in turn, and the position from which on it was looked for.
+    pub(super) fn pick(&self, eligible: &impl Eligible) -> Option<(usize, u64)> {
         // Relaxed: the position guards no other memory. A position that comes round again between the
         // load and the exchange is no danger either, since the next turn follows from it alone.
         let mut position = self.cursor.0.load(Ordering::Relaxed);
@@ -101,10 +102,16 @@ impl RoundRobin {
                 Ordering::Relaxed,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return Some(self.member(turn.rank)),
+                Ok(_) => return Some((self.member(turn.rank), position)),
                 Err(moved) => position = moved,
             }
         }
+    }
+
+    /// Whom a pick takes that finds the cycle at `position`. Moves nothing on.
+    pub(super) fn at(&self, position: u64, eligible: &impl Eligible) -> Option<usize> {
+        let turn = self.walk(position % self.cycle, eligible)?;
+        Some(self.member(turn.rank))
     }
 
     /// Starts with the member whose turn it was `then`, among those that are still here, and about as

@@ -32,6 +32,7 @@ impl Pool {
             trial_of: trial.as_ref().map(Trial::guard),
             trial,
             hold: self.offer(member).hold,
+            decision: None,
         };
         let may_try = self.may_try(ask, availability);
         let trial = |members: &[usize]| {

@@ -67,7 +67,7 @@ pub fn respond(
             }
         }
         ["v1", "healthcheck", kind, id] => report(ask, one_report(snapshot, monitor, kind, id)),
-        ["v1", "targets"] => super::json(StatusCode::OK, &targets::all(health, time)),
+        ["v1", "targets"] => super::json(StatusCode::OK, &targets::all(snapshot, health, time)),
         ["v1", "plugin_metadatas"] => dump(snapshot, "plugin_metadata"),
         ["v1", "plugin_metadata", name] => dump_one(snapshot, "plugin_metadata", name, || {
             format!("plugin metadata[{name}] not found")

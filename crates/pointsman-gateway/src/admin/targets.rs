@@ -3,16 +3,21 @@
 //!
 //! Beside them, with the kind `guard`, what keeps members out because of their own traffic: cool-downs
 //! and circuits. The health report has APISIX's shape, one entry per user; here each target is there
-//! once. Nothing that a probe sends as a credential is shown: no header, no query, no body.
+//! once. Under `members` stands who is judged by it, with what that member has to do. Nothing that a
+//! probe sends as a credential is shown: no header, no query, no body.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use pointsman_balance::{CircuitState, GuardReport, ProbeOutcome, Report, TargetId};
+use pointsman_balance::{Algorithm, CircuitState, GuardReport, ProbeOutcome, Report, TargetId};
 use serde_json::{Value, json};
 
 use crate::{
     clock,
+    config::snapshot::{PoolRef, Snapshot},
     observe::date,
     upstream::{
         driver::Health,
@@ -40,33 +45,140 @@ impl Time {
 }
 
 /// One object per target, by ascending id.
-pub fn all(health: &Health, time: Time) -> Value {
+pub fn all(snapshot: &Snapshot, health: &Health, time: Time) -> Value {
+    let view = View {
+        health,
+        judged: Judged::of(snapshot),
+        time,
+    };
     let targets = health.monitor().export().into_iter();
-    let targets = targets.map(|(id, report)| (id, target(health, id, &report, time)));
+    let targets = targets.map(|(id, report)| (id, view.target(id, &report)));
     let guards = health.monitor().export_guards().into_iter();
-    let guards = guards.map(|(id, _, report)| (id, guard(health, id, report, time)));
+    let guards = guards.map(|(id, _, report)| (id, view.guard(id, report)));
     let mut all: Vec<(TargetId, Value)> = targets.chain(guards).collect();
     all.sort_unstable_by_key(|(id, _)| *id);
     all.into_iter().map(|(_, shown)| shown).collect()
 }
 
-/// What keeps members out because of what their traffic met: nothing is probed there.
-fn guard(health: &Health, id: TargetId, report: GuardReport, time: Time) -> Value {
-    let (circuit, opens) = match report.circuit {
-        CircuitState::Closed => ("closed", None),
-        CircuitState::Open(until) => ("open", Some(until)),
-        CircuitState::HalfOpen => ("half_open", None),
-    };
-    json!({
-        "id": id.index(),
-        "kind": "guard",
-        "name": health.guard_name(id),
-        "usable": report.usable,
-        "cools_until": report.cools_until.map(|until| ahead(until, time)),
-        "circuit": circuit,
-        "trial_at": opens.map(|until| ahead(until, time)),
-        "epoch": health.availability().epoch(),
-    })
+/// Who is judged by what: the members of all pools, by the ids that stand in their pool.
+struct Judged<'a>(HashMap<TargetId, Vec<Member<'a>>>);
+
+#[derive(Clone, Copy)]
+struct Member<'a> {
+    key: &'a str,
+    pool: &'a PoolRef,
+    number: usize,
+}
+
+impl<'a> Judged<'a> {
+    fn of(snapshot: &'a Snapshot) -> Self {
+        let mut pools: Vec<(&String, &PoolRef)> = snapshot.pools.iter().collect();
+        pools.sort_unstable_by_key(|(key, _)| *key);
+        let mut judged: HashMap<TargetId, Vec<Member<'a>>> = HashMap::new();
+        for (key, pool) in pools {
+            for number in 0..pool.pool().len() {
+                let targets = pool.pool().targets(number).iter().copied();
+                for id in targets.chain(pool.guards(number)) {
+                    judged
+                        .entry(id)
+                        .or_default()
+                        .push(Member { key, pool, number });
+                }
+            }
+        }
+        Self(judged)
+    }
+
+    fn by(&self, id: TargetId) -> impl Iterator<Item = Member<'a>> {
+        self.0.get(&id).into_iter().flatten().copied()
+    }
+}
+
+impl Member<'_> {
+    /// Who it is, and what it has to do as far as its pool counts that.
+    fn shown(self, time: Time) -> Value {
+        let pool = self.pool.pool();
+        let load = pool.load(self.number, clock::since_start(time.now));
+        let averages = load.filter(|_| pool.algorithm() == Algorithm::Ewma);
+        let latency = averages.and_then(|load| load.latency);
+        json!({
+            "pool": self.key,
+            "member": pool.name(self.number),
+            "in_flight": load.map(|load| load.in_flight),
+            "ewma_ms": latency.map(|latency| seconds(latency * 1000)),
+        })
+    }
+}
+
+/// What is shown of targets and guards at one moment.
+struct View<'a> {
+    health: &'a Health,
+    judged: Judged<'a>,
+    time: Time,
+}
+
+impl View<'_> {
+    /// The members that are judged by a target, or by a name behind which it stands.
+    fn members(&self, id: TargetId) -> Value {
+        let groups = self.health.monitor().groups_of(id);
+        let all = std::iter::once(id).chain(groups);
+        let members = all.flat_map(|id| self.judged.by(id));
+        members.map(|member| member.shown(self.time)).collect()
+    }
+
+    /// What keeps members out because of what their traffic met: nothing is probed there.
+    fn guard(&self, id: TargetId, report: GuardReport) -> Value {
+        let (health, time) = (self.health, self.time);
+        let (circuit, opens) = match report.circuit {
+            CircuitState::Closed => ("closed", None),
+            CircuitState::Open(until) => ("open", Some(until)),
+            CircuitState::HalfOpen => ("half_open", None),
+        };
+        json!({
+            "id": id.index(),
+            "kind": "guard",
+            "name": health.guard_name(id),
+            "usable": report.usable,
+            "cools_until": report.cools_until.map(|until| ahead(until, time)),
+            "circuit": circuit,
+            "trial_at": opens.map(|until| ahead(until, time)),
+            "epoch": health.availability().epoch(),
+            "members": self.members(id),
+        })
+    }
+
+    fn target(&self, id: TargetId, report: &Report<'_, Arc<ProbeSpec>>) -> Value {
+        let (health, time) = (self.health, self.time);
+        let (spec, counters) = (report.probe, report.counters);
+        let (kind, request) = match &spec.kind {
+            ProbeKind::Tcp => ("tcp", None),
+            ProbeKind::Http(request) => ("http", Some(request)),
+            ProbeKind::Https { request, .. } => ("https", Some(request)),
+        };
+        let path = request.map(|request| request.target.split('?').next().unwrap_or_default());
+        let due = health.monitor().next_probe(id);
+        json!({
+            "id": id.index(),
+            "kind": kind,
+            "host": spec.host,
+            "port": spec.port,
+            "hostname": spec.hostname,
+            "http_path": path,
+            "usable": report.status.usable(),
+            "state": report.status.as_str(),
+            "counter": {
+                "success": counters.success,
+                "http_failure": counters.http_failure,
+                "tcp_failure": counters.tcp_failure,
+                "timeout_failure": counters.timeout_failure,
+            },
+            "last": report.last.map(|last| evidence(last, time)),
+            "next_probe_in": due.map(|due| seconds(due.saturating_duration_since(time.now))),
+            "epoch": health.availability().epoch(),
+            "used_by": health.used_by(id).iter().map(user).collect::<Value>(),
+            "members": self.members(id),
+        })
+    }
 }
 
 /// A time to come.
@@ -80,37 +192,6 @@ fn date_of(unix_ms: u64) -> String {
     let mut date = Vec::new();
     date::rfc_3339(unix_ms, &mut date);
     String::from_utf8_lossy(&date).into_owned()
-}
-
-fn target(health: &Health, id: TargetId, report: &Report<'_, Arc<ProbeSpec>>, time: Time) -> Value {
-    let (spec, counters) = (report.probe, report.counters);
-    let (kind, request) = match &spec.kind {
-        ProbeKind::Tcp => ("tcp", None),
-        ProbeKind::Http(request) => ("http", Some(request)),
-        ProbeKind::Https { request, .. } => ("https", Some(request)),
-    };
-    let path = request.map(|request| request.target.split('?').next().unwrap_or_default());
-    let due = health.monitor().next_probe(id);
-    json!({
-        "id": id.index(),
-        "kind": kind,
-        "host": spec.host,
-        "port": spec.port,
-        "hostname": spec.hostname,
-        "http_path": path,
-        "usable": report.status.usable(),
-        "state": report.status.as_str(),
-        "counter": {
-            "success": counters.success,
-            "http_failure": counters.http_failure,
-            "tcp_failure": counters.tcp_failure,
-            "timeout_failure": counters.timeout_failure,
-        },
-        "last": report.last.map(|last| evidence(last, time)),
-        "next_probe_in": due.map(|due| seconds(due.saturating_duration_since(time.now))),
-        "epoch": health.availability().epoch(),
-        "used_by": health.used_by(id).iter().map(user).collect::<Value>(),
-    })
 }
 
 /// The last outcome, and when it came.

@@ -73,6 +73,17 @@ impl PoolRef {
         }
     }
 
+    /// What must be usable of a member besides its targets.
+    pub fn guards(&self, member: usize) -> Vec<TargetId> {
+        match self {
+            Self::Upstream(_) => Vec::new(),
+            Self::Ai(target) => {
+                let watch = target.instances[member].watch.as_ref();
+                watch.map_or_else(Vec::new, |watch| watch.guards())
+            }
+        }
+    }
+
     /// Whether nobody is asked while nobody is usable.
     pub fn rejects(&self) -> bool {
         match self {

@@ -156,7 +156,7 @@ async fn attempt(
         if again.failed_open() && ai.target.rejects {
             return outcome;
         }
-        picks::note(exchange, pool, &again, &availability);
+        picks::note_again(exchange, &again, &availability);
         plan.locate(bid.member, &availability);
         bid.failed_open = again.failed_open();
         (picked, last) = (again, Some(outcome));
@@ -238,9 +238,9 @@ impl Plan {
         let ranked = exchange.ai.as_ref().and_then(|call| call.ranked.as_ref());
         let picked = match ranked {
             Some(ranked) => pool.pick_in_order(&ranked.ranking.order, &ask, &availability)?,
-            None => pool.pick(&ask, &availability)?,
+            None => pool.pick_by(&ask, picks::basis(exchange, pool), &availability)?,
         };
-        picks::note(exchange, pool, &picked, &availability);
+        picks::note(exchange, &picked, &availability, tried);
         self.locate(picked.member(), &availability);
         Ok(picked)
     }

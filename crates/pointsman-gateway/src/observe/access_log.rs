@@ -3,13 +3,15 @@
 //! Written straight into a buffer, because it is on the path of every request. Values that a
 //! query carries as a credential are starred out.
 
+mod picks;
+
 use std::net::IpAddr;
 
 use bytes::Bytes;
 
 use crate::{
     exchange::Exchange,
-    forward::{picks::Notes, semantic},
+    forward::semantic,
     observe::{
         date::{self, four},
         secrets,
@@ -82,43 +84,6 @@ impl Line {
             None => out.push(b'-'),
         });
         self.raw(b"\"");
-    }
-
-    /// One element per attempt: who was picked by which verdicts, past whom, and what came of it.
-    /// Left out where there is nothing to tell: one attempt, with nobody known to be unhealthy.
-    fn picks(&mut self, x: &Exchange) {
-        let notes = x.pick_notes();
-        if x.attempts.is_empty() || (x.attempts.len() == 1 && notes.is_none_or(Notes::is_plain)) {
-            return;
-        }
-        self.raw(b",\"picks\":[");
-        for (index, attempt) in x.attempts.iter().enumerate() {
-            if index > 0 {
-                self.raw(b",");
-            }
-            self.text(b"{\"member\":\"", &attempt.member);
-            self.number(b",\"epoch\":", attempt.epoch);
-            let pick = notes.map(|notes| notes.pick(index)).unwrap_or_default();
-            self.flag(b",\"failed_open\":", pick.failed_open);
-            if pick.trial {
-                self.flag(b",\"trial\":", true);
-            }
-            self.raw(b",\"excluded\":[");
-            for (at, name) in pick.excluded.iter().enumerate() {
-                if at > 0 {
-                    self.raw(b",");
-                }
-                self.text(b"\"", name);
-            }
-            self.number(b"],\"excluded_count\":", pick.count as u64);
-            if attempt.answered {
-                self.number(b",\"status\":", u64::from(attempt.status));
-            }
-            let error = notes.and_then(|notes| notes.error(index));
-            self.optional(b",\"error\":\"", error.as_deref());
-            self.raw(b"}");
-        }
-        self.raw(b"]");
     }
 
     fn llm(&mut self, x: &Exchange) {
