@@ -55,6 +55,9 @@ mod tried;
 
 mod decision;
 mod load;
+#[cfg(test)]
+#[path = "load/tests.rs"]
+mod load_tests;
 mod picker;
 
 mod health;

@@ -1,7 +1,7 @@
 //! Every order in which threads can take their steps: publish, pick, reload.
 //!
 //! The crate's own sources are compiled into this test with loom's atomics in place of the standard
-//! library's (`crate::sync` is all that differs: round robin's position and the claims of trials), so what runs here is the code that ships. Loom runs each
+//! library's (`crate::sync` is all that differs: positions, loads and the claims of trials), so what runs here is the code that ships. Loom runs each
 //! model once for every order of the steps at these atomics, and for every value that a read may return
 //! under the memory orders that are asked for.
 //!
@@ -31,7 +31,7 @@ mod sources {
 use sources::{decision, health, load, picker, pool, semantic, target, tried};
 
 mod sync {
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 }
 
 pub use decision::{Basis, Decision};
@@ -357,6 +357,104 @@ fn one_trial_at_a_time() {
         assert!(mine.is_some() != others.is_some(), "{mine:?} {others:?}");
         drop((mine, others));
         assert!(trial(&pool, &availability).is_some(), "given back");
+    });
+}
+
+fn pick_one(pool: &Pool) -> Picked {
+    let ask = Ask {
+        key: None,
+        now: Duration::ZERO,
+        tried: &Tried::new(),
+    };
+    pool.pick(&ask, &Availability::empty())
+        .expect("all are usable")
+}
+
+fn in_flight(pool: &Pool) -> Vec<u32> {
+    let load = |member| pool.load(member, Duration::ZERO).expect("it counts");
+    (0..pool.len()).map(|at| load(at).in_flight).collect()
+}
+
+/// Two at once do not take the same idle member, and each is counted until it is over and no longer.
+#[test]
+fn i26_two_at_once_are_counted_apart_and_given_back() {
+    loom::model(|| {
+        let pool = Arc::new(pool(
+            Algorithm::LeastConn,
+            &[("a", 1, None), ("b", 1, None)],
+        ));
+        let other = {
+            let pool = Arc::clone(&pool);
+            thread::spawn(move || pick_one(&pool))
+        };
+        let mine = pick_one(&pool);
+        let others = other.join().expect("a pick");
+        assert_ne!(mine.member(), others.member());
+        assert_eq!(in_flight(&pool), [1, 1]);
+        let other = thread::spawn(move || drop(others));
+        drop(mine);
+        other.join().expect("released");
+        assert_eq!(in_flight(&pool), [0, 0]);
+    });
+}
+
+/// Picks beside those that end: nothing is lost, nothing is counted twice.
+#[test]
+fn i26_picks_and_ends_at_once_leave_nothing_counted() {
+    loom::model(|| {
+        let pool = Arc::new(pool(
+            Algorithm::LeastConn,
+            &[("a", 2, None), ("b", 1, None)],
+        ));
+        let kept = pick_one(&pool);
+        let other = {
+            let pool = Arc::clone(&pool);
+            thread::spawn(move || drop(pick_one(&pool)))
+        };
+        drop(kept);
+        let mine = pick_one(&pool);
+        other.join().expect("a pick");
+        assert_eq!(in_flight(&pool).iter().sum::<u32>(), 1);
+        drop(mine);
+        assert_eq!(in_flight(&pool), [0, 0]);
+    });
+}
+
+/// No two picks throw the same dice, and of two response times at once none is torn.
+#[test]
+fn ewma_moves_on_with_each_pick() {
+    loom::model(|| {
+        let four = [
+            ("a", 1, None),
+            ("b", 1, None),
+            ("c", 1, None),
+            ("d", 1, None),
+        ];
+        let alone = pool(Algorithm::Ewma, &four);
+        let mut expected = [pick_one(&alone).member(), pick_one(&alone).member()];
+        let pool = Arc::new(pool(Algorithm::Ewma, &four));
+        let pick = |pool: &Pool, millis| {
+            let mut picked = pick_one(pool);
+            let mut hold = picked.take_hold().expect("it counts");
+            hold.observe(Duration::from_millis(millis), Duration::ZERO);
+            picked.member()
+        };
+        let other = {
+            let pool = Arc::clone(&pool);
+            thread::spawn(move || pick(&pool, 100))
+        };
+        let mine = pick(&pool, 300);
+        let mut picked = [mine, other.join().expect("a pick")];
+        picked.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(picked, expected);
+        assert_eq!(in_flight(&pool), [0; 4]);
+        for at in 0..4 {
+            let latency = pool.load(at, Duration::ZERO).and_then(|load| load.latency);
+            let millis = latency.map(|latency| (latency.as_secs_f64() * 1000.0).round() as u64);
+            assert!([None, Some(100), Some(300)].contains(&millis), "{millis:?}");
+            assert_eq!(millis.is_some(), picked.contains(&at));
+        }
     });
 }
 

@@ -253,6 +253,24 @@ fn a_trial_is_counted_where_it_goes() {
     }
 }
 
+/// Also where somebody is down, and everybody is busy.
+#[test]
+fn equals_take_turns_beside_the_dead() {
+    let mut verdicts = Verdicts::new(14);
+    let names: Vec<String> = (0..14).map(|at| format!("m{at:02}")).collect();
+    let weights: Vec<_> = names.iter().map(|name| (name.as_str(), 1)).collect();
+    let pool = pool(checked(&weights, &verdicts.ids), Algorithm::LeastConn);
+    let availability = verdicts.settle(|target| target % 5 != 3);
+    let pick = || pick_at(&pool, &[], Duration::ZERO, &availability).unwrap();
+    let held: Vec<_> = (0..11).map(|_| pick()).collect();
+    let mut turns: Vec<usize> = (0..11).map(|_| pick().0).collect();
+    turns.sort_unstable();
+    let usable: Vec<usize> = (0..14).filter(|member| member % 5 != 3).collect();
+    assert_eq!(turns, usable);
+    assert_eq!(in_flight(&pool).iter().sum::<u32>(), 11);
+    drop(held);
+}
+
 /// An attempt more at the same member is one more under way.
 #[test]
 fn another_attempt_is_counted() {

@@ -5,13 +5,14 @@
 //! nobody has asked for long gets another chance; one that was never asked is the quickest.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::census::Eligible;
 use super::{Candidate, Offer};
 use crate::decision::{Decision, Drawn};
 use crate::load::Gauge;
+use crate::sync::AtomicU64;
 
 #[derive(Debug)]
 pub(crate) struct Ewma {

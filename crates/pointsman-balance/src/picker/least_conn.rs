@@ -9,12 +9,13 @@
 
 use std::cmp::Reverse;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::census::{Eligible, Ranks, Usable, ones};
 use super::{Candidate, Offer};
 use crate::decision::{Decision, NOTED_MAX};
 use crate::load::{Gauge, Hold};
+use crate::sync::AtomicUsize;
 
 #[derive(Debug)]
 pub(crate) struct LeastConn {
