@@ -588,26 +588,3 @@ proptest! {
         }
     }
 }
-
-/// What was kept is counted again when it is passed on, once; how long it took by then says nothing.
-#[test]
-fn a_suspended_hold_may_be_resumed() {
-    let pool = least_conn(&[("a", 1)]);
-    let (member, mut hold) = pick(&pool);
-    for _ in 0..2 {
-        hold.suspend();
-        hold.suspend();
-        assert_eq!(in_flight(&pool), [0]);
-        hold.resume();
-        hold.resume();
-        assert_eq!(in_flight(&pool), [1]);
-    }
-    hold.observe(ms(1), Duration::ZERO);
-    assert_eq!(pool.load(member, Duration::ZERO).unwrap().latency, None);
-    drop(hold);
-    assert_eq!(in_flight(&pool), [0]);
-    let (_, mut hold) = pick(&pool);
-    hold.suspend();
-    drop(hold);
-    assert_eq!(in_flight(&pool), [0]);
-}

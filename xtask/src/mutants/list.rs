@@ -19,9 +19,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "guards are not looked at",
-        file: "crates/pointsman-balance/src/pool.rs",
-        text: "        let Some(guards) = &self.guards else {\n            return true;",
-        replacement: "        let Some(guards) = self.guards.as_ref().filter(|_| false) else {\n            return true;",
+        file: "crates/pointsman-balance/src/health/gate.rs",
+        text: "self.has_usable_target(availability) && self.shut(availability).next().is_none()",
+        replacement: "self.has_usable_target(availability)",
         test: "-p pointsman-balance --test guards a_cool_down",
     },
     Mutant {
@@ -48,8 +48,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a trial of a lower tier than what is offered",
         file: "crates/pointsman-balance/src/pool/trial.rs",
-        text: "self.stages[..stages].iter()",
-        replacement: "self.stages[stages.min(0)..].iter()",
+        text: "let mut asking = self.stages[..stages]",
+        replacement: "let mut asking = self.stages[stages.min(0)..]",
         test: "-p pointsman-balance --test guards no_trial_of_a_lower",
     },
     Mutant {
@@ -69,8 +69,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a trial of an earlier period counts",
         file: "crates/pointsman-balance/src/health/guard.rs",
-        text: "trial.is_some_and(|trial| !Arc::ptr_eq(&trial.claim, claim))",
-        replacement: "trial.is_some_and(|_| false)",
+        text: "if !Arc::ptr_eq(&trial.claim, claim) {",
+        replacement: "if false {",
         test: "-p pointsman-balance --test guards",
     },
     Mutant {
@@ -200,7 +200,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: "crates/pointsman/src/http_client/mod.rs",
         text: "Ok((connection, _)) if !attempt.holds(connection.address.ip()) => {",
         replacement: "Ok((connection, _)) if !attempt.holds(connection.address.ip()) && false => {",
-        test: "-p pointsman --test evidence a_verdict_that_comes_while_connecting",
+        test: "-p pointsman --test overtaken a_verdict_that_comes_while_connecting",
     },
     Mutant {
         name: "an idle connection to an address that is gone",

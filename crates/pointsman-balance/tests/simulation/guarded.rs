@@ -5,20 +5,24 @@
 //! given other guards while requests are under way. After every event each verdict, each load and each
 //! pick is compared with [`Model`].
 
+mod judged;
+mod made;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pointsman_balance::{
-    Algorithm, Ask, Breaker, Exhausted, GuardSpec, Hold, Limits, Loads, MemberSpec, Monitor,
-    Passive, Picked, Policy, Pool, ProbeOutcome, TargetId, Trial, Tried, Wanted, WantedAddress,
-    WantedGroup,
+    Algorithm, Ask, GuardSpec, Hold, Loads, MemberSpec, Monitor, Picked, Pool, ProbeOutcome,
+    TargetId, Trial, Tried, WantedGroup,
 };
 
 use crate::chance::Chance;
-use crate::model::{Guard, Member, Model, NAMES, OPEN, Place, SITES, TRIALS};
+use judged::Expected;
+use made::{ALGORITHMS, BREAKER, at_once, ip, spec, wanted, wanted_addresses};
+
+use crate::model::{Guard, Member, Model, NAMES, Place, SITES};
 
 /// What is probed: a site, or an address of a name.
 type Probed = (Place, u8);
@@ -590,114 +594,4 @@ impl Life {
             }
         }
     }
-}
-
-/// What a pick must come to.
-struct Expected {
-    fail_open: bool,
-    is_trial: bool,
-    members: Vec<usize>,
-}
-
-impl Judged {
-    fn judge(&self, model: &Model, tried: &[usize]) -> Result<Expected, Exhausted> {
-        let rank = |&at: &usize| (self.members[at].priority, self.members[at].weight > 0);
-        let all = || (0..self.members.len()).filter(|&at| self.has_place(at));
-        let fail_open = !self.members.iter().any(|member| model.usable(member));
-        let offered: Vec<usize> = all()
-            .filter(|&at| fail_open || model.usable(&self.members[at]))
-            .collect();
-        let left = offered.iter().copied().filter(|at| !tried.contains(at));
-        let Some(best) = left.clone().map(|at| rank(&at)).max() else {
-            return Err(match offered.is_empty() {
-                true => Exhausted::NothingToPick,
-                false => Exhausted::AllTried,
-            });
-        };
-        // In place of somebody who would come no earlier, and only for a request without an attempt.
-        let asking: Vec<usize> = all()
-            .filter(|at| tried.is_empty() && (fail_open || rank(at) >= best))
-            .filter(|&at| model.asks(&self.members[at]).is_some())
-            .collect();
-        let first = asking.iter().map(rank).max();
-        let of =
-            |wanted, from: Vec<usize>| from.into_iter().filter(|at| rank(at) == wanted).collect();
-        Ok(Expected {
-            fail_open,
-            is_trial: first.is_some(),
-            members: match first {
-                Some(first) => of(first, asking),
-                None => of(best, left.collect()),
-            },
-        })
-    }
-
-    /// A ring gives no place to a priority of weight 0.
-    fn has_place(&self, at: usize) -> bool {
-        let priority = self.members[at].priority;
-        let mut peers = self.members.iter().filter(|peer| peer.priority == priority);
-        self.algorithm != Algorithm::Chash || peers.any(|peer| peer.weight > 0)
-    }
-}
-
-const ALGORITHMS: [Algorithm; 4] = [
-    Algorithm::LeastConn,
-    Algorithm::Ewma,
-    Algorithm::RoundRobin,
-    Algorithm::Chash,
-];
-
-const BREAKER: Breaker = Breaker {
-    failures: 1,
-    error_percent: 0,
-    min_attempts: 1,
-    window: Duration::from_millis(OPEN.0),
-    open: Duration::from_millis(OPEN.0),
-    open_max: Duration::from_millis(OPEN.1),
-    trials: TRIALS,
-};
-
-fn ip(last: u8) -> IpAddr {
-    IpAddr::from([10, 0, 0, last])
-}
-
-fn spec(name: u32) -> MemberSpec {
-    MemberSpec {
-        name: format!("m{name:03}"),
-        weight: 1,
-        priority: 0,
-        targets: vec![],
-        gate: None,
-    }
-}
-
-/// One outcome decides.
-fn at_once() -> Arc<Passive> {
-    Arc::new(Passive {
-        limits: Limits {
-            successes: 1,
-            http_failures: 1,
-            tcp_failures: 1,
-            timeouts: 1,
-        },
-        ..Passive::default()
-    })
-}
-
-fn wanted(probe: Probed) -> Wanted<Probed> {
-    Wanted {
-        probe,
-        policy: Policy::default(),
-        lineage: format!("{probe:?}"),
-        checker: String::new(),
-    }
-}
-
-fn wanted_addresses(name: usize, set: &BTreeSet<u8>) -> Vec<WantedAddress<Probed>> {
-    let address = |&last: &u8| WantedAddress {
-        ip: Some(ip(last)),
-        probe: (Place::Name(name), 1 + last),
-        place: None,
-    };
-    set.iter().map(address).collect()
 }

@@ -97,7 +97,6 @@ fn live_all(test: &str, live: impl Fn(u64, Instant, bool) -> Happened + Sync) {
         u64::MAX => {}
         seed => tell(test, seed, || drop(live(seed, origin, true))),
     }
-    println!("{seeds} lives: {happened:?}");
     if seeds >= 1_000 {
         // A world in which nothing goes wrong proves nothing.
         for (what, figure) in happened {
