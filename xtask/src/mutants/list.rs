@@ -25,6 +25,20 @@ pub(super) const MUTANTS: &[Mutant] = &[
         test: "-p pointsman-balance --test guards a_cool_down",
     },
     Mutant {
+        name: "a gate does not follow its targets",
+        file: "crates/pointsman-balance/src/health/monitor.rs",
+        text: "        self.settle_gates(verdicts.into_iter().map(|(id, _)| id));\n",
+        replacement: "",
+        test: "-p pointsman-balance --test simulation no_guarded_life",
+    },
+    Mutant {
+        name: "a trial of what something else keeps out, too",
+        file: "crates/pointsman-balance/src/health/gate.rs",
+        text: "(shut.next().is_none() && self.has_usable_target(availability)).then_some(only)",
+        replacement: "shut.next().is_none().then_some(only)",
+        test: "-p pointsman-balance --test simulation no_guarded_life",
+    },
+    Mutant {
         name: "members are carried over by their place",
         file: "crates/pointsman-balance/src/pool.rs",
         text: "find(names, by_name, previous.name(member))",
@@ -48,8 +62,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a trial of a lower tier than what is offered",
         file: "crates/pointsman-balance/src/pool/trial.rs",
-        text: "let mut asking = self.stages[..stages]",
-        replacement: "let mut asking = self.stages[stages.min(0)..]",
+        text: "self.stages[..stages]",
+        replacement: "self.stages[stages.min(0)..]",
         test: "-p pointsman-balance --test guards no_trial_of_a_lower",
     },
     Mutant {
@@ -69,9 +83,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a trial of an earlier period counts",
         file: "crates/pointsman-balance/src/health/guard.rs",
-        text: "if !Arc::ptr_eq(&trial.claim, claim) {",
-        replacement: "if false {",
+        text: "!Arc::ptr_eq(&trial.claim, claim)",
+        replacement: "!Arc::ptr_eq(claim, claim)",
         test: "-p pointsman-balance --test guards",
+    },
+    Mutant {
+        name: "a stream on trial is judged by its beginning",
+        file: "crates/pointsman-gateway/src/forward/evidence.rs",
+        text: "    if is_open {",
+        replacement: "    if is_open && bid.trial.is_none() {",
+        test: "-p pointsman --test circuits a_stream_on_trial",
     },
     Mutant {
         name: "a cool-down shrinks",

@@ -64,6 +64,7 @@ type Happened = BTreeMap<&'static str, u64>;
 
 /// Lives all lives on several threads. `live` is given the seed, a time to begin at, and whether to tell its
 /// last events.
+#[expect(clippy::print_stdout, reason = "what happened is worth a look")]
 fn live_all(test: &str, live: impl Fn(u64, Instant, bool) -> Happened + Sync) {
     let seeds = from_environment("POINTSMAN_SIM_SEEDS").unwrap_or(SEEDS);
     let from = from_environment("POINTSMAN_SIM_FROM").unwrap_or(0);
@@ -97,6 +98,7 @@ fn live_all(test: &str, live: impl Fn(u64, Instant, bool) -> Happened + Sync) {
         u64::MAX => {}
         seed => tell(test, seed, || drop(live(seed, origin, true))),
     }
+    println!("{seeds} lives: {happened:?}");
     if seeds >= 1_000 {
         // A world in which nothing goes wrong proves nothing.
         for (what, figure) in happened {

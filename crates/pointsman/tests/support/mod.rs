@@ -453,6 +453,30 @@ pub(crate) fn multi(instances: &[String], more: &str) -> String {
     )
 }
 
+/// A chat request to `/x`; its status.
+pub(crate) fn chat(gateway: &Gateway) -> u16 {
+    post_json(gateway.proxy, "/x", CHAT).status
+}
+
+/// Sends requests until `is_so`; returns how many.
+pub(crate) fn chat_until(what: &str, gateway: &Gateway, is_so: impl Fn() -> bool) -> usize {
+    let mut sent = 0;
+    wait_until(what, || {
+        chat(gateway);
+        sent += 1;
+        is_so().then_some(())
+    });
+    sent
+}
+
+/// A document with one route to the instances given; `more` goes on with the plugin, in flow style.
+pub(crate) fn flow_route(instances: &[String], more: &str) -> String {
+    let instances = instances.join(", ");
+    format!(
+        "routes: [{{id: 1, uri: /*, plugins: {{prometheus: {{}}, ai-proxy-multi: {{instances: [{instances}]{more}}}}}}}]"
+    )
+}
+
 /// An instance of provider openai-compatible at `address`.
 pub(crate) fn instance(name: &str, address: SocketAddr, more: &str) -> String {
     format!(

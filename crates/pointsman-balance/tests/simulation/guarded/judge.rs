@@ -1,4 +1,4 @@
-//! Whom a pick may come to, by the model.
+//! Who may be picked, and whether as a trial.
 
 use pointsman_balance::{Algorithm, Exhausted};
 

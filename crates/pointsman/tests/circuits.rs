@@ -1,0 +1,226 @@
+//! Circuits: when they open, who tries them, and what closes them.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "from outside, there is no clock but the real one"
+)]
+
+mod support;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use support::{
+    CHAT, Gateway, Start, Upstream, chat, chat_until, flow_route, instance, post_json,
+    upstream::Answer,
+};
+
+/// A circuit: opens after failures in a row, then one trial at a time, each of which falls back.
+#[test]
+fn a_circuit_opens_and_lets_single_trials_through() {
+    let good = Upstream::named("good");
+    let fails = Arc::new(AtomicBool::new(true));
+    let (at_once, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (script, now, peak) = (Arc::clone(&fails), Arc::clone(&at_once), Arc::clone(&most));
+    let bad = Upstream::start(move |_| {
+        let others = now.fetch_add(1, Ordering::SeqCst);
+        peak.fetch_max(others + 1, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(30));
+        now.fetch_sub(1, Ordering::SeqCst);
+        if script.load(Ordering::SeqCst) {
+            Answer::status(500, "{}")
+        } else {
+            Answer::chat("bad")
+        }
+    });
+    let pair = [
+        instance("good", good.address, ""),
+        instance("bad", bad.address, ""),
+    ];
+    // No fallback at all: only trials have one.
+    let more = ", circuit_breaker: {failures: 3, open_ms: 200, max_open_ms: 200, trials: 2}";
+    let gateway = Gateway::start_with(Start {
+        document: &flow_route(&pair, more),
+        workers: 4,
+        ..Start::default()
+    });
+    let mut failed = 0;
+    support::wait_until("the circuit to open", || {
+        failed += usize::from(chat(&gateway) == 500);
+        gateway.stderr().contains("too many failures").then_some(())
+    });
+    assert_eq!(failed, 3);
+    most.store(0, Ordering::SeqCst);
+    let before = bad.hits();
+    let end = Instant::now() + Duration::from_millis(1500);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while Instant::now() < end {
+                    assert_eq!(chat(&gateway), 200, "a failed trial goes on to another");
+                }
+            });
+        }
+    });
+    let trials = bad.hits() - before;
+    assert!(
+        (1..=8).contains(&trials),
+        "{trials} trials in 1.5 s, one each 0.2 s"
+    );
+    assert_eq!(most.load(Ordering::SeqCst), 1, "trials at once");
+
+    fails.store(false, Ordering::SeqCst);
+    chat_until("the circuit to close", &gateway, || {
+        gateway.stderr().contains("trials succeeded")
+    });
+    let before = bad.hits();
+    for _ in 0..10 {
+        assert_eq!(chat(&gateway), 200);
+    }
+    assert_eq!(bad.hits() - before, 5);
+}
+
+/// Nobody is asked while every circuit is open, but for the trials that find out when that is over.
+#[test]
+fn a_gateway_that_rejects_finds_out_when_it_need_not() {
+    let fails = Arc::new(AtomicBool::new(true));
+    let script = Arc::clone(&fails);
+    let lone = Upstream::start(move |_| match script.load(Ordering::SeqCst) {
+        true => Answer::status(500, "{}"),
+        false => Answer::chat("lone"),
+    });
+    let more = ", on_all_unhealthy: reject, circuit_breaker: {failures: 2, open_ms: 300, max_open_ms: 300}";
+    let gateway = Gateway::start(&flow_route(&[instance("lone", lone.address, "")], more));
+    support::wait_until("the circuit to open", || {
+        (chat(&gateway) == 503).then_some(())
+    });
+    assert_eq!(lone.hits(), 2);
+    fails.store(false, Ordering::SeqCst);
+    chat_until("the circuit to close", &gateway, || {
+        gateway.stderr().contains("trials succeeded")
+    });
+    assert_eq!(chat(&gateway), 200);
+}
+
+/// Streams that begin and never end as they should: each counts against its instance, as its end.
+#[test]
+fn streams_that_break_open_a_circuit() {
+    let breaking = Upstream::start(|_| Answer::Stream {
+        pieces: vec![b"data: {\"choices\":[]}\n\n".to_vec()],
+        pause: Duration::ZERO,
+        ends: false,
+    });
+    let good = Upstream::start(|_| Answer::events(&["data: {\"choices\":[]}", "data: [DONE]"]));
+    let pair = [
+        instance("breaking", breaking.address, ", priority: 1"),
+        instance("good", good.address, ""),
+    ];
+    let more = ", circuit_breaker: {failures: 3, open_ms: 60000}";
+    let gateway = Gateway::start(&flow_route(&pair, more));
+    let stream = CHAT.replacen('{', r#"{"stream":true,"#, 1);
+    for _ in 0..3 {
+        post_json(gateway.proxy, "/x", &stream);
+    }
+    gateway.wait_for_line("too many failures");
+    for _ in 0..5 {
+        assert_eq!(post_json(gateway.proxy, "/x", &stream).status, 200);
+    }
+    assert_eq!((breaking.hits(), good.hits()), (3, 5));
+}
+
+/// A trial that is a stream proves nothing by how it begins.
+#[test]
+fn a_stream_on_trial_is_judged_by_its_end() {
+    let breaks = Arc::new(AtomicBool::new(true));
+    let script = Arc::clone(&breaks);
+    let upstream = Upstream::start(move |_| match script.load(Ordering::SeqCst) {
+        true => Answer::Stream {
+            pieces: vec![b"data: {\"choices\":[]}\n\n".to_vec()],
+            pause: Duration::ZERO,
+            ends: false,
+        },
+        false => Answer::events(&["data: {\"choices\":[]}", "data: [DONE]"]),
+    });
+    let more = ", circuit_breaker: {failures: 1, open_ms: 20, max_open_ms: 20}";
+    let gateway = Gateway::start(&flow_route(&[instance("a", upstream.address, "")], more));
+    let stream = CHAT.replacen('{', r#"{"stream":true,"#, 1);
+    for _ in 0..3 {
+        post_json(gateway.proxy, "/x", &stream);
+        wait_for_circuit(&gateway, "half_open");
+    }
+    assert!(!gateway.stderr().contains("trials succeeded"));
+    breaks.store(false, Ordering::SeqCst);
+    support::wait_until("the circuit to close", || {
+        post_json(gateway.proxy, "/x", &stream);
+        gateway.stderr().contains("trials succeeded").then_some(())
+    });
+}
+
+/// What was sent when nobody was usable, and ends when the circuit has become half open, is no trial.
+#[test]
+fn only_trials_decide_about_a_circuit() {
+    let slow = Arc::new(AtomicBool::new(true));
+    let arrived = Arc::new(AtomicBool::new(false));
+    let (script, seen) = (Arc::clone(&slow), Arc::clone(&arrived));
+    let upstream = Upstream::start(move |request| {
+        if !request.text().contains("slow") {
+            return Answer::status(500, "{}");
+        }
+        seen.store(true, Ordering::SeqCst);
+        while script.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Answer::chat("a")
+    });
+    let more = ", circuit_breaker: {failures: 1, open_ms: 1000}";
+    let gateway = Gateway::start(&flow_route(&[instance("a", upstream.address, "")], more));
+    assert_eq!(chat(&gateway), 500);
+    wait_for_circuit(&gateway, "open");
+    std::thread::scope(|scope| {
+        let old = CHAT.replacen('{', r#"{"user":"slow","#, 1);
+        let proxy = gateway.proxy;
+        let old = scope.spawn(move || post_json(proxy, "/x", &old).status);
+        support::wait_until("the request to be under way", || {
+            arrived.load(Ordering::SeqCst).then_some(())
+        });
+        wait_for_circuit(&gateway, "half_open");
+        slow.store(false, Ordering::SeqCst);
+        assert_eq!(old.join().expect("no panic"), 200);
+    });
+    // This one is the trial, told after the other: it fails.
+    assert_eq!(chat(&gateway), 500);
+    wait_for_circuit(&gateway, "open");
+    assert!(!gateway.stderr().contains("trials succeeded"));
+}
+
+fn wait_for_circuit(gateway: &Gateway, state: &str) {
+    support::wait_until(state, || {
+        let all = gateway.control("/v1/targets").json();
+        let mut all = all.as_array().into_iter().flatten();
+        all.find(|one| one["circuit"] == state).map(|_| ())
+    });
+}
+
+/// A client's faults open no circuit, whatever their number.
+#[test]
+fn a_clients_fault_opens_no_circuit() {
+    let picky = Upstream::start(|_| Answer::status(400, r#"{"error":{"message":"bad"}}"#));
+    let good = Upstream::named("good");
+    let pair = [
+        instance("picky", picky.address, ""),
+        instance("good", good.address, ""),
+    ];
+    let gateway = Gateway::start(&flow_route(
+        &pair,
+        ", circuit_breaker: {failures: 1, error_percent: 1, min_requests: 1}",
+    ));
+    for _ in 0..20 {
+        chat(&gateway);
+    }
+    assert_eq!(picky.hits(), 10);
+}
