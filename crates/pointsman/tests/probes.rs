@@ -212,6 +212,7 @@ fn connecting_in_vain_is_a_timeout() {
 fn every_failure_is_counted_as_its_kind() {
     let probed = |answer: Answer| Upstream::probed(|_| Answer::Close, move |_| answer.clone());
     let garbage = probed(Answer::Raw(b"SSH-2.0-x\r\n".to_vec()));
+    let endless = probed(Answer::Raw(vec![b'x'; 9 << 10]));
     let (closing, silent) = (probed(Answer::Close), probed(Answer::Silence));
     let plain = Upstream::named("plain");
     let secure = SecureUpstream::start(200);
@@ -223,6 +224,7 @@ fn every_failure_is_counted_as_its_kind() {
         ("http-refused", nobody, json!({}), "tcp_failure"),
         ("https-refused", nobody, https.clone(), "tcp_failure"),
         ("not-http", garbage.address, json!({}), "http_failure"),
+        ("no-line", endless.address, json!({}), "http_failure"),
         ("closing", closing.address, json!({}), "tcp_failure"),
         ("silent", silent.address, short, "timeout_failure"),
         (
