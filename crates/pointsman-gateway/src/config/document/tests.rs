@@ -411,7 +411,6 @@ fn rules_are_told_with_everything_else() {
         "line 19: routes[0] (id r) plugins.ai-proxy-multi.instances[1].name: ",
         "line 19: routes[0] (id r) plugins.ai-proxy-multi.instances[1].provider_conf.region: ",
         "line 19: routes[0] (id r) plugins.ai-proxy-multi.instances[1].auth.aws: ",
-        "line 19: routes[0] (id r) plugins.ai-proxy-multi.instances[1].provider: ",
         "line 21: routes[0] (id r) plugins.ai-proxy-multi.balancer.key: ",
         "line 8: routes[0] (id r) remote_addrs[1]: invalid ip address: nowhere",
         "line 4: routes[0] (id r) vars: failed to validate the 'vars' expression: invalid operator 'nope'",
