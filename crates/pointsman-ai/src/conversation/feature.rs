@@ -4,7 +4,7 @@ use super::{
     Format, Media, MediaKind, Message, Part, ReasoningMode, Request, Response, Role, Source, Text,
     Tool, ToolChoice,
 };
-use crate::Protocol;
+use crate::{Protocol, json::string::JsonStr};
 
 macro_rules! features {
     ($($(#[doc = $doc:literal])* $feature:ident = $name:literal,)*) => {
@@ -111,6 +111,10 @@ features! {
     ReasoningBudget = "reasoning.budget",
     /// Not to think.
     ReasoningDisabled = "reasoning.disabled",
+    /// To think, with no word of how much.
+    ReasoningEnabled = "reasoning.enabled",
+    /// To think as much as the model sees fit.
+    ReasoningAdaptive = "reasoning.adaptive",
     /// Whether thoughts are shown.
     ShowThoughts = "reasoning.summary",
     /// Limit of the answer's tokens.
@@ -141,17 +145,23 @@ features! {
     User = "user",
     /// Pairs to keep.
     Metadata = "metadata",
-    /// Tier of service.
+    /// The usual tier of service.
     ServiceTier = "service_tier",
+    /// Another tier of service, such as a cheaper or a faster one.
+    SpecialTier = "service_tier.special",
     /// In an answer: thoughts.
     ReasoningAnswer = "answer.reasoning",
     /// In an answer: hidden thoughts, or what the provider wants back.
     SignatureAnswer = "answer.reasoning.signature",
+    /// In an answer: what the provider wants back with a call.
+    CallSignatureAnswer = "answer.tool_call.signature",
     /// In an answer: sources.
     CitationAnswer = "answer.citations",
     /// In an answer: probabilities of tokens.
     LogprobsAnswer = "answer.logprobs",
-    /// In an answer: media.
+    /// In an answer: sound.
+    AudioAnswer = "answer.audio",
+    /// In an answer: pictures, films, documents.
     MediaAnswer = "answer.media",
     /// In an answer: a refusal as such.
     RefusalAnswer = "answer.refusal",
@@ -277,11 +287,24 @@ impl Request<'_> {
         if let Some(reasoning) = &self.reasoning {
             found.note(Feature::ReasoningEffort, reasoning.effort.is_some());
             found.note(Feature::ReasoningBudget, reasoning.budget.is_some());
-            let disabled = reasoning.mode == Some(ReasoningMode::Disabled);
-            found.note(Feature::ReasoningDisabled, disabled);
+            let is_amount = reasoning.effort.is_some() || reasoning.budget.is_some();
+            found.note(
+                match reasoning.mode {
+                    Some(ReasoningMode::Disabled) => Feature::ReasoningDisabled,
+                    Some(ReasoningMode::Adaptive) => Feature::ReasoningAdaptive,
+                    Some(ReasoningMode::Enabled) | None => Feature::ReasoningEnabled,
+                },
+                match reasoning.mode {
+                    Some(ReasoningMode::Disabled) => true,
+                    Some(_) => !is_amount,
+                    None => false,
+                },
+            );
             found.note(Feature::ShowThoughts, reasoning.show.is_some());
         }
         let sampling = &self.sampling;
+        let tier = self.service_tier.as_ref();
+        let is_usual = |tier: &JsonStr<'_>| tier.is("auto") || tier.is("default");
         for (feature, is_there) in [
             (Feature::MaxTokens, sampling.max_tokens.is_some()),
             (Feature::Temperature, sampling.temperature.is_some()),
@@ -303,7 +326,11 @@ impl Request<'_> {
             (Feature::LogitBias, sampling.logit_bias.is_some()),
             (Feature::User, self.user.is_some()),
             (Feature::Metadata, !self.metadata.is_empty()),
-            (Feature::ServiceTier, self.service_tier.is_some()),
+            (Feature::ServiceTier, tier.is_some_and(is_usual)),
+            (
+                Feature::SpecialTier,
+                tier.is_some_and(|tier| !is_usual(tier)),
+            ),
         ] {
             found.note(feature, is_there);
         }
@@ -420,9 +447,14 @@ impl Part<'_> {
     fn note_answer(&self, client: Protocol, found: &mut Features) {
         match self {
             Self::Text(text) => found.note(Feature::CitationAnswer, !text.citations.is_empty()),
-            Self::Media(_) => found.note(Feature::MediaAnswer, true),
+            Self::Media(media) => {
+                let is_sound =
+                    media.kind == MediaKind::Audio && matches!(media.source, Source::Base64(_));
+                found.note(Feature::AudioAnswer, is_sound);
+                found.note(Feature::MediaAnswer, !is_sound);
+            }
             Self::ToolCall(call) => {
-                found.note(Feature::SignatureAnswer, call.signature.is_some());
+                found.note(Feature::CallSignatureAnswer, call.signature.is_some());
             }
             Self::ToolResult(_) => {}
             Self::Reasoning(reasoning) => {

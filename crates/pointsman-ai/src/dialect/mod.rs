@@ -11,6 +11,9 @@ mod gemini_generate_content;
 mod openai_chat;
 mod openai_responses;
 
+#[cfg(test)]
+mod properties;
+
 use crate::{
     Protocol, Provider,
     conversation::{ErrorMessage, Event, Features, Malformed, Request, Response},
@@ -82,6 +85,7 @@ pub(crate) fn expresses_to(setting: &Setting<'_>) -> Features {
     match setting.target {
         Protocol::BedrockConverse => bedrock_converse::expresses(setting),
         Protocol::OpenaiChat => openai_chat::expresses(setting),
+        Protocol::GeminiGenerateContent => gemini_generate_content::expresses(setting),
         target => expresses(target),
     }
 }

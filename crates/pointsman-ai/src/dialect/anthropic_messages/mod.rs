@@ -56,6 +56,7 @@ pub(super) const EXPRESSES: Features = Features::of(&[
     Feature::JsonSchema,
     Feature::ReasoningBudget,
     Feature::ReasoningDisabled,
+    Feature::ReasoningAdaptive,
     Feature::MaxTokens,
     Feature::Temperature,
     Feature::TopP,

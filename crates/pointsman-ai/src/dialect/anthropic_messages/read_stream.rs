@@ -41,6 +41,8 @@ impl StreamReader {
         let kind = root.get_str("type").unwrap_or_default();
         match &*kind.decode() {
             "message_start" => self.start(root.get("message"), sink),
+            // Nothing belongs to the answer behind its end.
+            "content_block_start" if self.stopped => {}
             "content_block_start" => {
                 if let Some(block) = root.get("content_block") {
                     self.block_start(block, sink);
@@ -128,7 +130,7 @@ impl StreamReader {
             .get_str("data")
             .filter(|_| kind.is("redacted_thinking"))
         {
-            let signature = Signature { origin: OWN, data };
+            let signature = Signature::read(OWN, data);
             sink(Event::Signature {
                 choice: 0,
                 signature,
@@ -177,7 +179,7 @@ fn piece(delta: Node<'_, '_>, sink: &mut dyn FnMut(Event<'_>)) {
         "signature_delta" => {
             let data = delta.get_str("signature").filter(|data| !data.is_empty());
             if let Some(data) = data {
-                let signature = Signature { origin: OWN, data };
+                let signature = Signature::read(OWN, data);
                 sink(Event::Signature {
                     choice: 0,
                     signature,

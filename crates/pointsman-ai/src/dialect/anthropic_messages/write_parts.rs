@@ -28,6 +28,7 @@ pub(super) fn write_part(part: &Part<'_>, w: &mut Writer<'_>) {
         Part::ToolCall(call) => write_call(call, w),
         Part::ToolResult(result) => write_result(result, w),
         Part::Reasoning(reasoning) => write_reasoning(reasoning, w),
+        Part::Refusal(text) if text.is_empty() => {}
         Part::Refusal(text) => w.object(|w| {
             w.key("type").text("text");
             w.key("text").str(text);
@@ -37,6 +38,21 @@ pub(super) fn write_part(part: &Part<'_>, w: &mut Writer<'_>) {
                 w.raw(&opaque.json);
             }
         }
+    }
+}
+
+/// Whether [`write_part`] writes anything.
+pub(super) fn is_written(part: &Part<'_>) -> bool {
+    match part {
+        Part::Text(text) => !text.text.is_empty(),
+        Part::Media(media) => matches!(media.kind, MediaKind::Image | MediaKind::Document),
+        Part::Reasoning(reasoning) => {
+            let signature = reasoning.signature.as_ref();
+            signature.is_some_and(|signature| signature.origin == OWN)
+        }
+        Part::Opaque(opaque) => opaque.protocol == OWN,
+        Part::ToolCall(_) | Part::ToolResult(_) => true,
+        Part::Refusal(text) => !text.is_empty(),
     }
 }
 

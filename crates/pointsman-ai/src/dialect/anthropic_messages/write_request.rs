@@ -2,7 +2,7 @@
 
 use super::{
     OWN,
-    write_parts::{write_mark, write_part},
+    write_parts::{is_written, write_mark, write_part},
 };
 use crate::{
     conversation::{
@@ -147,9 +147,10 @@ fn write_system(request: &Request<'_>, w: &mut Writer<'_>) {
         .array(|w| texts().for_each(|part| write_part(part, w)));
 }
 
-/// Results and what the user says to them are one message.
+/// Results and what the user says to them are one message. One that says nothing would be refused.
 fn write_messages(request: &Request<'_>, w: &mut Writer<'_>) {
-    let mut messages = request.messages.iter().filter(|m| !instructs(m)).peekable();
+    let messages = request.messages.iter().filter(|m| !instructs(m));
+    let mut messages = messages.filter(|m| says_something(m)).peekable();
     while let Some(message) = messages.next() {
         let role = match message.role {
             Role::Assistant => "assistant",
@@ -169,11 +170,23 @@ fn write_messages(request: &Request<'_>, w: &mut Writer<'_>) {
                     parts
                         .iter()
                         .chain(more)
+                        .filter(|part| may_stand(part, message.role))
                         .for_each(|part| write_part(part, w));
                 }),
             }
         });
     }
+}
+
+fn says_something(message: &Message<'_>) -> bool {
+    let parts = message.parts.iter();
+    let mut parts = parts.filter(|part| may_stand(part, message.role));
+    parts.any(is_written)
+}
+
+/// The model's own messages hold no media.
+fn may_stand(part: &Part<'_>, role: Role) -> bool {
+    role != Role::Assistant || !matches!(part, Part::Media(_))
 }
 
 fn write_tools(request: &Request<'_>, w: &mut Writer<'_>) {

@@ -32,7 +32,6 @@ pub(super) const EXPRESSES: Features = Features::of(&[
     Feature::VideoBase64,
     Feature::ToolResultMedia,
     Feature::ToolResultError,
-    Feature::ReasoningHistory,
     Feature::Signature,
     Feature::HiddenReasoning,
     Feature::CacheMark,
@@ -44,6 +43,7 @@ pub(super) const EXPRESSES: Features = Features::of(&[
     Feature::StopSequences,
     Feature::Metadata,
     Feature::ServiceTier,
+    Feature::SpecialTier,
     Feature::ReasoningAnswer,
     Feature::SignatureAnswer,
     Feature::ServiceTierAnswer,
@@ -54,6 +54,7 @@ const ANTHROPIC: Features = Features::of(&[
     Feature::TopK,
     Feature::ReasoningBudget,
     Feature::ReasoningDisabled,
+    Feature::ReasoningAdaptive,
 ]);
 
 /// What the model of `setting` can be told.

@@ -72,10 +72,13 @@ impl StreamReader {
         }
         match name {
             b"messageStart" => self.start(sink),
+            // Nothing belongs to the answer behind its end.
+            b"contentBlockStart" | b"contentBlockDelta" | b"messageStop" if self.stopped => {}
             b"contentBlockStart" => self.block_start(root, sink),
             b"contentBlockDelta" => self.delta(root, sink),
             b"contentBlockStop" => self.close(sink),
             b"messageStop" => {
+                self.start(sink);
                 self.close(sink);
                 self.stopped = true;
                 let word = root.get_str("stopReason").unwrap_or_default();
@@ -84,6 +87,7 @@ impl StreamReader {
             }
             b"metadata" => {
                 if let Some(usage) = root.get("usage") {
+                    self.start(sink);
                     sink(Event::Usage(read_usage(usage)));
                 }
                 if self.stopped {
@@ -175,7 +179,7 @@ impl StreamReader {
                 sink(Event::Delta { choice: 0, text });
             }
             if let Some(data) = data.filter(|data| !data.is_empty()) {
-                let signature = Signature { origin: OWN, data };
+                let signature = Signature::read(OWN, data);
                 sink(Event::Signature {
                     choice: 0,
                     signature,

@@ -59,27 +59,47 @@ fn write_system(request: &Request<'_>, w: &mut Writer<'_>) {
     }
 }
 
-/// Roles take turns here: what follows each other from one side is one message.
+/// Roles take turns here: what follows each other from one side is one message. One that says
+/// nothing would be refused.
 fn write_messages(request: &Request<'_>, w: &mut Writer<'_>) {
-    let mut messages = request.messages.iter().filter(|m| !instructs(m)).peekable();
+    let messages = request.messages.iter().filter(|m| !instructs(m));
+    let mut messages = messages.filter(|m| says_something(m)).peekable();
     while let Some(message) = messages.next() {
         let is_model = message.role == Role::Assistant;
         w.object(|w| {
             w.key("role")
                 .text(if is_model { "assistant" } else { "user" });
             w.key("content").array(|w| {
-                message.parts.iter().for_each(|part| write_part(part, w));
+                write_said(message, w);
                 while let Some(more) =
                     messages.next_if(|next| (next.role == Role::Assistant) == is_model)
                 {
-                    more.parts.iter().for_each(|part| write_part(part, w));
+                    write_said(more, w);
                 }
             });
         });
     }
 }
 
+fn says_something(message: &Message<'_>) -> bool {
+    let mut nothing = Vec::new();
+    let mut w = Writer::new(&mut nothing);
+    write_said(message, &mut w);
+    w.mark() > 0
+}
+
+/// The model's own messages hold no media.
+fn write_said(message: &Message<'_>, w: &mut Writer<'_>) {
+    let is_models = message.role == Role::Assistant;
+    for part in &message.parts {
+        if !(is_models && matches!(part, Part::Media(_))) {
+            write_part(part, w);
+        }
+    }
+}
+
 fn write_part(part: &Part<'_>, w: &mut Writer<'_>) {
+    let before = w.mark();
     let cache = match part {
         Part::Text(text) => {
             // Blank texts are refused.
@@ -105,7 +125,13 @@ fn write_part(part: &Part<'_>, w: &mut Writer<'_>) {
         }
         Part::ToolResult(result) => {
             write_result(result, w);
-            &result.cache
+            let inside = result.parts.iter().rev().find_map(|part| match part {
+                Part::Text(text) => text.cache.as_ref(),
+                Part::Media(media) => media.cache.as_ref(),
+                _ => None,
+            });
+            // There are no marks within results: the one behind is the next that there is.
+            return write_mark(result.cache.as_ref().or(inside), w);
         }
         Part::Reasoning(reasoning) => {
             write_reasoning(reasoning, OWN, w);
@@ -122,7 +148,10 @@ fn write_part(part: &Part<'_>, w: &mut Writer<'_>) {
             &None
         }
     };
-    write_mark(cache.as_ref(), w);
+    // A mark needs something in front of it.
+    if w.mark() > before {
+        write_mark(cache.as_ref(), w);
+    }
 }
 
 fn write_mark(mark: Option<&CacheMark<'_>>, w: &mut Writer<'_>) {
@@ -309,20 +338,25 @@ fn write_additional(request: &Request<'_>, setting: &Setting<'_>, w: &mut Writer
     let top_k = request.sampling.top_k.as_ref();
     let reasoning = request.reasoning.as_ref();
     let budget = reasoning.and_then(|reasoning| reasoning.budget);
-    let disabled = reasoning.is_some_and(|r| r.mode == Some(ReasoningMode::Disabled));
-    if !is_anthropic(setting.model) || (top_k.is_none() && budget.is_none() && !disabled) {
+    let mode = reasoning.and_then(|reasoning| reasoning.mode);
+    let kind = match mode {
+        Some(ReasoningMode::Disabled) => Some("disabled"),
+        Some(ReasoningMode::Adaptive) => Some("adaptive"),
+        Some(ReasoningMode::Enabled) | None => budget.map(|_| "enabled"),
+    };
+    if !is_anthropic(setting.model) || (top_k.is_none() && kind.is_none()) {
         return;
     }
     w.key("additionalModelRequestFields").object(|w| {
         if let Some(top_k) = top_k {
             w.key("top_k").raw(top_k);
         }
-        if disabled {
-            w.key("thinking").object(|w| w.key("type").text("disabled"));
-        } else if let Some(budget) = budget {
+        if let Some(kind) = kind {
             w.key("thinking").object(|w| {
-                w.key("type").text("enabled");
-                w.key("budget_tokens").u64(budget);
+                w.key("type").text(kind);
+                if let Some(budget) = budget.filter(|_| kind == "enabled") {
+                    w.key("budget_tokens").u64(budget);
+                }
             });
         }
     });
@@ -358,8 +392,11 @@ pub(in crate::dialect) fn write_response(
 }
 
 fn write_answer(part: &Part<'_>, w: &mut Writer<'_>) {
-    let Part::Reasoning(reasoning) = part else {
-        return write_part(part, w);
+    let reasoning = match part {
+        Part::Reasoning(reasoning) => reasoning,
+        // Clients of most models know none.
+        Part::Media(_) => return,
+        part => return write_part(part, w),
     };
     w.object(|w| {
         w.key("reasoningContent").object(|w| {

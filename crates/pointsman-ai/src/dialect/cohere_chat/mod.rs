@@ -34,6 +34,7 @@ pub(super) const EXPRESSES: Features = Features::of(&[
     Feature::JsonSchema,
     Feature::ReasoningBudget,
     Feature::ReasoningDisabled,
+    Feature::ReasoningEnabled,
     Feature::MaxTokens,
     Feature::Temperature,
     Feature::TopP,

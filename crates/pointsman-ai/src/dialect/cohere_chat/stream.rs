@@ -81,6 +81,7 @@ impl StreamReader {
             "citation-start" => {
                 let citation = message.and_then(|message| message.get("citations"));
                 if let Some(citation) = citation {
+                    self.ensure(Kind::Text, sink);
                     let citation = read_citation(citation);
                     sink(Event::Citation {
                         choice: 0,
@@ -201,6 +202,7 @@ impl StreamReader {
     fn end(&mut self, delta: Option<Node<'_, '_>>, sink: &mut dyn FnMut(Event<'_>)) {
         let word = delta.and_then(|delta| delta.get_str("finish_reason"));
         let word = word.unwrap_or_default();
+        self.start(None, sink);
         if let Some(usage) = delta.and_then(|delta| delta.get("usage")) {
             sink(Event::Usage(read_usage(usage)));
         }
@@ -208,7 +210,6 @@ impl StreamReader {
         if error.is_some() || word.is("ERROR") || word.is("TIMEOUT") {
             return self.fail(&error.unwrap_or(word), sink);
         }
-        self.start(None, sink);
         self.close(sink);
         self.over = true;
         let stop = read_stop(&word, self.has_calls);

@@ -111,7 +111,8 @@ fn write_thinking(request: &Request<'_>, w: &mut Writer<'_>) {
         return;
     };
     let disabled = reasoning.mode == Some(ReasoningMode::Disabled);
-    if !disabled && reasoning.budget.is_none() {
+    let enabled = reasoning.mode == Some(ReasoningMode::Enabled);
+    if !disabled && !enabled && reasoning.budget.is_none() {
         return;
     }
     w.key("thinking").object(|w| {
@@ -123,7 +124,15 @@ fn write_thinking(request: &Request<'_>, w: &mut Writer<'_>) {
     });
 }
 
+/// A message that says nothing would be refused, and only the user's hold pictures.
 fn write_message(message: &Message<'_>, w: &mut Writer<'_>) {
+    if !message
+        .parts
+        .iter()
+        .any(|part| is_written(part, message.role))
+    {
+        return;
+    }
     let role = match message.role {
         Role::System | Role::Developer => "system",
         Role::User => "user",
@@ -133,12 +142,32 @@ fn write_message(message: &Message<'_>, w: &mut Writer<'_>) {
     w.object(|w| {
         w.key("role").text(role);
         w.key("content");
-        write_content(&message.parts, message.plain, w);
+        let parts = message.parts.iter();
+        let parts = parts.filter(|part| is_written(part, message.role));
+        write_content(&parts.collect::<Vec<_>>(), message.plain, w);
     });
 }
 
+/// Whether anything is written for `part` in a message of `role`.
+fn is_written(part: &Part<'_>, role: Role) -> bool {
+    match part {
+        Part::Text(text) => !text.text.is_empty(),
+        Part::Refusal(text) => !text.is_empty(),
+        Part::Media(media) => match &media.source {
+            Source::Text(_) => role == Role::User,
+            Source::File(_) => false,
+            Source::Base64(_) | Source::Url(_) => {
+                role == Role::User && media.kind == MediaKind::Image
+            }
+        },
+        Part::Opaque(opaque) => opaque.protocol == OWN,
+        Part::Reasoning(reasoning) => !reasoning.is_hidden,
+        Part::ToolCall(_) | Part::ToolResult(_) => true,
+    }
+}
+
 /// A string where it was one, else a list.
-fn write_content(parts: &[Part<'_>], plain: bool, w: &mut Writer<'_>) {
+fn write_content(parts: &[&Part<'_>], plain: bool, w: &mut Writer<'_>) {
     if plain && let [Part::Text(text)] = parts {
         return w.str(&text.text);
     }
@@ -163,6 +192,10 @@ fn write_text(text: &JsonStr<'_>, w: &mut Writer<'_>) {
 }
 
 fn write_media(media: &Media<'_>, w: &mut Writer<'_>) {
+    // A text is a text, whatever it was called.
+    if let Source::Text(text) = &media.source {
+        return write_text(text, w);
+    }
     if media.kind != MediaKind::Image || matches!(media.source, Source::File(_)) {
         return;
     }
@@ -186,9 +219,16 @@ fn write_results(parts: &[Part<'_>], w: &mut Writer<'_>) {
             w.key("role").text("tool");
             w.key("tool_call_id").str(&result.call_id);
             w.key("content");
-            let is_text = |part: &&Part<'_>| matches!(part, Part::Text(_));
-            let texts: Vec<Part<'_>> = result.parts.iter().filter(is_text).cloned().collect();
-            write_content(&texts, result.plain || texts.len() == 1, w);
+            let is_text = |part: &&Part<'_>| match part {
+                Part::Text(_) => true,
+                Part::Media(media) => matches!(media.source, Source::Text(_)),
+                _ => false,
+            };
+            let texts: Vec<&Part<'_>> = result.parts.iter().filter(is_text).collect();
+            match texts.as_slice() {
+                [] => w.text(""),
+                texts => write_content(texts, result.plain || texts.len() == 1, w),
+            }
         });
     }
 }
@@ -210,11 +250,9 @@ fn write_answer(parts: &[Part<'_>], w: &mut Writer<'_>) {
         _ => None,
     });
     let thoughts: Vec<&JsonStr<'_>> = thoughts.collect();
-    let is_said = |part: &&Part<'_>| {
-        !matches!(
-            part,
-            Part::ToolCall(_) | Part::Reasoning(_) | Part::ToolResult(_)
-        )
+    let is_said = |part: &&Part<'_>| match part {
+        Part::ToolCall(_) | Part::Reasoning(_) | Part::ToolResult(_) => false,
+        part => is_written(part, Role::Assistant),
     };
     let said: Vec<&Part<'_>> = parts.iter().filter(is_said).collect();
     let thinks = calls.is_empty() && !thoughts.is_empty();

@@ -34,6 +34,7 @@ pub(super) use self::{
     write_response::write_response,
     write_stream::StreamWriter,
 };
+use super::Setting;
 use crate::{
     Protocol, Usage,
     conversation::{Feature, Features, Json, Malformed, Signature, Stop},
@@ -62,6 +63,7 @@ pub(super) const EXPRESSES: Features = Features::all_but(&[
     Feature::SchemaName,
     Feature::SchemaDescription,
     Feature::SchemaStrict,
+    Feature::ReasoningEnabled,
     Feature::LogitBias,
     Feature::User,
     // Vertex AI has `labels`, of few characters each; the Gemini API refuses them.
@@ -70,6 +72,19 @@ pub(super) const EXPRESSES: Features = Features::all_but(&[
     Feature::StopSequenceAnswer,
     Feature::OpaqueAnswer,
 ]);
+
+/// What the model of `setting` can be told. Before Gemini 3 how much to think is a number, and what
+/// tools answer is words: the rest stands in for it.
+pub(super) fn expresses(setting: &Setting<'_>) -> Features {
+    if is_before_3(setting.model) {
+        EXPRESSES.without(Features::of(&[
+            Feature::ReasoningEffort,
+            Feature::ToolResultMedia,
+        ]))
+    } else {
+        EXPRESSES
+    }
+}
 
 const OWN: Protocol = Protocol::GeminiGenerateContent;
 

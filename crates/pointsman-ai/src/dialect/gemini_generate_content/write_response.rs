@@ -67,6 +67,10 @@ fn write_candidate(index: usize, choice: &Choice<'_>, w: &mut Writer<'_>) {
                     }
                     written += usize::from(write_part(part, w));
                 }
+                // Clients send it back, and contents need a part.
+                if written == 0 {
+                    write_text(&JsonStr::default(), w);
+                }
             });
             w.key("role").text("model");
         });

@@ -232,8 +232,8 @@ fn amount(reasoning: &ReasoningSettings<'_>, model: &str) -> Option<Amount> {
         (_, Some(budget)) => Some(Amount::Budget(budget)),
         (Some((_, budget)), None) => Some(Amount::Budget(budget)),
         (None, None) => {
-            let adaptive = reasoning.mode == Some(ReasoningMode::Adaptive);
-            adaptive.then_some(Amount::AsSeenFit)
+            // To think without a word of how much is as the model sees fit, too.
+            reasoning.mode.map(|_| Amount::AsSeenFit)
         }
     }
 }

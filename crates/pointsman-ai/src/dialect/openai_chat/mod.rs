@@ -57,8 +57,11 @@ pub(super) const EXPRESSES: Features = Features::all_but(&[
     Feature::HostedTool,
     Feature::ReasoningBudget,
     Feature::ReasoningDisabled,
+    Feature::ReasoningEnabled,
+    Feature::ReasoningAdaptive,
     Feature::ShowThoughts,
     Feature::TopK,
+    Feature::MediaAnswer,
     Feature::StopSequenceAnswer,
     Feature::OpaqueAnswer,
 ]);
@@ -93,8 +96,10 @@ fn read_stop<'a>(word: &JsonStr<'a>, has_calls: bool) -> Stop<'a> {
     }
 }
 
-fn stop_word(stop: &Stop<'_>) -> &'static str {
+/// A refusal without the words of one is nearest to what a filter does.
+fn stop_word(stop: &Stop<'_>, has_refusal: bool) -> &'static str {
     match stop {
+        Stop::Refusal if !has_refusal => "content_filter",
         Stop::ToolCalls => "tool_calls",
         Stop::Length => "length",
         Stop::ContentFilter => "content_filter",

@@ -52,8 +52,10 @@ fn read_part<'a>(part: Node<'_, 'a>) -> Result<Part<'a>, Malformed> {
             let data = audio.and_then(|audio| audio.get_str("data"));
             let source = Source::Base64(data.ok_or_else(|| missing("input_audio.data"))?);
             let format = audio.and_then(|audio| audio.get_str("format"));
-            let media_type =
-                format.map(|format| JsonStr::from(format!("audio/{}", format.decode())));
+            let media_type = format.map(|format| match &*format.decode() {
+                "mp3" => JsonStr::new("audio/mpeg"),
+                other => JsonStr::from(format!("audio/{other}")),
+            });
             Part::Media(Media::new(MediaKind::Audio, source, media_type))
         }
         "file" => {
@@ -86,10 +88,15 @@ fn read_file<'a>(file: Option<Node<'_, 'a>>) -> Option<Part<'a>> {
 /// What is at `url`. Some put documents where pictures belong.
 fn media_at(url: JsonStr<'_>, kind: MediaKind) -> Media<'_> {
     let (source, media_type) = Source::of_url(url);
-    let is_pdf = media_type
-        .as_ref()
-        .is_some_and(|kind| kind.is("application/pdf"));
-    let kind = if is_pdf { MediaKind::Document } else { kind };
+    let is_document = media_type.as_ref().is_some_and(|media_type| {
+        let spelt = media_type.as_spelt();
+        spelt.starts_with("application/") || spelt.starts_with("text/")
+    });
+    let kind = if is_document {
+        MediaKind::Document
+    } else {
+        kind
+    };
     Media::new(kind, source, media_type)
 }
 

@@ -84,7 +84,7 @@ fn read_setting<'a>(
         "response_format" => request.format = read_format(value)?,
         "reasoning_effort" => {
             let reasoning = request.reasoning.get_or_insert_default();
-            reasoning.effort = value.str();
+            set_effort(reasoning, value.str());
         }
         "reasoning" => read_reasoning(value, request.reasoning.get_or_insert_default()),
         "safety_identifier" => request.user = value.str(),
@@ -99,10 +99,19 @@ fn read_setting<'a>(
     Ok(true)
 }
 
+/// `none` is no amount.
+fn set_effort<'a>(reasoning: &mut ReasoningSettings<'a>, word: Option<JsonStr<'a>>) {
+    if word.as_ref().is_some_and(|word| word.is("none")) {
+        reasoning.mode = Some(ReasoningMode::Disabled);
+    } else {
+        reasoning.effort = word;
+    }
+}
+
 /// OpenRouter's form of it.
 fn read_reasoning<'a>(node: Node<'_, 'a>, reasoning: &mut ReasoningSettings<'a>) {
     if let Some(effort) = node.get_str("effort") {
-        reasoning.effort = Some(effort);
+        set_effort(reasoning, Some(effort));
     }
     reasoning.budget = node.get("max_tokens").and_then(Node::u64);
     if node.get("enabled").and_then(Node::bool) == Some(false) {

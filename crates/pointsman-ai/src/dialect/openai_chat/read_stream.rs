@@ -238,6 +238,10 @@ impl Choice {
                     self.ensure(Kind::Reasoning, sink);
                 }
                 sink(Event::Signature { choice, signature });
+                // It is of what came before; more thoughts have a signature of their own.
+                if !reasoning.is_hidden {
+                    self.close(sink);
+                }
             }
             if reasoning.is_hidden {
                 sink(Event::BlockEnd { choice });
@@ -329,8 +333,12 @@ impl Choice {
             None => self.calls.len().checked_sub(1),
         };
         if let Some(at) = known.filter(|at| *at >= self.current) {
+            let signature = thought_signature(node);
+            let choice = self.index;
             if at == self.current && self.open == Some(Kind::Call) {
-                let choice = self.index;
+                if let Some(signature) = signature {
+                    sink(Event::Signature { choice, signature });
+                }
                 if !arguments.is_empty() {
                     sink(Event::Delta {
                         choice,
@@ -338,7 +346,9 @@ impl Choice {
                     });
                 }
             } else {
-                self.calls[at].waiting.push(&arguments);
+                let call = &mut self.calls[at];
+                call.waiting.push(&arguments);
+                call.signature = signature.map(owned).or_else(|| call.signature.take());
             }
             return true;
         }
@@ -352,10 +362,7 @@ impl Choice {
             id: id.unwrap_or_default().into_owned(),
             name: name.unwrap_or_default().into_owned(),
             waiting: arguments.into_owned(),
-            signature: thought_signature(node).map(|signature| Signature {
-                data: signature.data.into_owned(),
-                ..signature
-            }),
+            signature: thought_signature(node).map(owned),
         });
         if self.open != Some(Kind::Call) {
             self.close(sink);
@@ -377,6 +384,13 @@ impl Choice {
         };
         let choice = self.index;
         sink(Event::Stop { choice, stop });
+    }
+}
+
+fn owned(signature: Signature<'_>) -> Signature<'static> {
+    Signature {
+        origin: signature.origin,
+        data: signature.data.into_owned(),
     }
 }
 

@@ -1,7 +1,11 @@
 //! Writing answers.
 
 use super::{
-    stop_word, tools::write_signed_call, write_citation, write_parts::write_details, write_usage,
+    stop_word,
+    tools::write_signed_call,
+    write_citation,
+    write_parts::{refusal_of, write_details},
+    write_usage,
 };
 use crate::{
     conversation::{Choice, MediaKind, Part, Reasoning, Response, Source},
@@ -52,7 +56,12 @@ fn write_choice(index: u64, choice: &Choice<'_>, setting: &Setting<'_>, w: &mut 
             Some(logprobs) => w.raw(logprobs),
             None => w.null(),
         }
-        w.key("finish_reason").text(stop_word(&choice.stop));
+        let has_refusal = choice
+            .parts
+            .iter()
+            .any(|part| matches!(part, Part::Refusal(_)));
+        w.key("finish_reason")
+            .text(stop_word(&choice.stop, has_refusal));
     });
 }
 
@@ -66,16 +75,13 @@ fn write_message(parts: &[Part<'_>], setting: &Setting<'_>, w: &mut Writer<'_>) 
         _ => None,
     });
     let said: Vec<JsonStr<'_>> = texts.clone().map(|text| text.text.clone()).collect();
-    let refusal = parts.iter().find_map(|part| match part {
-        Part::Refusal(text) => Some(text),
-        _ => None,
-    });
+    let refusal = refusal_of(parts);
     w.key("role").text("assistant");
     w.key("content");
     let content = JsonStr::concat(&said, "");
     or_null(Some(&content).filter(|_| !said.is_empty()), w);
     w.key("refusal");
-    or_null(refusal, w);
+    or_null(refusal.as_ref(), w);
     write_thoughts(parts, w);
     let citations = texts.flat_map(|text| &text.citations);
     if citations.clone().next().is_some() {

@@ -56,6 +56,19 @@ fn write_media(media: &Media<'_>, provider: Provider, w: &mut Writer<'_>) {
     }
 }
 
+/// Whether [`write_media`] writes it, and not as a text.
+pub(super) fn is_media(part: &Part<'_>, provider: Provider) -> bool {
+    let Part::Media(media) = part else {
+        return false;
+    };
+    match (media.kind, &media.source) {
+        (MediaKind::Image, Source::Base64(_) | Source::Url(_)) => true,
+        (MediaKind::Document | MediaKind::Audio, Source::Base64(_)) => true,
+        (MediaKind::Document, Source::File(_)) => takes_files(provider),
+        _ => false,
+    }
+}
+
 fn write_image(media: &Media<'_>, w: &mut Writer<'_>) {
     w.object(|w| {
         w.key("type").text("image_url");
@@ -117,8 +130,18 @@ pub(super) fn write_call(call: &ToolCall<'_>, w: &mut Writer<'_>) {
     });
 }
 
+/// All refusals of a turn, which are one here.
+pub(super) fn refusal_of<'p>(parts: &'p [Part<'_>]) -> Option<JsonStr<'p>> {
+    let refusals = parts.iter().filter_map(|part| match part {
+        Part::Refusal(text) => Some(text.clone()),
+        _ => None,
+    });
+    let refusals: Vec<JsonStr<'p>> = refusals.collect();
+    (!refusals.is_empty()).then(|| JsonStr::concat(&refusals, ""))
+}
+
 /// Thoughts in OpenRouter's form; a signature of another's is marked. `own` leaves those out that
-/// only another could read.
+/// this protocol's provider did not sign.
 pub(super) fn write_details<'p>(
     thoughts: impl Iterator<Item = &'p Reasoning<'p>>,
     own: bool,
@@ -126,14 +149,15 @@ pub(super) fn write_details<'p>(
 ) {
     for reasoning in thoughts {
         let signature = reasoning.signature.as_ref();
-        let Some(signature) = signature.filter(|signature| !own || signature.origin == OWN) else {
+        let is_own = signature.is_some_and(|signature| signature.origin == OWN);
+        if own && !is_own || reasoning.is_hidden && signature.is_none() {
             continue;
-        };
-        let data = signature.spelt(OWN);
+        }
+        let data = signature.map(|signature| signature.spelt(OWN));
         w.object(|w| {
             if reasoning.is_hidden {
                 w.key("type").text("reasoning.encrypted");
-                w.key("data").str(&data);
+                w.key("data").str(&data.unwrap_or_default());
                 if let Some(id) = &reasoning.id {
                     w.key("id").str(id);
                 }
@@ -141,7 +165,9 @@ pub(super) fn write_details<'p>(
             }
             w.key("type").text("reasoning.text");
             w.key("text").str(&reasoning.text);
-            w.key("signature").str(&data);
+            if let Some(data) = data {
+                w.key("signature").str(&data);
+            }
         });
     }
 }

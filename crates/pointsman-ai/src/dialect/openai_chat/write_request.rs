@@ -2,13 +2,13 @@
 
 use super::{
     OWN, schema,
-    write_parts::{write_details, write_part},
+    write_parts::{is_media, refusal_of, write_details, write_part},
 };
 use crate::{
     Protocol, Provider,
     conversation::{
-        Format, Message, Part, Reasoning, ReasoningMode, Request, Role, Schema, Tool, ToolChoice,
-        ToolResult,
+        Format, Media, Message, Part, Reasoning, ReasoningMode, Request, Role, Schema, Source,
+        Tool, ToolChoice, ToolResult,
     },
     dialect::Setting,
     json::{string::JsonStr, write::Writer},
@@ -267,10 +267,7 @@ fn write_assistant(message: &Message<'_>, w: &mut Writer<'_>) {
         Part::ToolCall(call) => Some(call),
         _ => None,
     });
-    let refusal = parts.iter().find_map(|part| match part {
-        Part::Refusal(text) => Some(text),
-        _ => None,
-    });
+    let refusal = refusal_of(parts);
     let thoughts = || {
         parts.iter().filter_map(|part| match part {
             Part::Reasoning(reasoning) => Some(reasoning),
@@ -287,7 +284,7 @@ fn write_assistant(message: &Message<'_>, w: &mut Writer<'_>) {
         if !text.is_empty() || !(has_calls || refusal.is_some()) {
             w.key("content").str(&text);
         }
-        if let Some(refusal) = refusal {
+        if let Some(refusal) = &refusal {
             w.key("refusal").str(refusal);
         }
         let is_own = |reasoning: &Reasoning<'_>| {
@@ -316,10 +313,7 @@ fn write_result(result: &ToolResult<'_>, provider: Provider, w: &mut Writer<'_>)
         w.key("role").text("tool");
         w.key("tool_call_id").str(&result.call_id);
         w.key("content");
-        let has_media = result
-            .parts
-            .iter()
-            .any(|part| matches!(part, Part::Media(_)));
+        let has_media = result.parts.iter().any(|part| is_media(part, provider));
         if has_media {
             return w.array(|w| {
                 if result.is_error {
@@ -331,7 +325,16 @@ fn write_result(result: &ToolResult<'_>, provider: Provider, w: &mut Writer<'_>)
                     .for_each(|part| write_part(part, provider, w));
             });
         }
-        let text = texts_of(&result.parts, "");
+        let texts = result.parts.iter().filter_map(|part| match part {
+            Part::Text(text) => Some(&text.text),
+            // A text is a text, whatever it was called.
+            Part::Media(Media {
+                source: Source::Text(text),
+                ..
+            }) => Some(text),
+            _ => None,
+        });
+        let text = JsonStr::concat(texts, "");
         if result.is_error {
             w.str(&JsonStr::concat(&[JsonStr::new(FAILED), text], ""));
         } else {

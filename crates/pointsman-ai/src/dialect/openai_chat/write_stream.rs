@@ -26,6 +26,7 @@ struct Choice {
     open: Open,
     /// Calls that have begun.
     calls: u64,
+    refuses: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +77,9 @@ impl StreamWriter {
                 self.choices[at].open = Open::Nothing;
             }
             Event::Stop { choice, stop } => {
-                self.choice(*choice, out);
-                self.chunk(*choice, out, |_| {}, None, Some(stop_word(stop)));
+                let at = self.choice(*choice, out);
+                let word = stop_word(stop, self.choices[at].refuses);
+                self.chunk(*choice, out, |_| {}, None, Some(word));
             }
             Event::Usage(usage) => self.usage = Some(*usage),
             Event::Ping => out.extend_from_slice(b": ping\n\n"),
@@ -117,6 +119,7 @@ impl StreamWriter {
             index,
             open: Open::Nothing,
             calls: 0,
+            refuses: false,
         });
         self.piece(index, out, |w| {
             w.key("role").text("assistant");
@@ -136,6 +139,7 @@ impl StreamWriter {
             Block::ToolCall { .. } => Open::Call,
             Block::Opaque(_) => Open::Nothing,
         };
+        choice.refuses |= choice.open == Open::Refusal;
         if let Block::ToolCall { id, name } = block {
             let number = choice.calls;
             choice.calls += 1;

@@ -180,8 +180,7 @@ fn can_be_written(part: &Part<'_>) -> bool {
         Part::Text(_) => true,
         Part::Opaque(opaque) => opaque.protocol == OWN,
         Part::Media(media) => match media.kind {
-            MediaKind::Image => !matches!(media.source, Source::Text(_)),
-            MediaKind::Document => !matches!(media.source, Source::Text(_)),
+            MediaKind::Image | MediaKind::Document => true,
             MediaKind::Audio | MediaKind::Video => false,
         },
         _ => false,
@@ -193,7 +192,12 @@ fn write_part(part: &Part<'_>, w: &mut Writer<'_>) {
         return;
     }
     match part {
-        Part::Text(Text { text, .. }) => w.object(|w| {
+        // A text is a text, whatever it was called.
+        Part::Text(Text { text, .. })
+        | Part::Media(Media {
+            source: Source::Text(text),
+            ..
+        }) => w.object(|w| {
             w.key("type").text("input_text");
             w.key("text").str(text);
         }),

@@ -13,6 +13,7 @@ const RICH: &str = r#"{
     {"inlineData":{"mimeType":"image/png","data":"aW1n"}},
     {"functionCall":{"id":"a1","name":"f","args":{"x":1e2}},"thoughtSignature":"c2lnMg=="},
     {"functionCall":{"id":"a2","name":"f","args":{}}},
+    {"inlineData":{"mimeType":"audio/wav","data":"aQ=="}},
     {"executableCode":{"language":"PYTHON","code":"1"}}],"role":"model"},
    "finishReason":"STOP","index":0,
    "groundingMetadata":{
@@ -176,7 +177,7 @@ fn a_blocked_prompt_is_an_answer() {
         assert_eq!(response.usage.unwrap().prompt, 3);
         assert_eq!(
             answered(response),
-            r#"{"candidates":[{"content":{"parts":[],"role":"model"},"finishReason":"SAFETY","index":0}],"usageMetadata":{"promptTokenCount":3,"candidatesTokenCount":0,"totalTokenCount":3},"modelVersion":"m","responseId":"seed"}"#
+            r#"{"candidates":[{"content":{"parts":[{"text":""}],"role":"model"},"finishReason":"SAFETY","index":0}],"usageMetadata":{"promptTokenCount":3,"candidatesTokenCount":0,"totalTokenCount":3},"modelVersion":"m","responseId":"seed"}"#
         );
     });
 }

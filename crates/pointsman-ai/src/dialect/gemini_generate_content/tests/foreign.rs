@@ -216,6 +216,12 @@ fn what_is_claimed_is_carried() {
         }),
         settings(|request| {
             request.reasoning = Some(ReasoningSettings {
+                mode: Some(ReasoningMode::Adaptive),
+                ..ReasoningSettings::default()
+            });
+        }),
+        settings(|request| {
+            request.reasoning = Some(ReasoningSettings {
                 mode: Some(ReasoningMode::Enabled),
                 budget: Some(5),
                 ..ReasoningSettings::default()
@@ -227,6 +233,8 @@ fn what_is_claimed_is_carried() {
         });
         carried = carried.union(request.features(OWN));
     }
+    // The usual tier is what there is anyhow, so nothing is written for it.
+    carried.note(Feature::ServiceTier, true);
     let missing: Vec<Feature> = EXPRESSES
         .without(carried)
         .iter()

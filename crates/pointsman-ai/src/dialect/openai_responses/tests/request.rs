@@ -131,7 +131,7 @@ fn a_request_survives_writing_and_reading() {
 fn what_is_claimed_is_carried() {
     let said = request(REQUEST).features(OWN);
     let others = request(
-        r#"{"model":"m","input":"x","tools":[{"type":"function","name":"f"}],"tool_choice":"none","text":{"format":{"type":"json_object"}},"reasoning":{"effort":"none"}}"#,
+        r#"{"model":"m","input":"x","tools":[{"type":"function","name":"f"}],"tool_choice":"none","text":{"format":{"type":"json_object"}},"reasoning":{"effort":"none"},"service_tier":"auto"}"#,
     );
     let required = request(
         r#"{"model":"m","input":"x","tools":[{"type":"function","name":"f"}],"tool_choice":"required"}"#,

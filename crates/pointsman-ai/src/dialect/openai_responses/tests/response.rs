@@ -98,7 +98,13 @@ fn an_answer_survives_writing_and_reading() {
     );
     assert_eq!(refused.choices[0].stop, Stop::Refusal);
     assert_eq!(response(&answered(&refused)), refused);
+    // As Gemini signs calls, in an item behind the call.
+    let signed = response(
+        r#"{"id":"resp_1","status":"completed","model":"m","created_at":1,"output":[{"type":"function_call","call_id":"c","name":"f","arguments":"{}"},{"type":"reasoning","summary":[],"encrypted_content":"pm.call.pm.gemini-generate-content.QQ=="}]}"#,
+    );
+    assert_eq!(response(&answered(&signed)), signed);
     let said = read.features(OWN).union(refused.features(OWN));
+    let said = said.union(signed.features(OWN));
     let unproved: Vec<_> = EXPRESSES
         .without(said)
         .iter()
