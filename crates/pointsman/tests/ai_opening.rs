@@ -103,3 +103,26 @@ fn a_stream_without_content_is_an_error_if_it_is_not_held_back_in_vain() {
         response.text()
     );
 }
+
+/// An error inside a 200 counts against its instance like the status that it stands for.
+#[test]
+fn errors_before_the_content_open_circuits() {
+    let error = r#"data: {"error":{"message":"no luck","type":"server_error"}}"#;
+    let failing = Upstream::start(move |_| Answer::events(&[error]));
+    let clean = [CONTENT, "data: [DONE]"];
+    let spare = Upstream::start(move |_| Answer::events(&clean));
+    let instances = [
+        instance("failing", failing.address, ", priority: 1"),
+        instance("spare", spare.address, ""),
+    ];
+    let more = "        fallback_strategy: http_5xx\n        circuit_breaker: {failures: 2, open_ms: 600000}\n";
+    let gateway = Gateway::start(&multi(&instances, more));
+    for _ in 0..2 {
+        assert_eq!(post_json(gateway.proxy, "/x", STREAM).status, 200);
+    }
+    assert_eq!((failing.hits(), spare.hits()), (2, 2));
+    support::wait_until("the circuit", || {
+        post_json(gateway.proxy, "/x", STREAM);
+        (spare.hits() > failing.hits() + 1).then_some(())
+    });
+}

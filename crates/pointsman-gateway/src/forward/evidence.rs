@@ -162,7 +162,11 @@ fn fault_of(
     let status = match outcome {
         Outcome::Answer(answer) | Outcome::ErrorStatus(answer) => answer.response.status().as_u16(),
         Outcome::Overtaken => return Fault::Gateway,
-        Outcome::Failed(Failure::Transport(_)) => return Fault::Target,
+        Outcome::Failed(Failure::Transport(_) | Failure::BadAnswer(_) | Failure::NoFirstToken) => {
+            return Fault::Target;
+        }
+        // What stands in a stream before its content is what the status would have been.
+        Outcome::Failed(Failure::BadStream(status, _)) => status.as_u16(),
         Outcome::Failed(failure) => {
             return match failure.blame() {
                 crate::failure::Blame::Client => Fault::Client,
@@ -264,6 +268,11 @@ pub fn wait_asked(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
 fn seen(outcome: &Outcome, fault: Fault) -> Option<ProbeOutcome> {
     match (outcome, fault) {
         (Outcome::Failed(Failure::Transport(fault)), _) => Some(outcome_of(*fault)),
+        (Outcome::Failed(Failure::NoFirstToken), _) => Some(ProbeOutcome::Timeout),
+        (
+            Outcome::Failed(failure @ (Failure::BadAnswer(_) | Failure::BadStream(..))),
+            Fault::Target,
+        ) => Some(ProbeOutcome::Status(failure.status().as_u16())),
         (Outcome::Answer(answer) | Outcome::ErrorStatus(answer), Fault::Nobody | Fault::Target) => {
             Some(ProbeOutcome::Status(answer.response.status().as_u16()))
         }
