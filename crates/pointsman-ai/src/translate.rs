@@ -470,3 +470,40 @@ impl Scout {
         &self.opening
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// JSON of several lines must not end the line of an event.
+    #[test]
+    fn an_events_data_stay_on_one_line() {
+        let outside = Outside {
+            model: Some("m"),
+            stream: true,
+            now: 1,
+            seed: "s",
+        };
+        let body = br#"{"contents":[{"role":"user","parts":[{"text":"x"}]}]}"#;
+        let translated = Translation::request(
+            body,
+            Protocol::GeminiGenerateContent,
+            Protocol::OpenaiChat,
+            Provider::Openai,
+            outside,
+        );
+        let translation = translated.expect("a request").translation;
+        let mut translator = translation.stream(false).expect("a stream");
+        let mut out = Vec::new();
+        let call = r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"t","function":{"name":"f","arguments":"{\n \"a\": 1\n}"}}]},"finish_reason":"tool_calls"}]}"#;
+        translator.push(
+            format!("data: {call}\n\ndata: [DONE]\n\n").as_bytes(),
+            &mut out,
+        );
+        let text = String::from_utf8_lossy(&out);
+        assert!(text.contains("functionCall"), "{text}");
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            assert!(line.starts_with("data: "), "{text}");
+        }
+    }
+}

@@ -237,8 +237,20 @@ pub(crate) fn write_sse(out: &mut Vec<u8>, name: &str, data: impl FnOnce(&mut Wr
         out.push(b'\n');
     }
     out.extend_from_slice(b"data: ");
+    let start = out.len();
     data(&mut Writer::new(out));
+    on_one_line(&mut out[start..]);
     out.extend_from_slice(b"\n\n");
+}
+
+/// Puts blanks where JSON that was taken over has line breaks, which would end the line of an event.
+/// In JSON they stand between values only.
+fn on_one_line(json: &mut [u8]) {
+    let mut rest = json;
+    while let Some(at) = memchr::memchr2(b'\n', b'\r', rest) {
+        rest[at] = b' ';
+        rest = &mut rest[at + 1..];
+    }
 }
 
 /// The tree of an event's data or of a whole answer; of anything that is not JSON the error.

@@ -4,7 +4,7 @@ use super::{OWN, error::write_error, stop_word, tools::write_extra, write_citati
 use crate::{
     Usage,
     conversation::{Block, ErrorMessage, Event, Json, Signature},
-    dialect::{Setting, write_sse},
+    dialect::{Setting, on_one_line, write_sse},
     json::{string::JsonStr, write::Writer},
 };
 
@@ -227,6 +227,7 @@ impl StreamWriter {
         out.extend_from_slice(b"data: ");
         out.extend_from_slice(&self.head);
         out.extend_from_slice(b",\"choices\":[");
+        let start = out.len();
         Writer::new(out).object(|w| {
             w.key("index").u64(u64::from(index));
             w.key("delta").object(delta);
@@ -241,6 +242,7 @@ impl StreamWriter {
                 None => w.null(),
             }
         });
+        on_one_line(&mut out[start..]);
         out.extend_from_slice(b"]}\n\n");
     }
 
