@@ -80,7 +80,7 @@ fn document(options: &Options, port: u16) -> Value {
         .collect();
     let routes = configs.chunks(options.per_route.max(1)).enumerate();
     let routes: Vec<Value> = routes
-        .map(|(at, instances)| route(at, &format!("/r{at}"), instances))
+        .map(|(at, instances)| route(at + 1, &format!("/r{at}"), instances))
         .collect();
     json!({ "routes": routes })
 }

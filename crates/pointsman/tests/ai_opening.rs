@@ -2,18 +2,12 @@
 
 mod support;
 
-use support::{Answer, Gateway, Upstream, client::Connection, instance, multi, post_json, single};
+use support::{
+    Answer, Gateway, Upstream, ask, client::Connection, instance, multi, post_json, single,
+};
 
 const STREAM: &str = r#"{"model":"gpt-4","stream":true,"messages":[]}"#;
 const CONTENT: &str = r#"data: {"choices":[{"delta":{"role":"assistant","content":"Hel"}}]}"#;
-
-fn ask(stream: &mut Connection, body: &str) {
-    let head = format!(
-        "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.send(head.as_bytes());
-}
 
 /// A beginning is held back for its content only, and where it is known what that is.
 #[test]

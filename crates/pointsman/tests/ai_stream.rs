@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use support::{
-    Answer, CHAT, Gateway, Upstream, client::Connection, instance, multi, post_json, single,
+    Answer, CHAT, Gateway, Upstream, ask, client::Connection, instance, multi, post_json, single,
 };
 
 const STREAM: &str = r#"{"model":"gpt-4","stream":true,"messages":[]}"#;
@@ -18,14 +18,6 @@ const EVENTS: [&str; 4] = [
 
 fn whole() -> String {
     EVENTS.map(|event| format!("{event}\n\n")).concat()
-}
-
-fn ask(stream: &mut Connection, body: &str) {
-    let head = format!(
-        "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.send(head.as_bytes());
 }
 
 /// B-041, P-058, P-067, P-139, P-140, P-160

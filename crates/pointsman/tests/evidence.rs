@@ -16,7 +16,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
 use support::{
     CHAT, Gateway, Start, Upstream, chat, chat_until, flow_route, instance, post_json,
     upstream::Answer,
@@ -298,36 +297,4 @@ fn a_repeat_obeys_the_newest_verdict() {
         assert_eq!(waiting.join().expect("answered"), 200);
     });
     assert_eq!((first.hits(), second.hits()), (1, 1));
-}
-
-/// A prompt that is too long goes to an instance that is known to take more, if there is one.
-#[test]
-fn a_long_prompt_goes_where_it_fits() {
-    let too_long = r#"{"error":{"message":"too long","code":"context_length_exceeded"}}"#;
-    let short = || Upstream::start(move |_| Answer::status(400, too_long));
-    let (small, unknown, large) = (short(), short(), Upstream::named("large"));
-    let declared = |length: usize| format!(", context_length: {length}");
-    let all = [
-        instance(
-            "small",
-            small.address,
-            &format!(", priority: 9{}", declared(8192)),
-        ),
-        instance("unknown", unknown.address, ", priority: 5"),
-        instance("large", large.address, &declared(128_000)),
-    ];
-    let gateway = Gateway::start(&flow_route(&all, ""));
-    let answer = post_json(gateway.proxy, "/x", CHAT);
-    assert_eq!(
-        (answer.status, small.hits(), unknown.hits(), large.hits()),
-        (200, 1, 0, 1)
-    );
-    let line: Value = gateway.access_log(1).remove(0);
-    assert_eq!(line["status"], 200, "{line}");
-
-    // Nobody takes more: the answer is what it is.
-    let gateway = Gateway::start(&flow_route(&all[..2], ""));
-    let answer = post_json(gateway.proxy, "/x", CHAT);
-    assert_eq!((answer.status, answer.text()), (400, too_long.to_owned()));
-    assert_eq!((small.hits(), unknown.hits()), (2, 0));
 }

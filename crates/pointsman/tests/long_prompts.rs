@@ -5,15 +5,7 @@ mod support;
 use std::time::Duration;
 
 use serde_json::Value;
-use support::{CHAT, Gateway, Upstream, instance, post_json, upstream::Answer};
-
-/// A document with one route to the instances given; `more` goes on with the plugin, in flow style.
-fn route(instances: &[String], more: &str) -> String {
-    let instances = instances.join(", ");
-    format!(
-        "routes: [{{id: 1, uri: /*, plugins: {{prometheus: {{}}, ai-proxy-multi: {{instances: [{instances}]{more}}}}}}}]"
-    )
-}
+use support::{CHAT, Gateway, Upstream, flow_route, instance, post_json, upstream::Answer};
 
 /// A prompt that is too long goes to an instance that is known to take more, if there is one.
 #[test]
@@ -31,7 +23,7 @@ fn a_long_prompt_goes_where_it_fits() {
         instance("unknown", unknown.address, ", priority: 5"),
         instance("large", large.address, &declared(128_000)),
     ];
-    let gateway = Gateway::start(&route(&all, ""));
+    let gateway = Gateway::start(&flow_route(&all, ""));
     let answer = post_json(gateway.proxy, "/x", CHAT);
     assert_eq!(
         (answer.status, small.hits(), unknown.hits(), large.hits()),
@@ -41,7 +33,7 @@ fn a_long_prompt_goes_where_it_fits() {
     assert_eq!(line["status"], 200, "{line}");
 
     // Nobody takes more: the answer is what it is.
-    let gateway = Gateway::start(&route(&all[..2], ""));
+    let gateway = Gateway::start(&flow_route(&all[..2], ""));
     let answer = post_json(gateway.proxy, "/x", CHAT);
     assert_eq!((answer.status, answer.text()), (400, too_long.to_owned()));
     assert_eq!((small.hits(), unknown.hits()), (2, 0));
@@ -69,7 +61,7 @@ fn a_long_prompt_goes_on_as_far_as_retries_may() {
             of("medium", &medium, 5, 2000),
             of("large", &large, 1, 3000),
         ];
-        let gateway = Gateway::start(&route(&all, more));
+        let gateway = Gateway::start(&flow_route(&all, more));
         let answer = post_json(gateway.proxy, "/x", CHAT);
         let hits = [small.hits(), medium.hits(), large.hits()];
         assert_eq!((answer.status, hits), expected, "{more}");

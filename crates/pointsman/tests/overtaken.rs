@@ -8,32 +8,8 @@ use std::sync::{
 };
 
 use support::{
-    CHAT, Gateway, Upstream, instance, post_json, secure::SecureUpstream, upstream::Answer,
+    CHAT, Gateway, Upstream, chat, flow_route, instance, post_json, secure::SecureUpstream,
 };
-
-fn chat(gateway: &Gateway) -> u16 {
-    post_json(gateway.proxy, "/x", CHAT).status
-}
-
-/// A document with one route to the instances given; `more` goes on with the plugin, in flow style.
-fn route(instances: &[String], more: &str) -> String {
-    let instances = instances.join(", ");
-    format!(
-        "routes: [{{id: 1, uri: /*, plugins: {{prometheus: {{}}, ai-proxy-multi: {{instances: [{instances}]{more}}}}}}}]"
-    )
-}
-
-fn limited(status: u16, headers: &[(&'static str, &str)]) -> Answer {
-    Answer::Whole {
-        status,
-        kind: "application/json",
-        body: r#"{"error":{"message":"slow down"}}"#.to_owned(),
-        headers: headers
-            .iter()
-            .map(|(name, value)| (*name, (*value).to_owned()))
-            .collect(),
-    }
-}
 
 /// What becomes known while a connection is being made counts: nothing is sent to a target that fell
 /// meanwhile.
@@ -46,7 +22,7 @@ fn a_verdict_that_comes_while_connecting_is_obeyed() {
         behind_tls(&slow, &health),
         instance("fast", fast.address, ""),
     ];
-    let gateway = Gateway::start(&route(&pair, ", ssl_verify: false"));
+    let gateway = Gateway::start(&flow_route(&pair, ", ssl_verify: false"));
     health.wait_for_probes(1);
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| chat(&gateway));
@@ -82,7 +58,7 @@ fn nobody_is_asked_when_the_last_one_falls_while_connecting() {
     let released = Arc::new(AtomicBool::new(false));
     let (slow, health) = (SecureUpstream::held(&released), Upstream::named("health"));
     let more = ", ssl_verify: false, on_all_unhealthy: reject";
-    let gateway = Gateway::start(&route(&[behind_tls(&slow, &health)], more));
+    let gateway = Gateway::start(&flow_route(&[behind_tls(&slow, &health)], more));
     health.wait_for_probes(1);
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| chat(&gateway));
@@ -111,7 +87,7 @@ fn nobody_is_asked_when_the_last_one_falls_while_connecting() {
 fn an_attempt_that_never_was_leaves_the_one_before_in_the_log() {
     let released = Arc::new(AtomicBool::new(false));
     let (slow, health) = (SecureUpstream::held(&released), Upstream::named("health"));
-    let first = Upstream::start(|_| limited(500, &[]));
+    let first = Upstream::failing(500);
     let pair = [
         instance(
             "first",
@@ -121,7 +97,7 @@ fn an_attempt_that_never_was_leaves_the_one_before_in_the_log() {
         behind_tls(&slow, &health),
     ];
     let more = ", ssl_verify: false, fallback_strategy: [http_5xx]";
-    let gateway = Gateway::start(&route(&pair, more));
+    let gateway = Gateway::start(&flow_route(&pair, more));
     health.wait_for_probes(1);
     let answer = std::thread::scope(|scope| {
         let waiting = scope.spawn(|| post_json(gateway.proxy, "/x", CHAT));

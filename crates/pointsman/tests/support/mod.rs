@@ -216,6 +216,8 @@ impl Gateway {
         let path = self.folder.path().join("access.log");
         wait_until("the access log", || {
             let text = std::fs::read_to_string(&path).unwrap_or_default();
+            // The last line may be half written.
+            let (text, _) = text.rsplit_once('\n').unwrap_or_default();
             let lines: Vec<Value> = text
                 .lines()
                 .map(|line| serde_json::from_str(line).expect("a JSON line"))
@@ -451,6 +453,15 @@ pub(crate) fn multi(instances: &[String], more: &str) -> String {
          ai-proxy-multi:\n        instances:\n{}{more}",
         list.collect::<String>()
     )
+}
+
+/// Sends a request to `/x` over a connection that stays open, and reads nothing.
+pub(crate) fn ask(stream: &mut client::Connection, body: &str) {
+    let head = format!(
+        "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.send(head.as_bytes());
 }
 
 /// A chat request to `/x`; its status.

@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use socket2::{Domain, Socket, Type};
+
 use super::wait_until;
 
 /// A request as it arrived.
@@ -218,8 +220,13 @@ impl Upstream {
 
     /// An address at which nobody listens.
     pub(crate) fn nobody() -> SocketAddr {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-        listener.local_addr().expect("bound")
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        socket.bind(&any.into()).expect("a port");
+        let address = socket.local_addr().expect("bound").as_socket();
+        // Bound and never listened at, to the end of the test: so nobody else gets the port.
+        std::mem::forget(socket);
+        address.expect("an address of the internet")
     }
 
     pub(crate) fn port(&self) -> u16 {
