@@ -163,14 +163,16 @@ impl Translation {
         Some(StreamTranslator {
             framing: Framing::of(self.target),
             reader: StreamReader::new(&setting)?,
-            writer: if as_array {
-                writer.json_array()
-            } else {
-                writer
+            client: Client {
+                writer: if as_array {
+                    writer.json_array()
+                } else {
+                    writer
+                },
+                renamed: self.renamed,
+                state: State::Open,
+                opening: StreamOpening::default(),
             },
-            renamed: self.renamed,
-            state: State::Open,
-            opening: StreamOpening::default(),
         })
     }
 }
@@ -245,10 +247,7 @@ const WORDS_MAX: usize = 2_000;
 pub struct StreamTranslator {
     framing: Framing,
     reader: StreamReader,
-    writer: StreamWriter,
-    renamed: Renamed,
-    state: State,
-    opening: StreamOpening,
+    client: Client,
 }
 
 /// How far a stream is.
@@ -315,78 +314,62 @@ fn status_of(error: &ErrorMessage<'_>) -> u16 {
 impl StreamTranslator {
     /// Takes the provider's next bytes, and appends what the client gets for them.
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        let mut client = Client {
-            writer: &mut self.writer,
-            renamed: &self.renamed,
-            state: &mut self.state,
-            opening: &mut self.opening,
-            out,
-        };
-        let reader = &mut self.reader;
-        self.framing.push(bytes, |unframed| match unframed {
+        let Self {
+            framing,
+            reader,
+            client,
+        } = self;
+        framing.push(bytes, |unframed| match unframed {
             _ if client.is_over() => {}
             Unframed::Event { name, data } => {
-                reader.event(name, data, &mut |event| client.pass(event));
+                reader.event(name, data, &mut |event| client.pass(event, out));
             }
-            Unframed::Broken(what) => client.pass(broken(what)),
+            Unframed::Broken(what) => client.pass(broken(what), out),
         });
     }
 
     /// The provider's bytes have ended: appends the rest, which is an error if the answer was not
     /// complete. Whether it was.
     pub fn finish(&mut self, out: &mut Vec<u8>) -> bool {
-        let mut client = Client {
-            writer: &mut self.writer,
-            renamed: &self.renamed,
-            state: &mut self.state,
-            opening: &mut self.opening,
-            out,
-        };
+        let client = &mut self.client;
         if !client.is_over() {
-            self.reader.finish(&mut |event| client.pass(event));
-            client.pass(broken(TOO_EARLY));
+            self.reader.finish(&mut |event| client.pass(event, out));
+            client.pass(broken(TOO_EARLY), out);
         }
-        self.state == State::Ended
+        client.state == State::Ended
     }
 
     /// The connection broke, or the stream was cut: appends the error that says `what`.
     pub fn fail(&mut self, what: &str, out: &mut Vec<u8>) {
-        let mut client = Client {
-            writer: &mut self.writer,
-            renamed: &self.renamed,
-            state: &mut self.state,
-            opening: &mut self.opening,
-            out,
-        };
-        client.pass(broken(what));
+        self.client.pass(broken(what), out);
     }
 
     /// The answer was complete, or an error ended it: nothing more comes.
     pub fn is_over(&self) -> bool {
-        self.state != State::Open
+        self.client.is_over()
     }
 
     /// What its beginning shows.
     pub fn opening(&self) -> &StreamOpening {
-        &self.opening
+        &self.client.opening
     }
 }
 
 /// The client's side of a stream.
-struct Client<'s> {
-    writer: &'s mut StreamWriter,
-    renamed: &'s Renamed,
-    state: &'s mut State,
-    opening: &'s mut StreamOpening,
-    out: &'s mut Vec<u8>,
+#[derive(Debug)]
+struct Client {
+    writer: StreamWriter,
+    renamed: Renamed,
+    state: State,
+    opening: StreamOpening,
 }
 
-impl Client<'_> {
+impl Client {
     fn is_over(&self) -> bool {
-        *self.state != State::Open
+        self.state != State::Open
     }
 
-    fn pass(&mut self, mut event: Event<'_>) {
+    fn pass(&mut self, mut event: Event<'_>, out: &mut Vec<u8>) {
         if self.is_over() {
             return;
         }
@@ -399,12 +382,12 @@ impl Client<'_> {
                     *name = own.clone();
                 }
             }
-            Event::End => *self.state = State::Ended,
-            Event::Error(_) => *self.state = State::Failed,
+            Event::End => self.state = State::Ended,
+            Event::Error(_) => self.state = State::Failed,
             _ => {}
         }
         self.opening.note(&event);
-        self.writer.write(&event, self.out);
+        self.writer.write(&event, out);
     }
 }
 
