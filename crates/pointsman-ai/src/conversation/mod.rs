@@ -11,7 +11,9 @@ mod event;
 mod feature;
 mod names;
 mod signature;
+mod tool;
 
+pub(crate) use self::tool::{add_results, name_results};
 pub use self::{
     event::{Block, Event},
     feature::{Feature, Features},
@@ -382,23 +384,6 @@ pub struct Sampling<'a> {
     pub logit_bias: Option<Json<'a>>,
 }
 
-/// Fills in the tool of each result from the call that it answers.
-pub(crate) fn name_results<'a>(messages: &mut [Message<'a>]) {
-    let mut names: std::collections::HashMap<String, JsonStr<'a>> =
-        std::collections::HashMap::new();
-    for part in messages.iter_mut().flat_map(|message| &mut message.parts) {
-        match part {
-            Part::ToolCall(call) => {
-                names.insert(call.id.decode().into_owned(), call.name.clone());
-            }
-            Part::ToolResult(result) if result.name.is_none() => {
-                result.name = names.get(&*result.call_id.decode()).cloned();
-            }
-            _ => {}
-        }
-    }
-}
-
 /// What a model answered.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Response<'a> {
@@ -493,6 +478,11 @@ impl<'a> Part<'a> {
 }
 
 impl<'a> Message<'a> {
+    /// Tells the model what to do, rather than being said to it.
+    pub(crate) fn instructs(&self) -> bool {
+        matches!(self.role, Role::System | Role::Developer)
+    }
+
     /// A message of one plain text.
     pub fn plain(role: Role, text: JsonStr<'a>) -> Self {
         Self {
@@ -550,34 +540,5 @@ impl<'a> Media<'a> {
                 JsonStr::spelt_owned(format!("data:{media_type};base64,{}", data.as_spelt()))
             }
         }
-    }
-}
-
-impl<'a> Arguments<'a> {
-    /// As a string that holds JSON.
-    pub fn as_text(&self) -> JsonStr<'_> {
-        match self {
-            Self::Json(json) => JsonStr::new(json),
-            Self::Text(text) => text.clone(),
-        }
-    }
-
-    /// As JSON, if it is an object; an empty string is an object without members.
-    pub fn as_object(&self) -> Option<Json<'_>> {
-        let json = match self {
-            Self::Json(json) => Json::Borrowed(&**json),
-            Self::Text(text) => text.decode(),
-        };
-        match json.trim_ascii() {
-            "" => Some(Json::Borrowed("{}")),
-            object if crate::json::is_object(object.as_bytes()) => Some(json),
-            _ => None,
-        }
-    }
-}
-
-impl PartialEq for Arguments<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.as_text() == other.as_text()
     }
 }

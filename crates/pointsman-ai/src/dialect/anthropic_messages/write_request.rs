@@ -121,14 +121,16 @@ fn write_max_tokens(request: &Request<'_>, thinking: Thinking, w: &mut Writer<'_
     }
 }
 
-fn instructs(message: &Message<'_>) -> bool {
-    matches!(message.role, Role::System | Role::Developer)
-}
-
 fn write_system(request: &Request<'_>, w: &mut Writer<'_>) {
-    let mut messages = request.messages.iter().filter(|message| instructs(message));
+    let mut messages = request
+        .messages
+        .iter()
+        .filter(|message| message.instructs());
     let texts = || {
-        let messages = request.messages.iter().filter(|message| instructs(message));
+        let messages = request
+            .messages
+            .iter()
+            .filter(|message| message.instructs());
         let parts = messages.flat_map(|message| &message.parts);
         parts.filter(|part| matches!(part, Part::Text(text) if !text.text.is_empty()))
     };
@@ -149,7 +151,7 @@ fn write_system(request: &Request<'_>, w: &mut Writer<'_>) {
 
 /// Results and what the user says to them are one message. One that says nothing would be refused.
 fn write_messages(request: &Request<'_>, w: &mut Writer<'_>) {
-    let messages = request.messages.iter().filter(|m| !instructs(m));
+    let messages = request.messages.iter().filter(|m| !m.instructs());
     let mut messages = messages.filter(|m| says_something(m)).peekable();
     while let Some(message) = messages.next() {
         let role = match message.role {
@@ -190,10 +192,7 @@ fn may_stand(part: &Part<'_>, role: Role) -> bool {
 }
 
 fn write_tools(request: &Request<'_>, w: &mut Writer<'_>) {
-    let own = request.tools.iter().filter(|tool| match tool {
-        Tool::Function(_) => true,
-        Tool::Hosted(hosted) => hosted.protocol == OWN,
-    });
+    let own = request.tools_for(OWN);
     if own.clone().next().is_none() {
         return;
     }
@@ -211,8 +210,7 @@ fn write_tools(request: &Request<'_>, w: &mut Writer<'_>) {
                 if let Some(text) = &function.description {
                     w.key("description").str(text);
                 }
-                let schema = function.parameters.as_deref();
-                w.key("input_schema").raw(schema.unwrap_or(ANY_OBJECT));
+                w.key("input_schema").raw(function.schema());
                 if let Some(strict) = function.strict {
                     w.key("strict").bool(strict);
                 }
@@ -279,6 +277,3 @@ fn write_thinking(request: &Request<'_>, thinking: Thinking, w: &mut Writer<'_>)
         }
     });
 }
-
-/// Of a function that takes nothing in particular.
-const ANY_OBJECT: &str = r#"{"type":"object","properties":{}}"#;

@@ -44,12 +44,8 @@ pub(in crate::dialect) fn write_request(
     });
 }
 
-fn instructs(message: &Message<'_>) -> bool {
-    matches!(message.role, Role::System | Role::Developer)
-}
-
 fn write_system(request: &Request<'_>, w: &mut Writer<'_>) {
-    let mut parts = (request.messages.iter().filter(|m| instructs(m)))
+    let mut parts = (request.messages.iter().filter(|m| m.instructs()))
         .flat_map(|message| &message.parts)
         .filter(|part| matches!(part, Part::Text(text) if !text.text.is_empty()))
         .peekable();
@@ -62,7 +58,7 @@ fn write_system(request: &Request<'_>, w: &mut Writer<'_>) {
 /// Roles take turns here: what follows each other from one side is one message. One that says
 /// nothing would be refused.
 fn write_messages(request: &Request<'_>, w: &mut Writer<'_>) {
-    let messages = request.messages.iter().filter(|m| !instructs(m));
+    let messages = request.messages.iter().filter(|m| !m.instructs());
     let mut messages = messages.filter(|m| says_something(m)).peekable();
     while let Some(message) = messages.next() {
         let is_model = message.role == Role::Assistant;
@@ -310,9 +306,8 @@ fn write_tools(request: &Request<'_>, w: &mut Writer<'_>) {
                         {
                             w.key("description").str(text);
                         }
-                        let schema = function.parameters.as_deref();
                         w.key("inputSchema")
-                            .object(|w| w.key("json").raw(schema.unwrap_or(ANY_OBJECT)));
+                            .object(|w| w.key("json").raw(function.schema()));
                     });
                 });
                 write_mark(function.cache.as_ref(), w);
@@ -439,6 +434,3 @@ pub(super) fn write_usage(usage: Usage, w: &mut Writer<'_>) {
         }
     });
 }
-
-/// Of a function that takes nothing in particular.
-const ANY_OBJECT: &str = r#"{"type":"object","properties":{}}"#;

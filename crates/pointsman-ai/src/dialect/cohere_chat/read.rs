@@ -6,7 +6,7 @@ use crate::{
     conversation::{
         Arguments, Choice, Extra, Format, Function, Malformed, Media, MediaKind, Message, Opaque,
         Part, Reasoning, ReasoningMode, ReasoningSettings, Request, Response, Role, Schema, Source,
-        Tool, ToolCall, ToolChoice, ToolResult, name_results,
+        Tool, ToolCall, ToolChoice, ToolResult, add_results, name_results,
     },
     dialect::Setting,
     json::{string::JsonStr, tree::Node},
@@ -173,15 +173,7 @@ fn read_result<'a>(node: Node<'_, 'a>, into: &mut Vec<Message<'a>>) -> Result<()
         is_error: false,
         cache: None,
     });
-    match into.last_mut() {
-        Some(last) if last.role == Role::Tool => last.parts.push(result),
-        _ => into.push(Message {
-            role: Role::Tool,
-            name: None,
-            parts: vec![result],
-            plain: false,
-        }),
-    }
+    add_results(into, [result]);
     Ok(())
 }
 

@@ -68,10 +68,7 @@ pub(in crate::dialect) fn write_request(
 
 fn write_tools(request: &Request<'_>, w: &mut Writer<'_>) {
     let mut strict = false;
-    let own = request.tools.iter().filter(|tool| match tool {
-        Tool::Function(_) => true,
-        Tool::Hosted(hosted) => hosted.protocol == OWN,
-    });
+    let own = request.tools_for(OWN);
     if own.clone().next().is_none() {
         return;
     }
@@ -88,8 +85,7 @@ fn write_tools(request: &Request<'_>, w: &mut Writer<'_>) {
                             if let Some(text) = &function.description {
                                 w.key("description").str(text);
                             }
-                            let schema = function.parameters.as_deref();
-                            w.key("parameters").raw(schema.unwrap_or(ANY_OBJECT));
+                            w.key("parameters").raw(function.schema());
                         });
                     });
                 }
@@ -324,6 +320,3 @@ pub(in crate::dialect) fn write_response(
         write_usage(response.usage.unwrap_or_default(), w);
     });
 }
-
-/// Of a function that takes nothing in particular.
-const ANY_OBJECT: &str = r#"{"type":"object","properties":{}}"#;

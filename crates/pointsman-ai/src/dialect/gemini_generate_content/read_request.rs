@@ -9,7 +9,7 @@ use super::{
     string,
 };
 use crate::{
-    conversation::{Extra, Json, Malformed, Message, Part, Request, Role, ToolResult},
+    conversation::{Extra, Json, Malformed, Message, Part, Request, Role, ToolResult, add_results},
     json::{string::JsonStr, tree::Node},
 };
 
@@ -180,15 +180,7 @@ fn read_user<'a>(
             _ => raw.push_into(part, JsonStr::default, &mut said)?,
         }
     }
-    if !results.is_empty() {
-        match request.messages.last_mut() {
-            Some(last) if last.role == Role::Tool => last.parts.extend(results),
-            _ => request.messages.push(Message {
-                plain: false,
-                ..message(Role::Tool, results)
-            }),
-        }
-    }
+    add_results(&mut request.messages, results);
     if !said.is_empty() {
         request.messages.push(message(Role::User, said));
     }

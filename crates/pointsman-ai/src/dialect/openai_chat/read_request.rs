@@ -7,7 +7,8 @@ use super::{
 use crate::{
     conversation::{
         Extra, Format, Function, Malformed, Message, Opaque, Part, ReasoningMode,
-        ReasoningSettings, Request, Role, Schema, Tool, ToolChoice, ToolResult, name_results,
+        ReasoningSettings, Request, Role, Schema, Tool, ToolChoice, ToolResult, add_results,
+        name_results,
     },
     json::{string::JsonStr, tree::Node},
 };
@@ -224,7 +225,6 @@ fn read_one<'a>(node: Node<'_, 'a>, into: &mut Vec<Message<'a>>) -> Result<(), M
     Ok(())
 }
 
-/// Results that follow each other are one message.
 fn read_result<'a>(node: Node<'_, 'a>, into: &mut Vec<Message<'a>>) -> Result<(), Malformed> {
     let legacy = node.get("role").is_some_and(|role| role.says("function"));
     let call_id = node.get_str("tool_call_id");
@@ -241,14 +241,6 @@ fn read_result<'a>(node: Node<'_, 'a>, into: &mut Vec<Message<'a>>) -> Result<()
         is_error: false,
         cache: None,
     });
-    match into.last_mut() {
-        Some(last) if last.role == Role::Tool => last.parts.push(result),
-        _ => into.push(Message {
-            role: Role::Tool,
-            name: None,
-            parts: vec![result],
-            plain: false,
-        }),
-    }
+    add_results(into, [result]);
     Ok(())
 }

@@ -120,10 +120,7 @@ fn effort_of<'r>(request: &'r Request<'_>) -> Option<JsonStr<'r>> {
 }
 
 fn write_tools(request: &Request<'_>, w: &mut Writer<'_>) {
-    let own = request.tools.iter().filter(|tool| match tool {
-        Tool::Function(_) => true,
-        Tool::Hosted(hosted) => hosted.protocol == OWN,
-    });
+    let own = request.tools_for(OWN);
     if own.clone().next().is_none() {
         return;
     }

@@ -6,7 +6,7 @@ use super::items::{self, needed, string};
 use crate::{
     conversation::{
         self, Malformed, Media, MediaKind, Message, Opaque, Part, Role, Source, ToolCall,
-        ToolResult,
+        ToolResult, add_results,
     },
     json::{string::JsonStr, tree::Node},
 };
@@ -171,13 +171,7 @@ impl<'a> Turns<'_, 'a> {
             is_error: false,
             cache: None,
         });
-        match self.messages.last_mut() {
-            Some(last) if last.role == Role::Tool => last.parts.push(result),
-            _ => self.messages.push(Message {
-                parts: vec![result],
-                ..empty(Role::Tool)
-            }),
-        }
+        add_results(self.messages, [result]);
         Ok(())
     }
 

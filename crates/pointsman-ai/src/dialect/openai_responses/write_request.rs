@@ -92,10 +92,7 @@ fn has_nested_extras(request: &Request<'_>, outer: &str) -> bool {
 }
 
 fn write_tools(request: &Request<'_>, setting: &Setting<'_>, w: &mut Writer<'_>) {
-    let tools = request.tools.iter().filter(|tool| match tool {
-        Tool::Function(_) => true,
-        Tool::Hosted(hosted) => hosted.protocol == OWN,
-    });
+    let tools = request.tools_for(OWN);
     if tools.clone().next().is_some() {
         w.key("tools").array(|w| {
             for tool in tools {
