@@ -17,6 +17,7 @@
 //! # Ok::<(), pointsman_ai::BodyError>(())
 //! ```
 
+mod base64;
 mod body;
 mod complaint;
 pub mod conversation;

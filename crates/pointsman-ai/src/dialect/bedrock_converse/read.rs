@@ -289,10 +289,9 @@ fn read_media<'a>(media: Node<'_, 'a>, kind: MediaKind) -> Option<Media<'a>> {
 }
 
 fn read_reasoning<'a>(content: Node<'_, 'a>) -> Option<Part<'a>> {
-    let signature = |data| Some(Signature::read(OWN, data));
     if let Some(hidden) = content.get_str("redactedContent") {
         return Some(Part::Reasoning(Reasoning {
-            signature: signature(hidden),
+            signature: Some(Signature::read_bytes(OWN, hidden)),
             is_hidden: true,
             ..Reasoning::default()
         }));
@@ -300,7 +299,9 @@ fn read_reasoning<'a>(content: Node<'_, 'a>) -> Option<Part<'a>> {
     let shown = content.get("reasoningText")?;
     Some(Part::Reasoning(Reasoning {
         text: shown.get_str("text")?,
-        signature: shown.get_str("signature").and_then(signature),
+        signature: shown
+            .get_str("signature")
+            .map(|data| Signature::read(OWN, data)),
         ..Reasoning::default()
     }))
 }

@@ -168,18 +168,19 @@ impl StreamReader {
             });
         } else if let Some(reasoning) = delta.get("reasoningContent") {
             let hidden = reasoning.get_str("redactedContent");
-            let data = reasoning.get_str("signature").or_else(|| hidden.clone());
-            let kind = if hidden.is_some() {
-                Kind::Hidden
-            } else {
-                Kind::Reasoning
+            let (kind, data) = match hidden {
+                Some(hidden) => (Kind::Hidden, Some(hidden)),
+                None => (Kind::Reasoning, reasoning.get_str("signature")),
             };
             self.ensure(kind, sink);
             if let Some(text) = reasoning.get_str("text") {
                 sink(Event::Delta { choice: 0, text });
             }
             if let Some(data) = data.filter(|data| !data.is_empty()) {
-                let signature = Signature::read(OWN, data);
+                let signature = match kind {
+                    Kind::Hidden => Signature::read_bytes(OWN, data),
+                    _ => Signature::read(OWN, data),
+                };
                 sink(Event::Signature {
                     choice: 0,
                     signature,
@@ -324,14 +325,13 @@ impl StreamWriter {
     }
 
     fn signature(&self, signature: &Signature<'_>, out: &mut Vec<u8>) {
-        let name = match self.open {
-            Some(Kind::Reasoning) => "signature",
-            Some(Kind::Hidden) => "redactedContent",
+        let (name, data) = match self.open {
+            Some(Kind::Reasoning) => ("signature", signature.spelt(OWN)),
+            Some(Kind::Hidden) => ("redactedContent", signature.spelt_bytes(OWN)),
             _ => return,
         };
         self.piece(out, |w| {
-            w.key("reasoningContent")
-                .object(|w| w.key(name).str(&signature.spelt(OWN)));
+            w.key("reasoningContent").object(|w| w.key(name).str(&data));
         });
     }
 

@@ -130,7 +130,7 @@ fn write_part(part: &Part<'_>, w: &mut Writer<'_>) {
             return write_mark(result.cache.as_ref().or(inside), w);
         }
         Part::Reasoning(reasoning) => {
-            write_reasoning(reasoning, OWN, w);
+            write_reasoning(reasoning, w);
             &None
         }
         Part::Refusal(text) => {
@@ -164,10 +164,9 @@ fn write_mark(mark: Option<&CacheMark<'_>>, w: &mut Writer<'_>) {
     });
 }
 
-/// Bedrock checks signatures, so thoughts without one of its own stay away. `own` is whom this is
-/// written to: clients get every signature, marked.
-fn write_reasoning(reasoning: &Reasoning<'_>, own: Protocol, w: &mut Writer<'_>) {
-    let Some(signature) = reasoning.signature.as_ref().filter(|s| s.origin == own) else {
+/// Bedrock checks signatures, so thoughts without one of its own stay away.
+fn write_reasoning(reasoning: &Reasoning<'_>, w: &mut Writer<'_>) {
+    let Some(signature) = reasoning.signature.as_ref().filter(|s| s.origin == OWN) else {
         return;
     };
     w.object(|w| {
@@ -395,15 +394,16 @@ fn write_answer(part: &Part<'_>, w: &mut Writer<'_>) {
     };
     w.object(|w| {
         w.key("reasoningContent").object(|w| {
-            let signature = reasoning.signature.as_ref().map(|s| s.spelt(OWN));
+            let signature = reasoning.signature.as_ref();
             if reasoning.is_hidden {
-                w.key("redactedContent").str(&signature.unwrap_or_default());
+                let bytes = signature.map(|s| s.spelt_bytes(OWN));
+                w.key("redactedContent").str(&bytes.unwrap_or_default());
                 return;
             }
             w.key("reasoningText").object(|w| {
                 w.key("text").str(&reasoning.text);
                 if let Some(signature) = signature {
-                    w.key("signature").str(&signature);
+                    w.key("signature").str(&signature.spelt(OWN));
                 }
             });
         });

@@ -6,7 +6,6 @@
 //! in strings, and a part is whatever its one member says it is. Calls of tools are matched by name
 //! and order; ids are optional and written wherever there are any.
 
-mod base64;
 mod citations;
 mod error;
 mod logprobs;
@@ -37,7 +36,7 @@ pub(super) use self::{
 use super::Setting;
 use crate::{
     Protocol, Usage,
-    conversation::{Feature, Features, Json, Malformed, Signature, Stop},
+    conversation::{Feature, Features, Json, Malformed, Stop},
     json::{string::JsonStr, tree::Kind, tree::Node, write::Writer},
 };
 
@@ -183,34 +182,6 @@ fn expected(node: Node<'_, '_>, what: &str) -> Malformed {
     };
     Malformed::at(node, format!("expected {what}, found {found}"))
 }
-
-/// What a `thoughtSignature` holds. Its type is `bytes`, and official clients decode it: data of
-/// other protocols, which are no base64, stand in base64 of their own.
-fn read_signature(text: JsonStr<'_>) -> Signature<'_> {
-    let marked = text.decode();
-    let foreign = marked
-        .starts_with(FOREIGN_START)
-        .then(|| base64::decode(&marked))
-        .flatten();
-    let foreign = foreign.and_then(|bytes| String::from_utf8(bytes).ok());
-    let foreign = foreign.map(|foreign| Signature::read(OWN, JsonStr::from(foreign)));
-    match foreign.filter(|signature| signature.origin != OWN) {
-        Some(foreign) => foreign,
-        None => Signature::read(OWN, text),
-    }
-}
-
-/// The same for a client.
-fn spell_signature<'s>(signature: &'s Signature<'_>) -> JsonStr<'s> {
-    let spelt = signature.spelt(OWN);
-    if signature.origin == OWN {
-        return spelt;
-    }
-    JsonStr::from(base64::encode(spelt.decode().as_bytes()))
-}
-
-/// `pm.`, with which foreign signatures begin, in base64.
-const FOREIGN_START: &str = "cG0u";
 
 /// Stands for a signature that a conversation with another model has not got: Gemini 3 refuses the
 /// first call of a step without one

@@ -1,9 +1,8 @@
 //! Parts of contents, as requests, answers and streams have them alike.
 
-use super::{
-    OWN, base64, expected, field, fields, is_named, object, read_signature, string, text_field,
-};
+use super::{OWN, expected, field, fields, is_named, object, string, text_field};
 use crate::{
+    base64,
     conversation::{
         Arguments, Json, Malformed, Media, MediaKind, Opaque, Part, Reasoning, Signature, Source,
         ToolCall,
@@ -96,7 +95,10 @@ impl<'t, 'a> RawPart<'t, 'a> {
             (None, [.., Some(result)]) => Data::Result(object(result)?),
             (None, _) => Data::Nothing,
         };
-        let signature = signature.map(string).transpose()?.map(read_signature);
+        let signature = signature
+            .map(string)
+            .transpose()?
+            .map(|text| Signature::read_bytes(OWN, text));
         Ok(Self {
             data,
             is_thought: thought.and_then(Node::bool) == Some(true),

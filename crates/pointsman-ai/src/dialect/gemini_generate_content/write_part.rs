@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::{OWN, base64, read_part::media_type_of};
+use super::{OWN, read_part::media_type_of};
 use crate::{
+    base64,
     conversation::{Json, Media, MediaKind, Part, Source, ToolCall},
     dialect::parse,
     json::{string::JsonStr, write::Writer},

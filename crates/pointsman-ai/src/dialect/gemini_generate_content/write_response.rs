@@ -6,7 +6,6 @@ use super::{
     finish_reason,
     logprobs::write_logprobs,
     offsets::Offsets,
-    spell_signature,
     write_part::{write_call, write_media, write_text, write_thought},
     write_usage,
 };
@@ -96,11 +95,11 @@ fn write_part(part: &Part<'_>, w: &mut Writer<'_>) -> bool {
         Part::Refusal(text) => write_text(text, w),
         Part::Media(media) => write_media(media, w),
         Part::ToolCall(call) => {
-            let signature = call.signature.as_ref().map(spell_signature);
+            let signature = call.signature.as_ref().map(|s| s.spelt_bytes(OWN));
             write_call(call, signature.as_ref(), w);
         }
         Part::Reasoning(reasoning) => {
-            let signature = reasoning.signature.as_ref().map(spell_signature);
+            let signature = reasoning.signature.as_ref().map(|s| s.spelt_bytes(OWN));
             write_thought(&reasoning.text, reasoning.is_hidden, signature.as_ref(), w);
         }
         Part::Opaque(opaque) if opaque.protocol == OWN => w.raw(&opaque.json),

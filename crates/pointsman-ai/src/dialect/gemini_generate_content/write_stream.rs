@@ -10,7 +10,6 @@ use super::{
     finish_reason,
     logprobs::write_logprobs,
     offsets::Offsets,
-    spell_signature,
     write_part::{write_call, write_text, write_thought},
     write_usage,
 };
@@ -203,7 +202,7 @@ impl StreamWriter {
             Open::Reasoning => false,
             Open::Text | Open::Hidden | Open::Nothing => true,
         };
-        let spelt = spell_signature(signature);
+        let spelt = signature.spelt_bytes(OWN);
         self.part(index, out, |w| {
             write_thought(&JsonStr::default(), is_hidden, Some(&spelt), w);
         });
@@ -211,7 +210,7 @@ impl StreamWriter {
 
     fn block_end(&mut self, index: u32, out: &mut Vec<u8>) {
         if let Open::Call(call) = std::mem::take(&mut self.choice(index).open) {
-            let signature = call.signature.as_ref().map(spell_signature);
+            let signature = call.signature.as_ref().map(|s| s.spelt_bytes(OWN));
             self.part(index, out, |w| write_call(&call, signature.as_ref(), w));
         }
     }
