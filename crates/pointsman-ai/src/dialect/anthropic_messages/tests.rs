@@ -98,6 +98,38 @@ fn an_effort_alone_becomes_a_budget() {
     }
 }
 
+#[test]
+fn a_budget_that_nobody_named_stays_within_the_limit() {
+    let asked = |max_tokens: &'static str| Request {
+        sampling: crate::conversation::Sampling {
+            max_tokens: Some(max_tokens.into()),
+            ..Default::default()
+        },
+        reasoning: Some(crate::conversation::ReasoningSettings {
+            effort: Some(JsonStr::new("high")),
+            ..Default::default()
+        }),
+        ..Request::default()
+    };
+    for (max_tokens, budget) in [
+        ("100000", Some(16_384)),
+        ("4096", Some(3_276)),
+        ("1280", Some(1_024)),
+        ("1279", None),
+        ("7", None),
+    ] {
+        let text = written(&asked(max_tokens));
+        let limit = format!(r#""max_tokens":{max_tokens},"#);
+        assert!(text.contains(&limit), "{text}");
+        let thinking = budget
+            .map(|budget| format!(r#""thinking":{{"type":"enabled","budget_tokens":{budget}}}"#));
+        match thinking {
+            Some(thinking) => assert!(text.contains(&thinking), "{text}"),
+            None => assert!(!text.contains("thinking"), "{text}"),
+        }
+    }
+}
+
 /// P-108
 #[test]
 fn billing_marks_leave_system_prompts() {

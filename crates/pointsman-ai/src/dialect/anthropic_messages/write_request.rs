@@ -5,9 +5,7 @@ use super::{
     write_parts::{is_written, write_mark, write_part},
 };
 use crate::{
-    conversation::{
-        Format, Message, Part, ReasoningMode, ReasoningSettings, Request, Role, Tool, ToolChoice,
-    },
+    conversation::{Format, Message, Part, ReasoningMode, Request, Role, Tool, ToolChoice},
     dialect::Setting,
     json::{string::JsonStr, write::Writer},
 };
@@ -18,7 +16,7 @@ pub(in crate::dialect) fn write_request(
     setting: &Setting<'_>,
     w: &mut Writer<'_>,
 ) {
-    let thinking = Thinking::of(request.reasoning.as_ref());
+    let thinking = Thinking::of(request);
     w.object(|w| {
         w.key("model").text(setting.model);
         w.key("max_tokens");
@@ -72,8 +70,8 @@ enum Thinking {
 
 impl Thinking {
     /// An effort without a budget becomes one: see [`BUDGETS`].
-    fn of(reasoning: Option<&ReasoningSettings<'_>>) -> Self {
-        let Some(reasoning) = reasoning else {
+    fn of(request: &Request<'_>) -> Self {
+        let Some(reasoning) = &request.reasoning else {
             return Self::Unsaid;
         };
         let effort = reasoning.effort.as_ref();
@@ -85,13 +83,28 @@ impl Thinking {
                 Some(effort) if effort.is("none") => Self::Disabled,
                 Some(effort) => {
                     let named = BUDGETS.iter().find(|(name, _)| effort.is(name));
-                    Self::Enabled(named.map_or(USUAL_BUDGET, |(_, budget)| *budget))
+                    Self::within(named.map_or(USUAL_BUDGET, |(_, budget)| *budget), request)
                 }
-                None if mode == Some(ReasoningMode::Enabled) => Self::Enabled(USUAL_BUDGET),
+                None if mode == Some(ReasoningMode::Enabled) => Self::within(USUAL_BUDGET, request),
                 None => Self::Unsaid,
             },
         }
     }
+
+    /// A budget that the client did not name leaves a fifth of the tokens that it did name for the
+    /// answer. Where that is too little to think at all, there are no thoughts.
+    fn within(budget: u64, request: &Request<'_>) -> Self {
+        let room = asked_tokens(request).map_or(u64::MAX, |asked| asked / 5 * 4);
+        match budget.min(room) {
+            budget if budget < LEAST_BUDGET => Self::Unsaid,
+            budget => Self::Enabled(budget),
+        }
+    }
+}
+
+/// How many tokens the client allows the answer, thoughts included.
+fn asked_tokens(request: &Request<'_>) -> Option<u64> {
+    request.sampling.max_tokens.as_deref()?.parse().ok()
 }
 
 /// Tokens for an effort in a word, where a provider wants tokens.
@@ -104,6 +117,8 @@ const BUDGETS: [(&str, u64); 6] = [
     ("max", 32_768),
 ];
 const USUAL_BUDGET: u64 = 8_192;
+/// The least that Anthropic takes.
+const LEAST_BUDGET: u64 = 1_024;
 /// Tokens of an answer where the request does not say, and Anthropic must be told.
 const MAX_TOKENS: u64 = 4_096;
 
@@ -114,7 +129,7 @@ fn write_max_tokens(request: &Request<'_>, thinking: Thinking, w: &mut Writer<'_
         _ => 0,
     };
     let asked = request.sampling.max_tokens.as_deref();
-    match (asked, asked.and_then(|asked| asked.parse::<u64>().ok())) {
+    match (asked, asked_tokens(request)) {
         (Some(_), Some(asked)) if asked <= budget => w.u64(asked.saturating_add(budget)),
         (Some(asked), _) => w.raw(asked),
         (None, _) => w.u64(MAX_TOKENS.saturating_add(budget)),

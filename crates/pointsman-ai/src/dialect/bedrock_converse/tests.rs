@@ -1,8 +1,9 @@
 use super::*;
 use crate::{
     Protocol, Provider,
-    conversation::{Event, Request, Response},
+    conversation::{Block, Event, Part, Reasoning, Request, Response, Signature},
     dialect,
+    json::string::JsonStr,
     stream::{Framing, Unframed},
 };
 
@@ -115,6 +116,54 @@ fn an_answer_survives_reading_and_writing() {
     let mut out = Vec::new();
     write_response(&read, &SETTING, &mut Writer::new(&mut out));
     assert_eq!(response(&String::from_utf8(out).unwrap()), read);
+}
+
+/// AWS's clients decode `redactedContent` and encode it again, so that it must be base64.
+#[test]
+fn hidden_thoughts_of_others_are_bytes() {
+    let foreign = |data: &'static str| Signature {
+        origin: Protocol::AnthropicMessages,
+        data: JsonStr::new(data),
+    };
+    let hidden = Part::Reasoning(Reasoning {
+        signature: Some(foreign("not/base64!")),
+        is_hidden: true,
+        ..Reasoning::default()
+    });
+    let mut read = response(RESPONSE);
+    read.choices[0].parts.push(hidden.clone());
+    let mut out = Vec::new();
+    write_response(&read, &SETTING, &mut Writer::new(&mut out));
+    let text = String::from_utf8(out).unwrap();
+    let bytes = crate::base64::encode(b"pm.anthropic-messages.not/base64!");
+    let field = format!(r#"{{"redactedContent":"{bytes}"}}"#);
+    assert!(text.contains(&field), "{text}");
+    assert_eq!(response(&text).choices[0].parts.last(), Some(&hidden));
+
+    let mut writer = StreamWriter::new(&SETTING);
+    let mut out = Vec::new();
+    for event in [
+        Event::BlockStart {
+            choice: 0,
+            block: Block::Hidden,
+        },
+        Event::Signature {
+            choice: 0,
+            signature: foreign("x y"),
+        },
+        Event::BlockEnd { choice: 0 },
+    ] {
+        writer.write(&event, &mut out);
+    }
+    let bytes = crate::base64::encode(b"pm.anthropic-messages.x y");
+    let text = String::from_utf8_lossy(&out);
+    assert!(text.contains(&bytes), "{text}");
+    let read = events(&out, false);
+    let signature = format!("{:?}", foreign("x y"));
+    assert!(
+        read.iter().any(|event| event.contains(&signature)),
+        "{read:?}"
+    );
 }
 
 fn events(stream: &[u8], finish: bool) -> Vec<String> {
