@@ -1,5 +1,7 @@
-//! Automation for the repository, in Rust: `cargo xtask ci`, `cargo xtask tidy`, `cargo xtask mutants`.
+//! Automation for the repository, in Rust: `cargo xtask ci`, `cargo xtask tidy`, `cargo xtask mutants`,
+//! `cargo xtask layout`.
 
+mod layout;
 mod mutants;
 mod tidy;
 
@@ -32,6 +34,8 @@ enum Task {
         #[arg(long, default_value = "")]
         only: String,
     },
+    /// Finds out which functions run and writes `crates/pointsman/layout.txt`; needs valgrind.
+    Layout,
 }
 
 fn main() -> ExitCode {
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
         Task::Tidy { ratchet: true } => tidy::ratchet(),
         Task::Tidy { ratchet: false } => tidy::check(),
         Task::Mutants { only } => tidy::root().and_then(|root| mutants::run(&root, &only)),
+        Task::Layout => tidy::root().and_then(|root| layout::run(&root)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
