@@ -111,6 +111,33 @@ fn a_connection_that_is_about_to_close_is_not_kept() {
     assert_eq!(upstream.traffic_connections(), 3);
 }
 
+/// What a target read may have been served, whatever became of the answer: so only what is safe to repeat goes
+/// to another one, as nginx has it.
+#[test]
+fn what_may_have_been_served_is_sent_again_only_where_that_is_safe() {
+    let closing: Vec<_> = (0..2).map(|_| Upstream::start(|_| Answer::Close)).collect();
+    let gateway = Gateway::start(&format!(
+        "routes:\n- {{id: 1, uri: /*, upstream: {{nodes: {{\"{}\": 1, \"{}\": 1}}}}}}\n",
+        closing[0].address, closing[1].address
+    ));
+    let hits = || closing.iter().map(Upstream::hits).sum::<usize>();
+    for (method, expected) in [
+        ("GET", 2),
+        ("DELETE", 2),
+        ("POST", 1),
+        ("PATCH", 1),
+        ("LOCK", 1),
+    ] {
+        let before = hits();
+        let answer = request(gateway.proxy, method, "/x", &[], "");
+        assert_eq!(
+            (answer.status, hits() - before),
+            (502, expected),
+            "{method}"
+        );
+    }
+}
+
 /// `protocols.md` §6.5: behind the address may be others, who are not limited.
 #[test]
 fn an_instance_that_fails_gets_a_new_connection() {

@@ -78,7 +78,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: "crates/pointsman-balance/src/health/guard.rs",
         text: "self.claim.swap(true, Ordering::AcqRel)",
         replacement: "self.claim.load(Ordering::Acquire)",
-        test: "-p pointsman-balance --test guards an_open_circuit",
+        test: "-p pointsman-balance --test interleavings one_trial",
     },
     Mutant {
         name: "a trial of an earlier period counts",
@@ -263,6 +263,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: "crates/pointsman-gateway/src/forward/judge.rs",
         text: "                && plan.may_repeat();",
         replacement: "                && (plan.may_repeat() || true);",
-        test: "-p pointsman --test gateway plain_upstreams_balance_retry",
+        test: "-p pointsman --test faults what_may_have_been_served",
     },
 ];
