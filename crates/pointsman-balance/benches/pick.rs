@@ -109,6 +109,12 @@ fn measure_loads() {
             5_000,
         );
         measure(
+            "100 in weights 1..=100, busy, two in three up",
+            |m| 1 + m,
+            |m| m % 3 != 1,
+            5_000,
+        );
+        measure(
             "100 equal, busy, every other up",
             |_| 1,
             |m| m % 2 == 0,

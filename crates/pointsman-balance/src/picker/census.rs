@@ -207,8 +207,16 @@ pub(super) enum Ranks<'a> {
 }
 
 impl<'a> Usable<'a> {
-    pub(super) fn is_everybody(self) -> bool {
-        self.census.all_targets(self.availability)
+    /// Whether over a quarter of them are not usable: too many to look at each.
+    pub(super) fn lacks_many(self) -> bool {
+        let (mut all, mut usable) = (self.census.unchecked.len() as u32, 0);
+        for word in &self.census.words {
+            all += word.bits.count_ones();
+            let up = self.availability.usable_among(word.index, word.bits);
+            usable += up.count_ones();
+        }
+        usable += self.census.unchecked.len() as u32;
+        (all - usable) * 4 > all
     }
 
     /// The usable ones among `ranks`, in ascending order.

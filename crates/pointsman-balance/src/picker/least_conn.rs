@@ -98,7 +98,7 @@ impl LeastConn {
             let first = self.next.0.load(Ordering::Relaxed);
             let best = match (eligible.few(), eligible.usable()) {
                 (Some(few), _) => self.best_of(few, first),
-                (None, Some(usable)) if !usable.is_everybody() => {
+                (None, Some(usable)) if usable.lacks_many() => {
                     self.best_usable(usable, eligible, first)
                 }
                 (None, _) => self.best(eligible, first),
