@@ -25,6 +25,7 @@ mod dialect;
 mod embedding;
 mod endpoint;
 mod error;
+pub mod gcp;
 mod json;
 mod prompt;
 mod protocol;

@@ -114,6 +114,8 @@ pub enum Failure {
     Refused(String),
     /// The request cannot be brought into the instance's protocol. The text is for the client.
     Untranslatable(String),
+    /// The instance's access token cannot be had. The text is for client and log.
+    NoToken(String),
     /// The target's answer is not what its protocol says. The text is for the log.
     BadAnswer(String),
     /// A stream ended, or had an error in it, before its content began: its status and message.
@@ -163,6 +165,7 @@ impl Failure {
             | Self::PlainTransport(_)
             | Self::ResponseTooLarge
             | Self::StreamTooLong
+            | Self::NoToken(_)
             | Self::BadAnswer(_)
             | Self::BadStream(..)
             | Self::NoFirstToken => Blame::Upstream,
@@ -196,7 +199,9 @@ impl Failure {
             Self::Transport(fault) | Self::PlainTransport(fault) if fault.is_timeout() => {
                 StatusCode::GATEWAY_TIMEOUT
             }
-            Self::Transport(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Transport(_) | Self::NoToken(_) | Self::Internal(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             Self::PlainTransport(_) => StatusCode::BAD_GATEWAY,
             Self::StreamTooLong | Self::NoFirstToken => StatusCode::GATEWAY_TIMEOUT,
             Self::BadAnswer(_) => StatusCode::BAD_GATEWAY,
@@ -229,7 +234,7 @@ impl Failure {
             Self::BodyTooLarge => "the request body is too large",
             Self::BodyTimeout => "the request body did not arrive in time",
             Self::BodyBroken => "the request body broke off or is not valid HTTP",
-            Self::Refused(text) | Self::Untranslatable(text) => text,
+            Self::Refused(text) | Self::Untranslatable(text) | Self::NoToken(text) => text,
             Self::BadAnswer(_) => "the model's provider sent an answer that cannot be read",
             Self::BadStream(_, text) => text,
             Self::NoFirstToken => "the model's provider sent no content in time",

@@ -19,6 +19,8 @@ pub mod plugins;
 
 pub mod forward;
 pub mod semantic;
+pub mod side_call;
+pub mod tokens;
 pub mod upstream;
 
 pub mod admin;

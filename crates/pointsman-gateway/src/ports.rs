@@ -38,6 +38,10 @@ pub trait Upstreams {
     fn sleep_until(&self, due: Instant) -> LocalFuture<'static, ()>;
 }
 
+/// Signs with RSA (PKCS #1 v1.5) over SHA-256: key as PEM, then what is signed. Says why it cannot,
+/// and quotes nothing.
+pub type SignRs256 = fn(&str, &[u8]) -> Result<Vec<u8>, &'static str>;
+
 /// One request to one target.
 ///
 /// `picked` is the proof that a pick against the current verdicts chose the target: nothing can

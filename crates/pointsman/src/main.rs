@@ -15,6 +15,7 @@ mod http_server;
 mod listener;
 mod names;
 mod tls;
+mod tokens;
 mod worker;
 
 mod dns;

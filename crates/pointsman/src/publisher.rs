@@ -23,7 +23,9 @@ use pointsman_gateway::{
 
 use crate::examples::Examples;
 use crate::health_file::HealthFile;
+use crate::http_client::Dialer;
 use crate::tls::{ServerTls, Table, TlsSettings};
+use crate::tokens::Tokens;
 
 /// Turns documents into snapshots and publishes them.
 pub(crate) struct Publisher {
@@ -34,6 +36,7 @@ pub(crate) struct Publisher {
     /// Where an earlier process wrote down what it knew about targets.
     pub(crate) health_file: Option<Arc<HealthFile>>,
     examples: Rc<Examples>,
+    tokens: Rc<Tokens>,
     generation: u64,
 }
 
@@ -59,13 +62,16 @@ impl Publisher {
             health,
             health_file: None,
             examples: Rc::default(),
+            tokens: Rc::default(),
             generation: 0,
         }
     }
 
-    /// The vectors of examples, which go along with whatever is published.
-    pub(crate) fn examples(&self) -> Rc<Examples> {
-        Rc::clone(&self.examples)
+    /// Starts the tasks that bring about what goes along with whatever is published: vectors of
+    /// examples, and access tokens.
+    pub(crate) fn spawn_keepers(&self, dialer: &Arc<Dialer>) {
+        tokio::task::spawn_local(Rc::clone(&self.examples).keep(Arc::clone(dialer)));
+        tokio::task::spawn_local(Rc::clone(&self.tokens).keep(Arc::clone(dialer)));
     }
 
     /// Compiles `text`. Targets that are new are known to the monitor when this returns.
@@ -148,6 +154,7 @@ impl Publisher {
         let routes = prepared.snapshot.routes.len();
         tls.publish(prepared.certificates);
         self.examples.adopt(&prepared.snapshot);
+        self.tokens.adopt(&prepared.snapshot);
         state.publish(prepared.snapshot, self.health.borrow().availability());
         let errors = prepared
             .problems

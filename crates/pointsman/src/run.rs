@@ -293,7 +293,7 @@ impl Program {
             let feeding = feed_collectors(self.queues, Arc::clone(&dialer), ended);
             let feeding = tokio::task::spawn_local(feeding);
             tokio::task::spawn_local(sinks::watch(Arc::clone(&self.sinks)));
-            tokio::task::spawn_local(self.publisher.examples().keep(Arc::clone(&dialer)));
+            self.publisher.spawn_keepers(&dialer);
             let health_changed = Rc::new(tokio::sync::Notify::new());
             let names_changed = Rc::new(tokio::sync::Notify::new());
             tokio::task::spawn_local(names::keep_resolving(

@@ -9,6 +9,7 @@ mod again;
 mod opening;
 mod outgoing;
 mod signed;
+mod token;
 mod told;
 mod translated;
 

@@ -118,6 +118,9 @@ async fn attempt(
     let mut repeats = 0;
     let mut last = None;
     loop {
+        if let Plan::Ai(plan) = plan {
+            plan.await_token(exchange, picked.member()).await;
+        }
         let outcome = match plan.prepare(exchange, picked) {
             Ok(attempt) => {
                 // What an earlier attempt sent back is not needed once another is under way.

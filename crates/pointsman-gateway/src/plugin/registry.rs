@@ -55,6 +55,8 @@ pub struct Building<'a> {
     pub metadata: Option<&'a Value>,
     /// Where loggers get their sinks.
     pub sinks: &'a dyn Sinks,
+    /// The environment.
+    pub env: &'a dyn Fn(&str) -> Option<String>,
     /// The targets by which AI instances are judged.
     pub assigned: &'a Assigned,
     /// Where instances get their guards.

@@ -1,5 +1,6 @@
 //! From the configuration of an AI plugin to instances that run, and to the probes they want.
 
+mod gcp;
 mod watch;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -46,7 +47,7 @@ pub(crate) fn single(conf: &Value, building: &mut Building<'_>) -> Result<Arc<Ai
         0,
     )
     .map_err(|error| error.to_string())?;
-    let mut run = run_form(instance, &common, building.warnings)?;
+    let mut run = run_form(instance, &common, building)?;
     run.named = named_of(&run, &[], building.guards);
     let instances = vec![run];
     let key = format!("{}#ai-proxy", building.owner);
@@ -104,7 +105,7 @@ pub(crate) fn multi(conf: &Value, building: &mut Building<'_>) -> Result<Arc<AiT
     let written = conf.instances.into_iter().zip(watches).enumerate();
     let instances = written.map(|(index, (instance, watch))| {
         let context_length = instance.context_length;
-        let run = run_form(instance, &conf.common, building.warnings)
+        let run = run_form(instance, &conf.common, building)
             .map_err(|faults| faults.under(&format!("instances[{index}]")))?;
         Ok(AiInstance {
             named: named_of(&run, pool.targets(index), building.guards),
@@ -238,11 +239,13 @@ fn hash_key(balancer: &written::Balancer) -> HashKey {
 fn run_form(
     instance: written::Instance,
     common: &written::Common,
-    warnings: &mut Vec<String>,
+    building: &mut Building<'_>,
 ) -> Result<AiInstance, Faults> {
     let provider = provider_of(&instance).map_err(|error| Faults::at("provider", error))?;
     let endpoint = endpoint_of(&instance).map_err(|error| Faults::at(ENDPOINT, error))?;
-    warnings.extend(doubts_about(&instance, provider, endpoint.as_ref()));
+    let gcp = gcp::of(&instance, common.ssl_verify, building);
+    let doubts = doubts_about(&instance, provider, endpoint.as_ref());
+    building.warnings.extend(doubts);
     let destination = destination_of(&instance, endpoint.as_ref(), common.ssl_verify)
         .map_err(|error| Faults::at(ENDPOINT, error))?;
     let auth_headers = auth_headers(&instance)?;
@@ -276,6 +279,7 @@ fn run_form(
             .and_then(|endpoint| endpoint.path().map(str::to_owned)),
         auth_headers,
         aws: aws_keys(&instance.auth, provider),
+        gcp,
         auth_query: instance
             .auth
             .query

@@ -33,6 +33,7 @@ use crate::{
     },
     plugins::ai_instance,
     semantic::{Ranked, Semantic},
+    tokens::GcpAuth,
     upstream::{
         HashKey,
         destination::{Destination, Keepalive, Timeouts},
@@ -129,6 +130,8 @@ pub struct AiInstance {
     pub auth_headers: Vec<(HeaderName, HeaderValue)>,
     /// `auth.aws`: requests are signed with it.
     pub aws: Option<AwsKeys>,
+    /// `auth.gcp`: requests carry its access token.
+    pub gcp: Option<Arc<GcpAuth>>,
     /// `auth.query`.
     pub auth_query: Vec<(String, String)>,
     /// The endpoint's own query.

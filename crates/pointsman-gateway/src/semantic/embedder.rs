@@ -5,30 +5,26 @@
 //! credentials; nothing of the client's request reaches it. What it answers reaches no log: it may
 //! repeat the text.
 
-use std::{pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
 use pointsman_ai::NoVectors;
-use pointsman_balance::{Algorithm, Ask, Availability, MemberSpec, Pool, Tried};
 
 use crate::{
-    body::{self, Body, CollectError},
-    clock,
+    body::Body,
     failure::TransportFault,
-    ports::{Attempt, BrokenBody, Source, Upstreams},
-    upstream::destination::{Destination, Keepalive, Timeouts},
+    ports::Upstreams,
+    side_call::{self, ReadError, SideCall},
+    upstream::destination::Destination,
 };
 
 /// Makes vectors of texts.
 pub struct Embedder {
-    /// Of one member without checks: this call, too, needs the proof of a pick.
-    pool: Arc<Pool>,
-    destination: Arc<Destination>,
+    place: SideCall,
     uri: Uri,
     headers: HeaderMap,
     model: String,
-    timeout: Duration,
 }
 
 /// Why there are no vectors. Says nothing of what was sent or received.
@@ -87,30 +83,19 @@ impl Embedder {
         model: String,
         timeout: Duration,
     ) -> Result<Self, String> {
-        let member = MemberSpec {
-            name: "embeddings".to_owned(),
-            weight: 1,
-            priority: 0,
-            targets: vec![],
-            gate: None,
-        };
-        let pool = Pool::new(vec![member], Algorithm::RoundRobin, 0);
         let json = header::HeaderValue::from_static("application/json");
         headers.insert(header::CONTENT_TYPE, json);
-        headers.insert(header::HOST, destination.authority.clone());
         Ok(Self {
-            pool: Arc::new(pool.map_err(|error| error.to_string())?),
-            destination: Arc::new(destination),
+            place: SideCall::new(destination, "embeddings", timeout)?,
             uri,
             headers,
             model,
-            timeout,
         })
     }
 
     /// `host:port`, as logs show it.
     pub fn address(&self) -> &str {
-        &self.destination.address
+        self.place.address()
     }
 
     /// The vectors of `texts`, in their order, of one length.
@@ -119,16 +104,9 @@ impl Embedder {
         texts: &[&str],
         upstreams: &dyn Upstreams,
     ) -> Result<Vec<Vec<f32>>, EmbedError> {
-        let mut call = pin!(self.call(texts, upstreams));
-        let mut limit = upstreams.sleep_until(clock::now() + self.timeout);
-        std::future::poll_fn(|cx| {
-            if let Poll::Ready(outcome) = call.as_mut().poll(cx) {
-                return Poll::Ready(outcome);
-            }
-            let over = limit.as_mut().poll(cx);
-            over.map(|()| Err(EmbedError::Timeout))
-        })
-        .await
+        let call = self.call(texts, upstreams);
+        let outcome = self.place.in_time(call, upstreams).await;
+        outcome.unwrap_or(Err(EmbedError::Timeout))
     }
 
     async fn call(
@@ -136,59 +114,31 @@ impl Embedder {
         texts: &[&str],
         upstreams: &dyn Upstreams,
     ) -> Result<Vec<Vec<f32>>, EmbedError> {
-        let sent = upstreams.send(self.attempt(texts)?).await;
-        let answer = sent.map_err(|error| EmbedError::Transport(error.fault))?;
-        let (head, mut body) = answer.response.into_parts();
+        let sent = self.place.send(self.request(texts), upstreams).await;
+        let (head, body) = sent.map_err(EmbedError::Transport)?.into_parts();
         if head.status != StatusCode::OK {
             return Err(EmbedError::Status(head.status));
         }
         let limit = (texts.len() as u64 + 1)
             .saturating_mul(VECTOR_BYTES_MAX)
             .min(RESPONSE_BYTES_MAX);
-        let bytes = body::collect(&mut body, None, limit).await;
+        let bytes = side_call::read(body, limit).await;
         let bytes = bytes.map_err(|error| match error {
-            CollectError::TooLarge(_) => EmbedError::TooLarge,
-            CollectError::Broken(source) => EmbedError::Transport(
-                (source.downcast_ref::<BrokenBody>())
-                    .map_or(TransportFault::Closed, |broken| broken.0),
-            ),
+            ReadError::TooLarge => EmbedError::TooLarge,
+            ReadError::Transport(fault) => EmbedError::Transport(fault),
         })?;
         pointsman_ai::read_embeddings(&bytes, texts.len()).map_err(EmbedError::Unsound)
     }
 
-    fn attempt(&self, texts: &[&str]) -> Result<Attempt, EmbedError> {
-        let ask = Ask {
-            key: None,
-            now: Duration::ZERO,
-            tried: &Tried::new(),
-        };
-        let picked = self.pool.pick(&ask, &Availability::empty());
+    fn request(&self, texts: &[&str]) -> Request<Body> {
         let body = pointsman_ai::embedding_request(&self.model, texts);
         let mut request = Request::new(Body::whole(Bytes::from(body)));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
-        Ok(Attempt {
-            // Its only member is always usable.
-            picked: picked.map_err(|_| EmbedError::Transport(TransportFault::Connect))?,
-            source: Source::Unjudged(Arc::clone(&self.pool)),
-            destination: Arc::clone(&self.destination),
-            addresses: Vec::new(),
-            group: None,
-            request,
-            timeouts: Timeouts::all(self.timeout),
-            keepalive: KEEPALIVE,
-            upgrade: false,
-        })
+        request
     }
 }
-
-const KEEPALIVE: Keepalive = Keepalive {
-    pool_size: 30,
-    idle: Duration::from_secs(60),
-    requests: u64::MAX,
-    after_errors: false,
-};
 
 /// The most bytes of a response for each text: the largest models have some 8,000 components of at
 /// most 25 characters.

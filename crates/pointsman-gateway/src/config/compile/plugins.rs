@@ -139,6 +139,7 @@ impl Compiler<'_> {
             owner: owner.key,
             metadata: self.document.metadata(name),
             sinks: self.sinks,
+            env: self.env,
             assigned: self.assigned,
             guards: self.guards,
             previous: self,

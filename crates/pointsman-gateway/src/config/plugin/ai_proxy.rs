@@ -1,5 +1,6 @@
 //! `ai-proxy` and `ai-proxy-multi` as written.
 
+mod auth;
 mod check;
 mod resilience;
 
@@ -9,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use auth::{Auth, Aws, Gcp};
 pub use resilience::{CircuitBreaker, Cooldown, OnAllUnhealthy, Retry};
 
 use crate::config::{
@@ -168,46 +170,6 @@ pub struct Instance {
     /// more. Our addition.
     #[schemars(range(min = 1))]
     pub context_length: Option<u64>,
-}
-
-/// `auth`. `Debug` shows no value.
-#[derive(Clone, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Auth {
-    /// Headers, over the client's.
-    #[schemars(extend("propertyNames" = {"pattern": AUTH_NAME}))]
-    pub header: Option<BTreeMap<String, String>>,
-    /// Query arguments.
-    #[schemars(extend("propertyNames" = {"pattern": AUTH_NAME}))]
-    pub query: Option<BTreeMap<String, String>>,
-    /// Service account, for Google.
-    pub gcp: Option<Map<String, Value>>,
-    /// Keys, for AWS.
-    pub aws: Option<Aws>,
-}
-
-/// `auth.aws`. `Debug` shows no value.
-#[derive(Clone, Deserialize, Serialize, PartialEq, JsonSchema)]
-#[expect(missing_docs, reason = "the names are AWS's")]
-pub struct Aws {
-    #[schemars(length(min = 1))]
-    pub access_key_id: String,
-    #[schemars(length(min = 1))]
-    pub secret_access_key: String,
-    #[schemars(length(min = 1))]
-    pub session_token: Option<String>,
-}
-
-impl std::fmt::Debug for Auth {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Auth(..)")
-    }
-}
-
-impl std::fmt::Debug for Aws {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Aws(..)")
-    }
 }
 
 /// `provider_conf`.

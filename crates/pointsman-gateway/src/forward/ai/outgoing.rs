@@ -10,7 +10,10 @@ use crate::{
     clock,
     exchange::Exchange,
     failure::Failure,
-    forward::{ai::signed::Signing, http::end_to_end},
+    forward::{
+        ai::{signed::Signing, token},
+        http::end_to_end,
+    },
     plugins::ai_proxy::{AiInstance, STREAM_ENDS, Translated, with_query},
     upstream::destination::Destination,
 };
@@ -41,6 +44,9 @@ pub(super) fn request(
         _ => Method::POST,
     };
     headers.insert(header::HOST, destination.authority.clone());
+    if let Some(token) = token::of(instance)? {
+        headers.insert(header::AUTHORIZATION, token);
+    }
     if let (Some(keys), Some(region)) = (&instance.aws, &instance.region) {
         let signing = Signing {
             keys,
@@ -171,6 +177,7 @@ fn instance_headers(
 ) -> HeaderMap {
     // The client's key is for us. Beside the instance's own it would only confuse, or leak.
     let has_own_key = !instance.auth_query.is_empty()
+        || instance.gcp.is_some()
         || instance
             .auth_headers
             .iter()

@@ -95,6 +95,10 @@ fn of_credential(kind: &str, (host, port): &(String, u16), auth: &written::Auth)
             text.add("value", value);
         }
     }
+    if let Some(gcp) = &auth.gcp {
+        let account = gcp.service_account_json.as_deref();
+        text.add("gcp", account.unwrap_or_default());
+    }
     text
 }
 
@@ -103,7 +107,7 @@ fn has_credential(auth: &written::Auth) -> bool {
     let has = |map: &Option<std::collections::BTreeMap<String, String>>| {
         map.as_ref().is_some_and(|map| !map.is_empty())
     };
-    has(&auth.header) || has(&auth.query)
+    has(&auth.header) || has(&auth.query) || auth.gcp.is_some()
 }
 
 #[cfg(test)]

@@ -146,12 +146,8 @@ fn check_address(instance: &Instance, found: &mut Vec<Issue>) {
 /// What is wrong with the provider of `instance`, by path in it.
 fn check_provider(instance: &Instance, found: &mut Vec<Issue>) {
     let mut wrong = |path: &str, text: &str| found.push(Issue::new(path, text));
-    if let Some(json) = instance
-        .auth
-        .gcp
-        .as_ref()
-        .and_then(|gcp| gcp.get("service_account_json"))
-        && let Some(text) = json.as_str()
+    if let Some(gcp) = &instance.auth.gcp
+        && let Some(text) = gcp.service_account_json.as_deref()
         && !reference::is_reference(text)
         && let Err(error) = serde_json::from_str::<Value>(text)
     {
@@ -178,9 +174,6 @@ fn check_provider(instance: &Instance, found: &mut Vec<Issue>) {
             }
         }
         _ => {}
-    }
-    if instance.auth.gcp.is_some() {
-        wrong("auth.gcp", "auth.gcp is not supported yet");
     }
 }
 

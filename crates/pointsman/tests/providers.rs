@@ -1,0 +1,8 @@
+//! What is particular about a provider: credentials, places, paths, embeddings.
+
+mod support;
+mod providers {
+    mod gcp;
+    pub(crate) mod google;
+    mod vertex;
+}
