@@ -127,7 +127,7 @@ impl RequestBody {
             | Protocol::CohereChat => self.member("messages"),
             Protocol::OpenaiResponses | Protocol::OpenaiEmbeddings => self.member("input"),
             Protocol::GeminiGenerateContent => self.member("contents"),
-            Protocol::Passthrough => None,
+            Protocol::Vectors(_) | Protocol::Passthrough => None,
         }
     }
 

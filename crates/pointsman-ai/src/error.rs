@@ -8,7 +8,12 @@ use crate::Protocol;
 /// An error object in `protocol`, or APISIX's own shape when the client speaks none.
 pub fn error_body(protocol: Option<Protocol>, status: u16, message: &str) -> Bytes {
     let value = match protocol {
-        Some(Protocol::OpenaiChat | Protocol::OpenaiResponses | Protocol::OpenaiEmbeddings) => {
+        Some(
+            Protocol::OpenaiChat
+            | Protocol::OpenaiResponses
+            | Protocol::OpenaiEmbeddings
+            | Protocol::Vectors(_),
+        ) => {
             json!({
                 "error": {"message": message, "type": openai_type(status), "param": null, "code": null}
             })

@@ -37,6 +37,7 @@ pub mod sign;
 mod stream;
 mod translate;
 mod usage;
+mod vectors;
 
 pub use body::{BodyError, MEMBERS_MAX, RequestBody};
 pub use complaint::{Complaint, complaint};
@@ -61,3 +62,4 @@ pub use translate::{
     can_translate,
 };
 pub use usage::Usage;
+pub use vectors::VectorApi;

@@ -1,6 +1,6 @@
 //! The protocols that clients speak, and how to tell them apart.
 
-use crate::RequestBody;
+use crate::{RequestBody, VectorApi};
 
 /// A wire format of LLM requests and responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,12 +19,14 @@ pub enum Protocol {
     GeminiGenerateContent,
     /// Cohere Chat, version 2.
     CohereChat,
+    /// A provider's own embeddings; no client speaks it.
+    Vectors(VectorApi),
     /// Anything else that is JSON.
     Passthrough,
 }
 
 impl Protocol {
-    /// All of them.
+    /// All that clients speak.
     pub const ALL: [Self; 8] = [
         Self::OpenaiChat,
         Self::OpenaiResponses,
@@ -46,13 +48,17 @@ impl Protocol {
             Self::BedrockConverse => "bedrock-converse",
             Self::GeminiGenerateContent => "gemini-generate-content",
             Self::CohereChat => "cohere-chat",
+            Self::Vectors(api) => api.as_str(),
             Self::Passthrough => "passthrough",
         }
     }
 
     /// A request holds a conversation, which could be held in another protocol, too.
     pub fn is_conversation(self) -> bool {
-        !matches!(self, Self::OpenaiEmbeddings | Self::Passthrough)
+        !matches!(
+            self,
+            Self::OpenaiEmbeddings | Self::Vectors(_) | Self::Passthrough
+        )
     }
 
     /// The protocol of that name.

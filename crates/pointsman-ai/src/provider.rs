@@ -1,6 +1,6 @@
 //! Who serves models: where, in which protocols, and under which names for limits.
 
-use crate::Protocol;
+use crate::{Protocol, VectorApi};
 
 /// A provider. Of APISIX's ten, protocols, paths and names are those of APISIX 3.18.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,6 +73,12 @@ impl Provider {
         spoken.find(|protocol| protocol.is_conversation())
     }
 
+    /// Its own interface for embeddings, if that is not OpenAI's.
+    fn embeds(self) -> Option<Protocol> {
+        let mut spoken = self.row().paths.iter().map(|(protocol, _)| *protocol);
+        spoken.find(|protocol| matches!(protocol, Protocol::Vectors(_)))
+    }
+
     /// Its path for `protocol`, if it speaks that: see [`PathChoice::Provider`].
     pub fn path(self, protocol: Protocol) -> Option<&'static str> {
         self.row()
@@ -112,7 +118,11 @@ impl Provider {
         self == Self::AzureOpenai
             || matches!(
                 target,
-                Protocol::BedrockConverse | Protocol::GeminiGenerateContent
+                Protocol::BedrockConverse
+                    | Protocol::GeminiGenerateContent
+                    | Protocol::Vectors(
+                        VectorApi::VertexPredict | VectorApi::GeminiBatch | VectorApi::BedrockTitan
+                    )
             )
     }
 
@@ -207,10 +217,11 @@ pub fn bind(
     }
     let declared = spoken.filter(|spoken| spoken.is_conversation() == client.is_conversation());
     let own = provider.path(client).map(|_| client);
-    let preferred = client
-        .is_conversation()
-        .then(|| provider.preferred())
-        .flatten();
+    let preferred = match client {
+        Protocol::OpenaiEmbeddings => provider.embeds(),
+        _ if client.is_conversation() => provider.preferred(),
+        _ => None,
+    };
     let target = declared.or(own).or(preferred).ok_or(unsupported)?;
     let path = provider.path(target).or_else(|| default_path(target));
     Ok(Binding {
@@ -229,7 +240,7 @@ fn default_path(protocol: Protocol) -> Option<&'static str> {
         Protocol::GeminiGenerateContent => table::GEMINI,
         Protocol::CohereChat => "/v2/chat",
         Protocol::BedrockConverse => table::BEDROCK,
-        Protocol::Passthrough => return None,
+        Protocol::Vectors(_) | Protocol::Passthrough => return None,
     })
 }
 

@@ -11,6 +11,7 @@ use crate::{
     json::{self, items, value_at},
     stream::meter::is_of_type,
     usage::Total,
+    vectors,
 };
 
 /// What to read beside usage.
@@ -42,6 +43,12 @@ pub fn read_response(protocol: Protocol, body: &[u8], capture: Capture) -> Optio
         Protocol::AnthropicMessages => Some(("content", &TOOL_USE)),
         Protocol::BedrockConverse | Protocol::GeminiGenerateContent | Protocol::CohereChat => {
             return read_conversation(protocol, body, capture);
+        }
+        Protocol::Vectors(api) => {
+            return Some(ResponseFacts {
+                usage: vectors::usage(api, body),
+                ..ResponseFacts::default()
+            });
         }
         Protocol::OpenaiEmbeddings | Protocol::Passthrough => None,
     };

@@ -5,11 +5,12 @@
 use std::{collections::BTreeSet, fmt::Write as _};
 
 use crate::{
-    Protocol, Provider,
+    Protocol, Provider, VectorApi,
     conversation::{Block, ErrorMessage, Event, Malformed, Part, Renamed, Request, Tool},
     dialect::{self, Setting, StreamReader, StreamWriter},
     json::{self, string::JsonStr, write::Writer},
     stream::{Framing, Unframed},
+    vectors,
 };
 
 /// One exchange between a client and a provider of different protocols.
@@ -22,6 +23,8 @@ pub struct Translation {
     now: u64,
     seed: String,
     renamed: Renamed,
+    /// Of embeddings, what the client expects of an answer.
+    vectors: Option<(VectorApi, vectors::Expected)>,
 }
 
 /// A client's request in the provider's protocol.
@@ -66,6 +69,9 @@ impl Translation {
         provider: Provider,
         outside: Outside<'_>,
     ) -> Result<TranslatedRequest, Malformed> {
+        if let Protocol::Vectors(api) = target {
+            return Self::vectors(body, api, (client, provider), outside);
+        }
         let tree = dialect::parse(body)?;
         let mut request = dialect::read_request(client, tree.root())?;
         request.stream = outside.stream;
@@ -84,11 +90,38 @@ impl Translation {
             now: outside.now,
             seed: outside.seed.to_owned(),
             renamed: Renamed::default(),
+            vectors: None,
         };
         let lost = lost(&request, &translation.setting());
         translation.renamed = Renamed::adapt(&mut request, target);
         let mut out = Vec::with_capacity(body.len() + body.len() / 8);
         dialect::write_request(&request, &translation.setting(), &mut Writer::new(&mut out));
+        Ok(TranslatedRequest {
+            body: out,
+            lost,
+            translation,
+        })
+    }
+
+    fn vectors(
+        body: &[u8],
+        api: VectorApi,
+        (client, provider): (Protocol, Provider),
+        outside: Outside<'_>,
+    ) -> Result<TranslatedRequest, Malformed> {
+        let own = json::value_at(body, ["model"]).and_then(json::text);
+        let model = outside.model.or(own.as_deref()).unwrap_or_default();
+        let (out, expected, lost) = vectors::request(api, body, model)?;
+        let translation = Self {
+            client,
+            target: Protocol::Vectors(api),
+            provider,
+            model: own.as_deref().unwrap_or(model).to_owned(),
+            now: outside.now,
+            seed: outside.seed.to_owned(),
+            renamed: Renamed::default(),
+            vectors: Some((api, expected)),
+        };
         Ok(TranslatedRequest {
             body: out,
             lost,
@@ -119,6 +152,10 @@ impl Translation {
     ///
     /// The body is no answer of the provider's protocol.
     pub fn response(&self, body: &[u8]) -> Result<(Vec<u8>, Vec<String>), Malformed> {
+        if let Some((api, expected)) = self.vectors {
+            let out = vectors::response(api, body, &self.model, expected)?;
+            return Ok((out, Vec::new()));
+        }
         let tree = dialect::parse(body)?;
         let root = tree.root();
         let mut out = Vec::with_capacity(body.len() + 512);

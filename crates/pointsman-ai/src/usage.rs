@@ -66,6 +66,7 @@ impl Usage {
             Protocol::BedrockConverse
             | Protocol::GeminiGenerateContent
             | Protocol::CohereChat
+            | Protocol::Vectors(_)
             | Protocol::Passthrough => return None,
         };
         if read.total == 0 && total == Total::Summed {

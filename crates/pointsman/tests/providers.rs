@@ -2,6 +2,7 @@
 
 mod support;
 mod providers {
+    mod embeddings;
     mod gcp;
     pub(crate) mod google;
     mod vertex;

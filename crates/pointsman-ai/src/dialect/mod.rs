@@ -15,7 +15,7 @@ mod openai_responses;
 mod properties;
 
 use crate::{
-    Protocol, Provider,
+    Protocol, Provider, VectorApi,
     conversation::{ErrorMessage, Event, Features, Malformed, Request, Response},
     json::{self, tree::Node, tree::Tree, write::Writer},
 };
@@ -62,7 +62,7 @@ macro_rules! of_dialect {
             Protocol::GeminiGenerateContent => gemini_generate_content::$name($($argument),*),
             Protocol::CohereChat => cohere_chat::$name($($argument),*),
             Protocol::BedrockConverse => bedrock_converse::$name($($argument),*),
-            Protocol::OpenaiEmbeddings | Protocol::Passthrough => $else,
+            Protocol::OpenaiEmbeddings | Protocol::Vectors(_) | Protocol::Passthrough => $else,
         }
     };
 }
@@ -76,7 +76,7 @@ pub fn expresses(protocol: Protocol) -> Features {
         Protocol::GeminiGenerateContent => gemini_generate_content::EXPRESSES,
         Protocol::CohereChat => cohere_chat::EXPRESSES,
         Protocol::BedrockConverse => bedrock_converse::EXPRESSES,
-        Protocol::OpenaiEmbeddings | Protocol::Passthrough => Features::NONE,
+        Protocol::OpenaiEmbeddings | Protocol::Vectors(_) | Protocol::Passthrough => Features::NONE,
     }
 }
 
@@ -123,7 +123,7 @@ pub(crate) fn write_response(response: &Response<'_>, setting: &Setting<'_>, w: 
 
 /// What a provider's error says; `None` when there is none in it.
 pub(crate) fn read_error<'a>(protocol: Protocol, root: Node<'_, 'a>) -> Option<ErrorMessage<'a>> {
-    of_dialect!(protocol, read_error, (root), None)
+    of_dialect!(of_errors(protocol), read_error, (root), None)
 }
 
 /// Writes an error to a client.
@@ -133,7 +133,20 @@ pub(crate) fn write_error(
     error: &ErrorMessage<'_>,
     w: &mut Writer<'_>,
 ) {
-    of_dialect!(protocol, write_error, (status, error, w), {});
+    of_dialect!(of_errors(protocol), write_error, (status, error, w), {});
+}
+
+/// Whose errors those of `protocol` are like: a vendor has one form for all that it serves.
+fn of_errors(protocol: Protocol) -> Protocol {
+    match protocol {
+        Protocol::OpenaiEmbeddings => Protocol::OpenaiChat,
+        Protocol::Vectors(VectorApi::VertexPredict | VectorApi::GeminiBatch) => {
+            Protocol::GeminiGenerateContent
+        }
+        Protocol::Vectors(VectorApi::CohereEmbed) => Protocol::CohereChat,
+        Protocol::Vectors(VectorApi::BedrockTitan) => Protocol::BedrockConverse,
+        other => other,
+    }
 }
 
 fn no_conversation() -> Malformed {

@@ -1,7 +1,7 @@
 //! The providers, a row each.
 
 use super::{Base, Provider};
-use crate::Protocol;
+use crate::{Protocol, VectorApi};
 
 /// One provider.
 pub(super) struct Row {
@@ -23,11 +23,16 @@ pub(super) const GEMINI: &str =
     "/v1beta/models/{model}:[generateContent|streamGenerateContent?alt=sse]";
 /// Bedrock's Converse.
 pub(super) const BEDROCK: &str = "/model/{model}/[converse|converse-stream]";
+const GEMINI_EMBED: &str = "/v1beta/models/{model}:batchEmbedContents";
+const BEDROCK_INVOKE: &str = "/model/{model}/invoke";
 /// Vertex AI, but for the region `global`.
 pub(super) const VERTEX_HOST: &str = "{region}-aiplatform.googleapis.com";
 const VERTEX_CHAT: &str =
     "/v1beta1/projects/{project}/locations/{region}/endpoints/openapi/chat/completions";
 const VERTEX_GEMINI: &str = "/v1/projects/{project}/locations/{region}/publishers/google/models/{model}:[generateContent|streamGenerateContent?alt=sse]";
+
+const VERTEX_PREDICT: &str =
+    "/v1/projects/{project}/locations/{region}/publishers/google/models/{model}:predict";
 
 const fn https(host: &'static str) -> Option<Base> {
     Some(Base {
@@ -90,6 +95,7 @@ pub(super) const TABLE: &[Row] = &[
         paths: &[
             (Protocol::OpenaiChat, "/v1beta/openai/chat/completions"),
             (Protocol::GeminiGenerateContent, GEMINI),
+            (Protocol::Vectors(VectorApi::GeminiBatch), GEMINI_EMBED),
         ],
     },
     Row {
@@ -99,6 +105,7 @@ pub(super) const TABLE: &[Row] = &[
         paths: &[
             (Protocol::OpenaiChat, VERTEX_CHAT),
             (Protocol::GeminiGenerateContent, VERTEX_GEMINI),
+            (Protocol::Vectors(VectorApi::VertexPredict), VERTEX_PREDICT),
         ],
     },
     Row {
@@ -114,7 +121,10 @@ pub(super) const TABLE: &[Row] = &[
         provider: Provider::Bedrock,
         name: "bedrock",
         base: https("bedrock-runtime.{region}.amazonaws.com"),
-        paths: &[(Protocol::BedrockConverse, BEDROCK)],
+        paths: &[
+            (Protocol::BedrockConverse, BEDROCK),
+            (Protocol::Vectors(VectorApi::BedrockTitan), BEDROCK_INVOKE),
+        ],
     },
     Row {
         provider: Provider::Cohere,
@@ -123,7 +133,7 @@ pub(super) const TABLE: &[Row] = &[
         paths: &[
             (Protocol::CohereChat, "/v2/chat"),
             (Protocol::OpenaiChat, "/compatibility/v1/chat/completions"),
-            (Protocol::OpenaiEmbeddings, "/compatibility/v1/embeddings"),
+            (Protocol::Vectors(VectorApi::CohereEmbed), "/v2/embed"),
         ],
     },
     Row {

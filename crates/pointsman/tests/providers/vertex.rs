@@ -64,6 +64,14 @@ fn gemini_is_spoken_natively() {
     assert_eq!(sent.target, path);
     assert_eq!(sent.json()["contents"][0]["parts"][0]["text"], "Hi");
 
+    // A configured access token is none of the keys that Gemini's own interface takes.
+    let header = "auth: {header: {Authorization: Bearer mine}}";
+    gateway.reload(&document(&vertex, &native.replace(&auth, header)));
+    post_json(gateway.proxy, "/v1/chat/completions", &chat);
+    let sent = vertex.last();
+    assert_eq!(sent.header("authorization"), Some("Bearer mine"));
+    assert_eq!(sent.header("x-goog-api-key"), None);
+
     let streamed = chat.replace("{\"model\"", "{\"stream\":true,\"model\"");
     post_json(gateway.proxy, "/v1/chat/completions", &streamed);
     let path = path.replace(":generateContent", ":streamGenerateContent?alt=sse");

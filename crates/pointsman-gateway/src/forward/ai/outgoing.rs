@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
-use pointsman_ai::{Binding, PathChoice, Protocol};
+use pointsman_ai::{Binding, PathChoice, Protocol, Provider, VectorApi};
 
 use crate::{
     body::Body,
@@ -199,7 +199,7 @@ fn instance_headers(
         headers.insert("anthropic-version", HeaderValue::from_static("2023-06-01"));
     }
     if translated {
-        carry_key(&mut headers, target);
+        carry_key(&mut headers, instance.provider, target);
     }
     headers
 }
@@ -212,10 +212,14 @@ fn belongs_to_protocol(name: &str) -> bool {
 }
 
 /// Puts a key that stands in the header of another protocol into the one that `target` has it in.
-fn carry_key(headers: &mut HeaderMap, target: Protocol) {
+fn carry_key(headers: &mut HeaderMap, provider: Provider, target: Protocol) {
     let own = match target {
         Protocol::AnthropicMessages => "x-api-key",
-        Protocol::GeminiGenerateContent => "x-goog-api-key",
+        // Of Vertex AI's there are none: it wants access tokens.
+        _ if provider == Provider::VertexAi => "authorization",
+        Protocol::GeminiGenerateContent | Protocol::Vectors(VectorApi::GeminiBatch) => {
+            "x-goog-api-key"
+        }
         _ => "authorization",
     };
     if headers.contains_key(own) {

@@ -1,0 +1,142 @@
+//! OpenAI's clients of embeddings, and providers with an interface of their own.
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Gateway, Received, Upstream, client::Response, post_json};
+
+/// A route to one instance, given by its members.
+fn document(upstream: &Upstream, instance: &str, path: &str) -> String {
+    let address = upstream.address;
+    format!(
+        "routes: [{{id: 1, uri: /*, plugins: {{ai-proxy: {{{instance}, override: {{endpoint: \
+         \"http://{address}{path}\"}}, logging: {{summaries: true}}}}}}}}]"
+    )
+}
+
+fn embed(gateway: &Gateway, body: &Value) -> Response {
+    post_json(gateway.proxy, "/v1/embeddings", &body.to_string())
+}
+
+/// A prediction for every instance: its place, and one token for every letter.
+fn predict(received: &Received) -> Answer {
+    let body = received.json();
+    let instances = body["instances"].as_array().expect("instances").iter();
+    let predictions = instances.enumerate().map(|(index, instance)| {
+        let tokens = instance["content"].as_str().expect("a text").len();
+        json!({"embeddings": {"values": [index, 0.5], "statistics": {"token_count": tokens, "truncated": false}}})
+    });
+    Answer::json(&json!({ "predictions": predictions.collect::<Vec<_>>() }).to_string())
+}
+
+const VERTEX: &str = "provider: vertex-ai, auth: {header: {Authorization: Bearer t}}";
+const PLACE: &str = "provider_conf: {project_id: p, region: r}";
+
+/// P-084
+#[test]
+fn vertex_predicts_vectors() {
+    let vertex = Upstream::start(predict);
+    let options = "options: {model: configured}";
+    let gateway = Gateway::start(&document(
+        &vertex,
+        &format!("{VERTEX}, {options}"),
+        "/some:predict",
+    ));
+    let response = embed(&gateway, &json!({"input": "7 token"}));
+    assert_eq!(response.status, 200, "{}", response.text());
+    let sent = vertex.last();
+    assert_eq!(sent.target, "/some:predict");
+    assert_eq!(sent.header("authorization"), Some("Bearer t"));
+    assert_eq!(sent.json(), json!({"instances": [{"content": "7 token"}]}));
+    assert_eq!(
+        response.json(),
+        json!({
+            "object": "list",
+            "data": [{"object": "embedding", "index": 0, "embedding": [0, 0.5]}],
+            "model": "configured",
+            "usage": {"prompt_tokens": 7, "total_tokens": 7},
+        })
+    );
+    let line = gateway.access_log(1).remove(0);
+    assert_eq!(line["llm_prompt_tokens"], 7, "{line}");
+    assert_eq!(line["llm_upstream_protocol"], "vertex-predict", "{line}");
+}
+
+/// P-089
+#[test]
+fn vertex_has_the_model_in_its_path() {
+    let vertex = Upstream::start(predict);
+    let gateway = Gateway::start(&document(&vertex, &format!("{VERTEX}, {PLACE}"), ""));
+    for model in ["text-embedding-005", "other"] {
+        let body = json!({"model": model, "input": ["a", "bc"], "dimensions": 2, "user": "u", "encoding_format": "base64"});
+        let response = embed(&gateway, &body);
+        assert_eq!(response.header("x-pointsman-lossy"), Some("user"));
+        let answer = response.json();
+        assert_eq!(answer["model"], model);
+        assert_eq!(answer["usage"]["total_tokens"], 3);
+        // 1 and 0.5 as 32-bit floats.
+        assert_eq!(answer["data"][1]["embedding"], "AACAPwAAAD8=");
+        let sent = vertex.last();
+        assert_eq!(
+            sent.target,
+            format!("/v1/projects/p/locations/r/publishers/google/models/{model}:predict")
+        );
+        let instances = json!([{"content": "a"}, {"content": "bc"}]);
+        let parameters = json!({"outputDimensionality": 2});
+        assert_eq!(
+            sent.json(),
+            json!({"instances": instances, "parameters": parameters})
+        );
+    }
+    let response = embed(&gateway, &json!({"input": "a"}));
+    assert_eq!(response.status, 400);
+    assert!(
+        response.text().contains("could not resolve upstream path"),
+        "{}",
+        response.text()
+    );
+    assert_eq!(vertex.hits(), 2);
+}
+
+/// G-25: what is no text is refused in the client's words, and nothing is sent.
+#[test]
+fn ids_of_tokens_are_refused() {
+    let vertex = Upstream::start(predict);
+    let gateway = Gateway::start(&document(&vertex, &format!("{VERTEX}, {PLACE}"), ""));
+    for input in [json!([1, 2]), json!([[1, 2]])] {
+        let response = embed(&gateway, &json!({"model": "m", "input": input}));
+        assert_eq!(response.status, 400);
+        let error = &response.json()["error"];
+        let message = error["message"].as_str().expect("a message");
+        assert!(
+            message.starts_with("input[0]: unsupported input type at index 1"),
+            "{message}"
+        );
+        assert_eq!(error["type"], "invalid_request_error");
+    }
+    assert_eq!(vertex.hits(), 0);
+}
+
+/// G-13: a provider's error keeps its status and its words; an answer without vectors is an error.
+#[test]
+fn errors_of_vertex_are_told_in_openais_form() {
+    let vertex = Upstream::start(|received| match received.target.contains("odd") {
+        true => Answer::json("{}"),
+        false => Answer::status(
+            404,
+            r#"{"error":{"code":404,"message":"no such model","status":"NOT_FOUND"}}"#,
+        ),
+    });
+    let gateway = Gateway::start(&document(&vertex, &format!("{VERTEX}, {PLACE}"), ""));
+    let told = |model: &str| {
+        let response = embed(&gateway, &json!({"model": model, "input": "a"}));
+        let message = response.json()["error"]["message"].clone();
+        (
+            response.status,
+            message.as_str().expect("a message").to_owned(),
+        )
+    };
+    assert_eq!(told("none"), (404, "no such model".to_owned()));
+    let (status, message) = told("odd");
+    assert_eq!(status, 502, "{message}");
+    gateway.wait_for_line("the answer has no `predictions`");
+}
