@@ -2,6 +2,7 @@
 
 mod support;
 mod providers {
+    mod bedrock;
     mod embeddings;
     mod gcp;
     pub(crate) mod google;

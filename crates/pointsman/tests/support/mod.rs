@@ -8,6 +8,7 @@
     reason = "tests measure and wait in real time"
 )]
 
+pub(crate) mod aws;
 pub(crate) mod client;
 pub(crate) mod embeddings;
 pub(crate) mod names;

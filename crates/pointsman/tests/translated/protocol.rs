@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Answer, client::Response};
+use crate::support::{Answer, aws, client::Response};
 
 /// What every answer says.
 pub(crate) const TEXT: &str = "Hallo Welt";
@@ -200,7 +200,7 @@ impl Protocol {
     fn frame(&self, event: &str) -> Vec<u8> {
         if self.is_aws() {
             let (name, payload) = event.split_once(' ').expect("a type");
-            return aws_frame(name, payload);
+            return aws::frame(name, payload);
         }
         let named: Option<Value> = serde_json::from_str(event).ok();
         match named.as_ref().and_then(|event| event["type"].as_str()) {
@@ -233,7 +233,7 @@ impl Protocol {
     /// The data of the events that a client of this protocol got.
     fn events_of(&self, response: &Response) -> Vec<String> {
         if self.is_aws() {
-            return aws_payloads(&response.body);
+            return aws::payloads(&response.body);
         }
         let text = response.text();
         let lines = text.lines().filter_map(|line| line.strip_prefix("data: "));
@@ -250,43 +250,4 @@ impl Protocol {
         let text = String::from_utf8_lossy(&response.body).to_lowercase();
         text.contains("error") || text.contains("exception")
     }
-}
-
-fn aws_frame(name: &str, payload: &str) -> Vec<u8> {
-    let mut headers = Vec::new();
-    for (key, value) in [
-        (":event-type", name),
-        (":content-type", "application/json"),
-        (":message-type", "event"),
-    ] {
-        headers.push(u8::try_from(key.len()).expect("short"));
-        headers.extend_from_slice(key.as_bytes());
-        headers.push(7);
-        headers.extend_from_slice(&u16::try_from(value.len()).expect("short").to_be_bytes());
-        headers.extend_from_slice(value.as_bytes());
-    }
-    let word = |length: usize| u32::try_from(length).expect("short").to_be_bytes();
-    let mut frame = word(16 + headers.len() + payload.len()).to_vec();
-    frame.extend_from_slice(&word(headers.len()));
-    frame.extend_from_slice(&crc32fast::hash(&frame).to_be_bytes());
-    frame.extend_from_slice(&headers);
-    frame.extend_from_slice(payload.as_bytes());
-    frame.extend_from_slice(&crc32fast::hash(&frame).to_be_bytes());
-    frame
-}
-
-fn aws_payloads(mut bytes: &[u8]) -> Vec<String> {
-    let mut payloads = Vec::new();
-    while let Some(prelude) = bytes.first_chunk::<12>() {
-        let number =
-            |at: usize| u32::from_be_bytes(prelude[at..at + 4].try_into().expect("four")) as usize;
-        let (total, headers) = (number(0), number(4));
-        let frame = &bytes[..total];
-        let check = crc32fast::hash(&frame[..total - 4]).to_be_bytes();
-        assert_eq!(frame[total - 4..], check, "a frame's check");
-        let payload = &frame[12 + headers..total - 4];
-        payloads.push(String::from_utf8_lossy(payload).into_owned());
-        bytes = &bytes[total..];
-    }
-    payloads
 }
