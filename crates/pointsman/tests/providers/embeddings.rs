@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Gateway, Received, Upstream, client::Response, post_json};
+use crate::support::{Answer, Gateway, Received, Upstream, aws, client::Response, post_json};
 
 /// A route to one instance, given by its members.
 fn document(upstream: &Upstream, instance: &str, path: &str) -> String {
@@ -139,4 +139,124 @@ fn errors_of_vertex_are_told_in_openais_form() {
     let (status, message) = told("odd");
     assert_eq!(status, 502, "{message}");
     gateway.wait_for_line("the answer has no `predictions`");
+}
+
+/// Gemini, Cohere and Amazon Titan: the instance, an answer to two texts (Titan: one), and an error.
+struct Interface {
+    instance: &'static str,
+    target: &'static str,
+    sent: Value,
+    answer: Value,
+    error: &'static str,
+}
+
+fn interfaces() -> [Interface; 3] {
+    let content = |text: &str| json!({"model": "models/m:1", "content": {"parts": [{"text": text}]}, "outputDimensionality": 2});
+    [
+        Interface {
+            instance: "provider: gemini, auth: {header: {x-goog-api-key: k}}",
+            target: "/v1beta/models/m%3A1:batchEmbedContents",
+            sent: json!({"requests": [content("a"), content("b")]}),
+            answer: json!({"embeddings": [{"values": [1, 2]}, {"values": [3, 4]}], "usageMetadata": {"promptTokenCount": 6}}),
+            error: r#"{"error":{"code":429,"message":"slow down","status":"RESOURCE_EXHAUSTED"}}"#,
+        },
+        Interface {
+            instance: "provider: cohere, auth: {header: {Authorization: Bearer k}}",
+            target: "/v2/embed",
+            sent: json!({"texts": ["a", "b"], "input_type": "search_document", "embedding_types": ["float"], "model": "m:1", "output_dimension": 2}),
+            answer: json!({"id": "x", "embeddings": {"float": [[1, 2], [3, 4]]}, "meta": {"billed_units": {"input_tokens": 6}}}),
+            error: r#"{"message":"slow down"}"#,
+        },
+        Interface {
+            instance: "provider: bedrock, provider_conf: {region: us-east-1}, auth: {aws: \
+                       {access_key_id: a, secret_access_key: secret-key}}",
+            target: "/model/m%3A1/invoke",
+            sent: json!({"inputText": "a", "dimensions": 2}),
+            answer: json!({"embedding": [1, 2], "inputTextTokenCount": 6}),
+            error: r#"{"message":"slow down"}"#,
+        },
+    ]
+}
+
+#[test]
+fn gemini_cohere_and_titan_make_vectors() {
+    for interface in interfaces() {
+        let Interface {
+            instance,
+            target,
+            sent,
+            answer,
+            ..
+        } = interface;
+        let text = answer.to_string();
+        let upstream = Upstream::start(move |_| Answer::json(&text));
+        let gateway = Gateway::start(&document(&upstream, instance, ""));
+        let is_titan = instance.contains("bedrock");
+        let input = if is_titan {
+            json!("a")
+        } else {
+            json!(["a", "b"])
+        };
+        let response = embed(
+            &gateway,
+            &json!({"model": "m:1", "input": input, "dimensions": 2}),
+        );
+        assert_eq!(response.status, 200, "{instance}: {}", response.text());
+        let got = upstream.last();
+        assert_eq!((&*got.target, got.json()), (target, sent), "{instance}");
+        if is_titan {
+            assert!(aws::is_signed(&got, "secret-key", "us-east-1"));
+        }
+        let mut data = vec![
+            json!({"object": "embedding", "index": 0, "embedding": [1, 2]}),
+            json!({"object": "embedding", "index": 1, "embedding": [3, 4]}),
+        ];
+        data.truncate(if is_titan { 1 } else { 2 });
+        let usage = json!({"prompt_tokens": 6, "total_tokens": 6});
+        assert_eq!(
+            response.json(),
+            json!({"object": "list", "data": data, "model": "m:1", "usage": usage}),
+            "{instance}"
+        );
+        assert_eq!(gateway.access_log(1)[0]["llm_prompt_tokens"], 6);
+    }
+}
+
+#[test]
+fn their_errors_keep_status_and_words() {
+    for interface in interfaces() {
+        let Interface {
+            instance, error, ..
+        } = interface;
+        let upstream = Upstream::start(move |_| Answer::Whole {
+            status: 429,
+            kind: "application/json",
+            body: error.to_owned(),
+            headers: vec![("Retry-After", "7".to_owned())],
+        });
+        let gateway = Gateway::start(&document(&upstream, instance, ""));
+        let response = embed(&gateway, &json!({"model": "m", "input": "a"}));
+        assert_eq!(response.status, 429, "{instance}");
+        assert_eq!(response.header("retry-after"), Some("7"), "{instance}");
+        assert_eq!(
+            response.json()["error"]["message"],
+            "slow down",
+            "{instance}"
+        );
+    }
+}
+
+#[test]
+fn titan_refuses_more_than_one_text() {
+    let upstream = Upstream::start(|_| Answer::json("{}"));
+    let [.., titan] = interfaces();
+    let gateway = Gateway::start(&document(&upstream, titan.instance, ""));
+    let response = embed(&gateway, &json!({"model": "m", "input": ["a", "b"]}));
+    assert_eq!(response.status, 400);
+    let told = response.text();
+    assert!(
+        told.contains("input: Amazon Titan embeds one text a request"),
+        "{told}"
+    );
+    assert_eq!(upstream.hits(), 0);
 }
