@@ -38,6 +38,8 @@ pub enum Provider {
     Minimax,
 }
 
+#[cfg(test)]
+mod documented;
 mod table;
 
 use table::{Row, TABLE};
