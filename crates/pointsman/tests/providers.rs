@@ -6,5 +6,6 @@ mod providers {
     mod embeddings;
     mod gcp;
     pub(crate) mod google;
+    mod requests;
     mod vertex;
 }
