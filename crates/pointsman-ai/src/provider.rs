@@ -377,6 +377,11 @@ mod tests {
             Some("/v1beta/models/x:generateContent")
         );
         assert_eq!(filled(table::GEMINI, None, false), None);
+        let host = |region| fill(table::VERTEX_HOST, None, Some(region), None, false);
+        let (global, europe) = (host("global"), host("europe-west4"));
+        assert_eq!(global.as_deref(), Some("aiplatform.googleapis.com"));
+        let at = "europe-west4-aiplatform.googleapis.com";
+        assert_eq!(europe.as_deref(), Some(at));
         assert_eq!(
             filled("/{region}/{project}", None, false).as_deref(),
             Some("/eu/p")

@@ -260,3 +260,33 @@ fn titan_refuses_more_than_one_text() {
     );
     assert_eq!(upstream.hits(), 0);
 }
+
+/// Each attempt begins with the client's own request, whatever the one before was sent in.
+#[test]
+fn another_provider_takes_over_in_its_own_interface() {
+    let answer =
+        r#"{"object":"list","data":[],"model":"m","usage":{"prompt_tokens":1,"total_tokens":1}}"#;
+    let (vertex, openai) = (
+        Upstream::failing(503),
+        Upstream::start(move |_| Answer::json(answer)),
+    );
+    let at =
+        |upstream: &Upstream| format!("override: {{endpoint: \"http://{}\"}}", upstream.address);
+    let gateway = Gateway::start(&format!(
+        "routes: [{{id: 1, uri: /*, plugins: {{ai-proxy-multi: {{fallback_strategy: [http_5xx], instances: \
+         [{{name: v, weight: 1, priority: 2, {VERTEX}, {PLACE}, {}}}, \
+         {{name: o, weight: 1, priority: 1, provider: openai, auth: {{}}, {}}}]}}}}}}]",
+        at(&vertex),
+        at(&openai)
+    ));
+    let body = json!({"model": "m", "input": ["a"], "user": "u"});
+    let response = embed(&gateway, &body);
+    assert_eq!((response.status, &*response.text()), (200, answer));
+    assert_eq!(response.header("x-pointsman-lossy"), None);
+    assert_eq!(vertex.hits(), 1);
+    let sent = openai.last();
+    assert_eq!(
+        (&*sent.target, sent.text()),
+        ("/v1/embeddings", body.to_string())
+    );
+}
