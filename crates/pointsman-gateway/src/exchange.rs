@@ -164,6 +164,8 @@ pub struct Llm {
     pub instance: Option<Arc<str>>,
     /// Tokens, once known.
     pub usage: Option<Usage>,
+    /// Not all of them are the provider's own numbers.
+    pub usage_estimated: bool,
     /// The response calls a tool.
     pub has_tool_calls: bool,
     /// Text of the response, when a logger wants it.

@@ -164,6 +164,7 @@ fn response_var<'a>(x: &'a Exchange, name: &str) -> Option<Cow<'a, str>> {
         "llm_cache_read_input_tokens" => number(usage.cache_read),
         "llm_cache_creation_input_tokens" => number(usage.cache_creation),
         "llm_reasoning_tokens" => number(usage.reasoning),
+        "llm_usage_estimated" => flag(x.llm.usage_estimated),
         "llm_time_to_first_token" => number(x.llm.first_token_ms.unwrap_or(0)),
         "apisix_upstream_response_time" => match x.llm.response_ms {
             Some(ms) => number(ms),

@@ -156,6 +156,57 @@ fn a_client_cannot_hide_its_usage() {
     }
 }
 
+/// What a stream that was cut had written so far counts, and is marked as what it is; a provider's own numbers
+/// stay. Only where that is asked for.
+#[test]
+fn tokens_that_nobody_stated_are_estimated() {
+    const CHAT: &str =
+        r#"{"model":"gpt-4","stream":true,"messages":[{"role":"user","content":"one two three"}]}"#;
+    const MESSAGES: &str = r#"{"model":"c","stream":true,"max_tokens":9,"messages":[{"role":"user","content":"one two three"}]}"#;
+    let chat = [
+        r#"data: {"choices":[{"delta":{"content":"one two three"}}]}"#,
+        r#"data: {"choices":[{"delta":{"content":" four five"}}]}"#,
+    ];
+    let stated = r#"data: {"choices":[],"usage":{"prompt_tokens":30,"completion_tokens":9,"total_tokens":39}}"#;
+    let anthropic = [
+        "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":12,\"output_tokens\":1}}}",
+        "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}",
+        "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"one two three four five\"}}",
+    ];
+    let cut = |events: &[&str]| match Answer::events(events) {
+        Answer::Stream { pieces, pause, .. } => Answer::Stream {
+            pieces,
+            pause,
+            ends: false,
+        },
+        other => other,
+    };
+    let line = |provider: &str, target: &str, body: &str, answer: Answer, more: &str| {
+        let upstream = Upstream::start(move |_| answer.clone());
+        let gateway = Gateway::start(&single(provider, upstream.address, more));
+        post_json(gateway.proxy, target, body);
+        gateway.access_log(1).remove(0)
+    };
+    let on = "        estimate_usage: true\n";
+    let path = "/v1/chat/completions";
+    let estimated = line("openai", path, CHAT, cut(&chat), on);
+    check(&estimated, [7, 5, 12, 0, 0, 0], false);
+    assert_eq!(estimated["llm_usage_estimated"], true, "{estimated}");
+    // It ends well, and says nothing of its tokens all the same.
+    let silent = [chat[0], chat[1], "data: [DONE]"];
+    let estimated = line("openai", path, CHAT, Answer::events(&silent), on);
+    check(&estimated, [7, 5, 12, 0, 0, 0], false);
+    let told = line("openai", path, CHAT, cut(&[chat[0], stated]), on);
+    check(&told, [30, 9, 39, 0, 0, 0], false);
+    assert_eq!(told.get("llm_usage_estimated"), None, "{told}");
+    let both = line("anthropic", "/v1/messages", MESSAGES, cut(&anthropic), on);
+    check(&both, [12, 5, 17, 0, 0, 0], false);
+    assert_eq!(both["llm_usage_estimated"], true, "{both}");
+    let off = line("openai", path, CHAT, cut(&chat), "");
+    check(&off, [0; 6], false);
+    assert_eq!(off.get("llm_usage_estimated"), None, "{off}");
+}
+
 /// P-158: the time to the first token is that of the first event, not of the last.
 #[test]
 fn the_first_token_of_a_stream_has_its_time() {

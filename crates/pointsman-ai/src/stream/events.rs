@@ -5,6 +5,7 @@ use crate::{
     Capture, Protocol,
     conversation::{Block, Event},
     dialect::{Setting, StreamReader},
+    estimate::Counter,
     json::string::JsonStr,
 };
 
@@ -23,6 +24,8 @@ struct Facts {
     /// The open block is text for the user, and that is wanted.
     collects: bool,
     capture: Capture,
+    /// Counts all that the model wrote, if that is wanted.
+    counter: Option<Counter>,
 }
 
 impl EventMeter {
@@ -41,8 +44,14 @@ impl EventMeter {
                 so_far,
                 collects: false,
                 capture,
+                counter: None,
             },
         })
+    }
+
+    /// Counts about how many tokens the model wrote.
+    pub(crate) fn estimate(&mut self) {
+        self.facts.counter = Some(Counter::default());
     }
 
     /// Takes the next bytes.
@@ -69,8 +78,10 @@ impl EventMeter {
                 facts.so_far.done = true;
             }
         });
+        let counter = self.facts.counter.as_ref();
         StreamFacts {
             pending: self.framing.pending(),
+            estimated_completion: counter.map(Counter::tokens),
             ..self.facts.so_far
         }
     }
@@ -78,6 +89,9 @@ impl EventMeter {
 
 impl Facts {
     fn note(&mut self, event: &Event<'_>) {
+        if let (Some(counter), Event::Delta { text, .. }) = (&mut self.counter, event) {
+            counter.push(&text.decode());
+        }
         let facts = &mut self.so_far;
         match event {
             Event::Start {

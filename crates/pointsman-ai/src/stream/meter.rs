@@ -17,7 +17,11 @@ use crate::{
 
 /// Reads one stream.
 #[derive(Debug)]
-pub struct StreamMeter(Kind);
+pub struct StreamMeter {
+    kind: Kind,
+    /// Counts what the model wrote, where `kind` looks at few events only.
+    estimate: Option<Box<EventMeter>>,
+}
 
 #[derive(Debug)]
 enum Kind {
@@ -46,6 +50,8 @@ pub struct StreamFacts {
     pub pending: usize,
     /// Events that were not read because they were too large.
     pub overflows: u64,
+    /// About how many tokens the model wrote, as far as it came, if that was asked for.
+    pub estimated_completion: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -68,7 +74,7 @@ impl StreamMeter {
             capture,
             facts,
         };
-        Self(match protocol {
+        let kind = match protocol {
             Protocol::OpenaiChat | Protocol::OpenaiResponses | Protocol::AnthropicMessages => {
                 Kind::Scan(Decoder::default(), reader)
             }
@@ -76,12 +82,36 @@ impl StreamMeter {
                 Some(meter) => Kind::Events(Box::new(meter)),
                 None => Kind::Blind(reader),
             },
-        })
+        };
+        Self {
+            kind,
+            estimate: None,
+        }
+    }
+
+    /// Also counts about how many tokens the model writes, for streams that end before they say so.
+    /// Takes reading every event.
+    #[must_use]
+    pub fn estimating(mut self) -> Self {
+        match &mut self.kind {
+            Kind::Scan(_, reader) => {
+                self.estimate = EventMeter::new(reader.protocol, Capture::Nothing).map(Box::new);
+                if let Some(meter) = &mut self.estimate {
+                    meter.estimate();
+                }
+            }
+            Kind::Events(meter) => meter.estimate(),
+            Kind::Blind(_) => {}
+        }
+        self
     }
 
     /// Takes the next bytes.
     pub fn push(&mut self, bytes: &[u8]) {
-        match &mut self.0 {
+        if let Some(meter) = &mut self.estimate {
+            meter.push(bytes);
+        }
+        match &mut self.kind {
             Kind::Scan(decoder, reader) => {
                 decoder.push(bytes, |event, data| reader.event(event, data));
             }
@@ -92,10 +122,13 @@ impl StreamMeter {
 
     /// What it all came to.
     pub fn finish(self) -> StreamFacts {
-        match self.0 {
+        match self.kind {
             Kind::Scan(decoder, reader) => StreamFacts {
                 pending: decoder.pending(),
                 overflows: decoder.overflows(),
+                estimated_completion: self
+                    .estimate
+                    .and_then(|meter| meter.finish().estimated_completion),
                 ..reader.facts
             },
             Kind::Events(meter) => meter.finish(),
@@ -316,6 +349,27 @@ mod tests {
         meter.push(b"data: {\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2,\"total_tokens\":3}}\n\n");
         let facts = meter.finish();
         assert_eq!((facts.usage, facts.has_tool_calls), (usage(1, 2, 3), false));
+    }
+
+    #[test]
+    fn all_that_a_model_writes_is_estimated() {
+        let estimate = |protocol, stream: &str| {
+            let mut meter = StreamMeter::new(protocol, Capture::Nothing).estimating();
+            for piece in stream.as_bytes().chunks(7) {
+                meter.push(piece);
+            }
+            let facts = meter.finish();
+            (facts.estimated_completion, facts.usage, facts.done)
+        };
+        let chat = "data: {\"choices\":[{\"delta\":{\"content\":\"one two\"}}]}\n\n\
+             data: {\"choices\":[{\"delta\":{\"reasoning_content\":\" three\"}}]}\n\n\
+             data: {\"choices\":[{\"delta\":{\"content\":\" four\"}}]}\n\n";
+        assert_eq!(estimate(Protocol::OpenaiChat, chat), (Some(4), None, false));
+        let gemini =
+            "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"one two three\"}]}}]}\n\n";
+        let (tokens, ..) = estimate(Protocol::GeminiGenerateContent, gemini);
+        assert_eq!(tokens, Some(3));
+        assert_eq!(estimate(Protocol::Passthrough, chat), (None, None, false));
     }
 
     /// P-141, P-163; G-20

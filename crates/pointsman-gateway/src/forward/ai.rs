@@ -267,6 +267,7 @@ impl AiPlan {
             first_token: target.opening.first_token.map(|allowed| began + allowed),
             limits,
             capture: capture(exchange),
+            estimates: target.estimates,
         };
         let opened = opening.open(exchange, answer.response.body_mut()).await?;
         exchange.llm.first_token_ms = Some(millis(exchange));

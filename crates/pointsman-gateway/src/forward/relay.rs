@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use pointsman_ai::StreamFacts;
+use pointsman_ai::{StreamFacts, Usage};
 
 use crate::{
     body::{Body, BodyError},
@@ -21,7 +21,7 @@ use crate::{
     exchange::{Ended, Exchange},
     failure::TransportFault,
     forward::evidence,
-    plugins::ai_proxy::{First, RelayLimits},
+    plugins::ai_proxy::{AiCall, First, RelayLimits},
     ports::{BrokenBody, ClientBroke, LocalFuture},
 };
 
@@ -376,8 +376,10 @@ impl Relay {
         };
         exchange.llm.response_ms = Some(took);
         let facts = meter.finish();
+        let (usage, estimated) = usage(&facts, call);
         warn_of(&facts, exchange, ended);
-        exchange.llm.usage = facts.usage;
+        exchange.llm.usage = usage;
+        exchange.llm.usage_estimated = estimated;
         exchange.llm.has_tool_calls = facts.has_tool_calls;
         exchange.llm.text = facts.text;
         exchange.llm.stream_done = facts.done;
@@ -398,6 +400,29 @@ impl Drop for Relay {
             });
         }
     }
+}
+
+/// What the stream says of its tokens, and whether that had to be estimated: what a provider stated stays,
+/// unless the model has plainly written more since (Anthropic begins with a count of 1 to 3).
+fn usage(facts: &StreamFacts, call: &AiCall) -> (Option<Usage>, bool) {
+    let (Some(written), false) = (
+        facts.estimated_completion,
+        facts.usage.is_some() && facts.done,
+    ) else {
+        return (facts.usage, false);
+    };
+    let mut usage = facts.usage.unwrap_or_default();
+    let stated = usage;
+    if usage.prompt == 0 {
+        usage.prompt = pointsman_ai::prompt_tokens(call.protocol, call.body.bytes());
+    }
+    if written > usage.completion.saturating_mul(2) {
+        usage.completion = written;
+    }
+    usage.total = usage
+        .total
+        .max(usage.prompt.saturating_add(usage.completion));
+    (Some(usage), usage != stated)
 }
 
 /// Says what was wrong with a stream that nobody else says.

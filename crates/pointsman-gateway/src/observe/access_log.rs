@@ -107,6 +107,9 @@ impl Line {
             usage.cache_creation,
         );
         self.number(b",\"llm_reasoning_tokens\":", usage.reasoning);
+        if llm.usage_estimated {
+            self.flag(b",\"llm_usage_estimated\":", true);
+        }
         self.flag(b",\"llm_stream\":", llm.stream);
         self.flag(b",\"llm_has_tool_calls\":", llm.has_tool_calls);
         if let Some(call) = &x.ai {

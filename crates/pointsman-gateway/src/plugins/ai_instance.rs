@@ -189,6 +189,7 @@ fn target(
             hold: common.hold_stream_start,
             first_token: common.first_token_timeout_ms.map(Duration::from_millis),
         },
+        estimates: common.estimate_usage,
         timeouts: Timeouts::all(Duration::from_millis(common.timeout)),
         keepalive: Keepalive {
             pool_size: if common.keepalive {

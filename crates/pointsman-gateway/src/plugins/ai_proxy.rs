@@ -63,6 +63,8 @@ pub struct AiTarget {
     pub strict: bool,
     /// What happens before a stream's content begins.
     pub opening: Opening,
+    /// Tokens that no provider stated are estimated (`estimate_usage`).
+    pub estimates: bool,
     /// Limits of each operation on a connection.
     pub timeouts: Timeouts,
     /// Re-use of connections.

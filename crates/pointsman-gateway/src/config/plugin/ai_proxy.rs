@@ -63,6 +63,9 @@ pub struct Common {
     /// Hold the beginning of a stream back until there is content, so that another instance can
     /// answer in its place. By default wherever another may be asked. Our addition.
     pub hold_stream_start: Option<bool>,
+    /// Estimate the tokens of a stream that ended before its provider stated them. Our addition.
+    #[serde(default)]
+    pub estimate_usage: bool,
 }
 
 /// `logging`.
@@ -402,6 +405,7 @@ impl Default for Common {
             stream_idle_timeout_ms: None,
             first_token_timeout_ms: None,
             hold_stream_start: None,
+            estimate_usage: false,
         }
     }
 }

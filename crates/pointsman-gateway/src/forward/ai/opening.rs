@@ -34,6 +34,8 @@ pub(super) struct Opening {
     pub(super) limits: RelayLimits,
     /// Whether its text is kept.
     pub(super) capture: Capture,
+    /// Whether its tokens are estimated.
+    pub(super) estimates: bool,
 }
 
 /// A stream that may be passed on.
@@ -110,8 +112,13 @@ impl Begun {
             true => Scout::new(opening.target),
             false => None,
         };
+        let meter = StreamMeter::new(opening.target, opening.capture);
         Self {
-            meter: StreamMeter::new(opening.target, opening.capture),
+            meter: if opening.estimates {
+                meter.estimating()
+            } else {
+                meter
+            },
             // Where nobody knows what content is, there is nothing to wait for.
             hold: opening.hold && (opening.translator.is_some() || scout.is_some()),
             translator: opening.translator,
