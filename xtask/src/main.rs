@@ -1,8 +1,9 @@
 //! Automation for the repository, in Rust: `cargo xtask ci`, `cargo xtask tidy`, `cargo xtask mutants`,
-//! `cargo xtask layout`.
+//! `cargo xtask protocols`, `cargo xtask layout`.
 
 mod layout;
 mod mutants;
+mod protocols;
 mod tidy;
 
 use std::process::{Command, ExitCode};
@@ -28,6 +29,8 @@ enum Task {
         #[arg(long)]
         ratchet: bool,
     },
+    /// Writes the tables of what each protocol can say and what translation loses, from the code.
+    Protocols,
     /// Breaks each guard of health in turn and shows that a test notices. Takes long; not part of `ci`.
     Mutants {
         /// Only those whose name or test contains this.
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Task::Test => test(),
         Task::Tidy { ratchet: true } => tidy::ratchet(),
         Task::Tidy { ratchet: false } => tidy::check(),
+        Task::Protocols => tidy::root().and_then(|root| protocols::write(&root)),
         Task::Mutants { only } => tidy::root().and_then(|root| mutants::run(&root, &only)),
         Task::Layout => tidy::root().and_then(|root| layout::run(&root)),
     };

@@ -23,6 +23,7 @@ pub(crate) fn check() -> Result<(), String> {
     violations.extend(memory(&root)?);
     violations.extend(wall_clock(&root)?);
     violations.extend(crate::mutants::problems(&root));
+    violations.extend(crate::protocols::stale(&root));
     if violations.is_empty() {
         eprintln!("tidy: all rules hold");
         return Ok(());

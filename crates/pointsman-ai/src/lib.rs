@@ -42,7 +42,7 @@ mod vectors;
 
 pub use body::{BodyError, MEMBERS_MAX, RequestBody};
 pub use complaint::{Complaint, complaint};
-pub use dialect::{Setting, expresses};
+pub use dialect::{Setting, expresses, said_by_clients};
 pub use embedding::{NoVectors, embedding_request, read_embeddings};
 pub use endpoint::{Endpoint, EndpointError, query_pairs};
 pub use error::error_body;

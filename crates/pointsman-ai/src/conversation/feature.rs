@@ -20,6 +20,16 @@ macro_rules! features {
             pub fn name(self) -> &'static str {
                 match self { $(Self::$feature => $name),* }
             }
+
+            /// What it is, in a few words.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$feature => concat!($($doc),*).trim_ascii()),* }
+            }
+
+            /// It is of answers, not of requests.
+            pub fn is_of_answers(self) -> bool {
+                self.name().starts_with("answer.")
+            }
         }
     };
 }

@@ -16,7 +16,7 @@ mod properties;
 
 use crate::{
     Protocol, Provider, VectorApi,
-    conversation::{ErrorMessage, Event, Features, Malformed, Request, Response},
+    conversation::{ErrorMessage, Event, Feature, Features, Malformed, Request, Response},
     json::{self, tree::Node, tree::Tree, write::Writer},
 };
 
@@ -78,6 +78,67 @@ pub fn expresses(protocol: Protocol) -> Features {
         Protocol::BedrockConverse => bedrock_converse::EXPRESSES,
         Protocol::OpenaiEmbeddings | Protocol::Vectors(_) | Protocol::Passthrough => Features::NONE,
     }
+}
+
+/// Everything that a client of `protocol` can say in a request: what is written in it, and what is only
+/// read, such as what its providers run or what some of them know beyond its reference.
+pub fn said_by_clients(protocol: Protocol) -> Features {
+    let only_read: &[Feature] = match protocol {
+        Protocol::OpenaiChat => &[
+            Feature::DocumentUrl,
+            Feature::AssistantMedia,
+            Feature::SystemMedia,
+            Feature::ReasoningHistory,
+            Feature::CacheMark,
+            Feature::ReasoningBudget,
+            Feature::ReasoningDisabled,
+        ],
+        Protocol::OpenaiResponses => &[
+            Feature::AudioBase64,
+            Feature::SystemMedia,
+            Feature::ReasoningHistory,
+            Feature::CitationHistory,
+        ],
+        Protocol::AnthropicMessages => &[
+            Feature::LateSystem,
+            Feature::AssistantMedia,
+            Feature::SystemMedia,
+            Feature::ReasoningHistory,
+            Feature::CitationHistory,
+            Feature::ReasoningEffort,
+        ],
+        Protocol::GeminiGenerateContent => &[
+            Feature::ImageDetail,
+            Feature::DocumentName,
+            Feature::SystemMedia,
+        ],
+        Protocol::CohereChat => &[
+            Feature::AssistantMedia,
+            Feature::SystemMedia,
+            Feature::CitationHistory,
+            Feature::Logprobs,
+        ],
+        Protocol::BedrockConverse => &[
+            Feature::ImageUrl,
+            Feature::DocumentUrl,
+            Feature::VideoReference,
+            Feature::AssistantMedia,
+            Feature::SystemMedia,
+            Feature::ReasoningHistory,
+            Feature::ToolStrict,
+            Feature::TopK,
+            Feature::ReasoningBudget,
+            Feature::ReasoningDisabled,
+            Feature::ReasoningAdaptive,
+        ],
+        Protocol::OpenaiEmbeddings | Protocol::Vectors(_) | Protocol::Passthrough => {
+            return Features::NONE;
+        }
+    };
+    let own = Features::of(&[Feature::OpaquePart, Feature::HostedTool]);
+    expresses(protocol)
+        .union(Features::of(only_read))
+        .union(own)
 }
 
 /// Everything that the model of `setting` can be told. Some protocols can say more to some models.

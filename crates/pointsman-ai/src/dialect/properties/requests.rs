@@ -4,7 +4,7 @@ use super::{DIALECTS, cases, generate, normal, reading, settings, strip, written
 use crate::{
     Protocol,
     conversation::{Feature, Features, Part, Request},
-    dialect::{Setting, expresses_to},
+    dialect::{Setting, expresses_to, said_by_clients},
 };
 
 /// Like `assert_eq`; shows where they differ, and what was written.
@@ -53,6 +53,12 @@ fn check_dialect(target: Protocol) {
                 undeclared.is_empty(),
                 "{:?}",
                 undeclared.iter().collect::<Vec<_>>()
+            );
+            let unknown = read.features(target).without(said_by_clients(target));
+            assert!(
+                unknown.is_empty(),
+                "{:?}",
+                unknown.iter().collect::<Vec<_>>()
             );
             let second = written(&read, &setting);
             reading(target, &second, |again| {
