@@ -1,6 +1,7 @@
 //! Automation for the repository, in Rust: `cargo xtask ci`, `cargo xtask tidy`, `cargo xtask mutants`,
-//! `cargo xtask protocols`, `cargo xtask layout`.
+//! `cargo xtask protocols`, `cargo xtask corpus`, `cargo xtask layout`.
 
+mod corpus;
 mod layout;
 mod mutants;
 mod protocols;
@@ -37,6 +38,8 @@ enum Task {
         #[arg(long, default_value = "")]
         only: String,
     },
+    /// Writes seeds for the fuzzer to `fuzz/corpus/`, from the golden examples.
+    Corpus,
     /// Finds out which functions run and writes `crates/pointsman/layout.txt`; needs valgrind.
     Layout,
 }
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::Tidy { ratchet: false } => tidy::check(),
         Task::Protocols => tidy::root().and_then(|root| protocols::write(&root)),
         Task::Mutants { only } => tidy::root().and_then(|root| mutants::run(&root, &only)),
+        Task::Corpus => tidy::root().and_then(|root| corpus::write(&root)),
         Task::Layout => tidy::root().and_then(|root| layout::run(&root)),
     };
     match result {
