@@ -303,11 +303,12 @@ impl Choice {
         self.close(sink);
         let choice = self.index;
         sink(Event::BlockStart { choice, block });
-        if let Some(text) = text {
-            sink(Event::Delta { choice, text });
-        }
+        // Some clients get it before what it belongs to.
         if let Some(signature) = signature {
             sink(Event::Signature { choice, signature });
+        }
+        if let Some(text) = text {
+            sink(Event::Delta { choice, text });
         }
         sink(Event::BlockEnd { choice });
     }
