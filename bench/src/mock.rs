@@ -78,9 +78,11 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
 struct Answers {
     health: Vec<u8>,
     completion: Vec<u8>,
+    message: Vec<u8>,
     not_found: Vec<u8>,
     stream_head: Vec<u8>,
     stream_writes: Vec<Vec<u8>>,
+    message_writes: Vec<Vec<u8>>,
     pace: Duration,
 }
 
@@ -89,9 +91,11 @@ impl Answers {
         Self {
             health: plain("200 OK", b"ok"),
             completion: plain("200 OK", &payload::completion()),
+            message: plain("200 OK", &payload::message()),
             not_found: plain("404 Not Found", b"{}"),
             stream_head: STREAM_HEAD.to_vec(),
             stream_writes: chunked(&payload::stream_events(options.chunks)),
+            message_writes: chunked(&payload::message_events(options.chunks)),
             pace: Duration::from_millis(options.pace_ms),
         }
     }
@@ -101,13 +105,15 @@ impl Answers {
             Wanted::Health => stream.write_all(&self.health).await,
             Wanted::Completion => stream.write_all(&self.completion).await,
             Wanted::Nothing => stream.write_all(&self.not_found).await,
-            Wanted::Stream => self.send_stream(stream).await,
+            Wanted::Stream => self.send_stream(stream, &self.stream_writes).await,
+            Wanted::Message => stream.write_all(&self.message).await,
+            Wanted::MessageStream => self.send_stream(stream, &self.message_writes).await,
         }
     }
 
-    async fn send_stream(&self, stream: &mut TcpStream) -> io::Result<()> {
+    async fn send_stream(&self, stream: &mut TcpStream, writes: &[Vec<u8>]) -> io::Result<()> {
         stream.write_all(&self.stream_head).await?;
-        for write in &self.stream_writes {
+        for write in writes {
             if !self.pace.is_zero() {
                 tokio::time::sleep(self.pace).await;
             }
@@ -122,6 +128,8 @@ enum Wanted {
     Health,
     Completion,
     Stream,
+    Message,
+    MessageStream,
     Nothing,
 }
 
@@ -183,6 +191,7 @@ async fn serve(mut stream: TcpStream, answers: Arc<Answers>) -> io::Result<()> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Path {
     Chat,
+    Messages,
     Health,
     Unknown,
 }
@@ -191,6 +200,8 @@ impl Path {
     fn of(request_line: &[u8]) -> Self {
         if request_line.starts_with(b"POST /v1/chat/completions ") {
             Self::Chat
+        } else if request_line.starts_with(b"POST /v1/messages ") {
+            Self::Messages
         } else if request_line.starts_with(b"GET /health ") {
             Self::Health
         } else {
@@ -202,6 +213,8 @@ impl Path {
         match self {
             Self::Chat if payload::asks_for_stream(body_start) => Wanted::Stream,
             Self::Chat => Wanted::Completion,
+            Self::Messages if payload::asks_for_stream(body_start) => Wanted::MessageStream,
+            Self::Messages => Wanted::Message,
             Self::Health => Wanted::Health,
             Self::Unknown => Wanted::Nothing,
         }
@@ -267,6 +280,12 @@ mod tests {
             Wanted::Completion,
         );
         check("POST /v1/chat/completions HTTP/1.1", "", Wanted::Completion);
+        check("POST /v1/messages HTTP/1.1", "", Wanted::Message);
+        check(
+            "POST /v1/messages HTTP/1.1",
+            r#"{"stream":true}"#,
+            Wanted::MessageStream,
+        );
         check("GET /health HTTP/1.1", "", Wanted::Health);
         check("GET / HTTP/1.1", "", Wanted::Nothing);
     }

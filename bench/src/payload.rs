@@ -70,6 +70,42 @@ pub(crate) fn stream_events(chunks: usize) -> Vec<Vec<u8>> {
     events
 }
 
+/// The same answer of a provider that speaks Anthropic Messages.
+pub(crate) fn message() -> Vec<u8> {
+    let mut body = br#"{"id":"msg_bench000000000000000000000000","type":"message","role":"assistant","model":"bench-small","content":[{"type":"text","text":""#.to_vec();
+    fill(&mut body, 640);
+    body.extend_from_slice(br#""}],"stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":212,"output_tokens":143}}"#);
+    body
+}
+
+/// The same stream in Anthropic Messages: as many pieces of text.
+pub(crate) fn message_events(chunks: usize) -> Vec<Vec<u8>> {
+    let event = |name: &str, rest: &str| {
+        format!("event: {name}\ndata: {{\"type\":\"{name}\",{rest}}}\n\n").into_bytes()
+    };
+    let mut events = vec![
+        event(
+            "message_start",
+            r#""message":{"id":"msg_bench","type":"message","role":"assistant","model":"bench-small","content":[],"stop_reason":null,"usage":{"input_tokens":212,"output_tokens":1}}"#,
+        ),
+        event(
+            "content_block_start",
+            r#""index":0,"content_block":{"type":"text","text":""}"#,
+        ),
+    ];
+    events.extend((1..chunks).map(|index| {
+        let word = WORDS[index % WORDS.len()];
+        let delta = format!(r#""index":0,"delta":{{"type":"text_delta","text":" {word}"}}"#);
+        event("content_block_delta", &delta)
+    }));
+    let usage =
+        format!(r#""delta":{{"stop_reason":"end_turn"}},"usage":{{"output_tokens":{chunks}}}"#);
+    events.push(event("content_block_stop", r#""index":0"#));
+    events.push(event("message_delta", &usage));
+    events.push(b"event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n".to_vec());
+    events
+}
+
 /// Appends exactly `room` bytes of text that may stand inside a JSON string.
 fn fill(body: &mut Vec<u8>, room: usize) {
     let end = body.len() + room;

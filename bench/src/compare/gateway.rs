@@ -26,6 +26,8 @@ pub(super) enum Target {
     Nginx,
     /// Key-auth, ai-proxy-multi with three health-checked instances, usage, metrics, access log.
     Pointsman,
+    /// The same, with instances that speak Anthropic Messages.
+    Translated,
 }
 
 /// A gateway that accepts connections.
@@ -37,13 +39,15 @@ pub(super) struct Gateway {
 }
 
 impl Target {
-    pub(super) const ALL: [Self; 3] = [Self::Direct, Self::Nginx, Self::Pointsman];
+    /// Those measured unless asked otherwise.
+    pub(super) const DEFAULT: [Self; 3] = [Self::Direct, Self::Nginx, Self::Pointsman];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
             Self::Nginx => "nginx",
             Self::Pointsman => "pointsman",
+            Self::Translated => "translated",
         }
     }
 
@@ -65,7 +69,11 @@ impl Target {
                 })
             }
             Self::Nginx => nginx::start(programs, folder, mocks, scenario, interrupt),
-            Self::Pointsman => pointsman::start(programs, folder, mocks, interrupt),
+            Self::Pointsman => pointsman::start(programs, folder, mocks, None, interrupt),
+            Self::Translated => {
+                let protocol = Some("anthropic-messages");
+                pointsman::start(programs, folder, mocks, protocol, interrupt)
+            }
         }
     }
 }

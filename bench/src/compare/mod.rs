@@ -39,7 +39,7 @@ use scenario::{Figure, Footprint, Scenario};
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
     /// Targets, separated by commas.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Target::ALL)]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Target::DEFAULT)]
     targets: Vec<Target>,
     /// Scenarios, separated by commas; all but sse-paced unless given.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Scenario::DEFAULT)]
@@ -196,12 +196,12 @@ impl Comparison {
             self.interrupt.pause(IDLE_BEFORE_READING)?;
             idle = resident();
         }
-        let report =
-            self.load(folder.path(), scenario, &gateway)
-                .map_err(|error| match &gateway.process {
-                    Some(process) => process.complaint(&error),
-                    None => error,
-                })?;
+        let report = self
+            .load(folder.path(), scenario, target, &gateway)
+            .map_err(|error| match &gateway.process {
+                Some(process) => process.complaint(&error),
+                None => error,
+            })?;
         let mut rested = None;
         if scenario == Scenario::Rss && self.options.rest_seconds > 0 {
             self.interrupt
@@ -249,6 +249,7 @@ impl Comparison {
         &self,
         folder: &Path,
         scenario: Scenario,
+        target: Target,
         gateway: &gateway::Gateway,
     ) -> Result<Report, String> {
         let mut command = child::command(self.cores.load, &self.own_program);
@@ -280,6 +281,9 @@ impl Comparison {
         }
         if let Some(process) = &gateway.process {
             flag("--watch", process.pid().0.to_string());
+        }
+        if target == Target::Translated {
+            command.arg("--learn");
         }
         let printed =
             Child::start("load", &mut command, folder, Errors::ToFile)?.finish(&self.interrupt)?;

@@ -15,6 +15,7 @@ pub(super) fn start(
     programs: &Programs,
     folder: &Path,
     mocks: &[SocketAddr],
+    protocol: Option<&str>,
     interrupt: &Interrupt,
 ) -> Result<Gateway, String> {
     let config = folder.join("config.yaml");
@@ -28,7 +29,7 @@ pub(super) fn start(
     )?;
     gateway::write(
         &folder.join("apisix.yaml"),
-        &format!("{}\n#END\n", yaml(&routes_document(mocks))),
+        &format!("{}\n#END\n", yaml(&routes_document(mocks, protocol))),
     )?;
     let program = programs
         .pointsman
@@ -86,11 +87,12 @@ fn config_document(proxy_port: u16, access_log: &Path) -> Value {
     })
 }
 
-fn routes_document(mocks: &[SocketAddr]) -> Value {
+/// `protocol` is what the instances speak, if not the client's.
+fn routes_document(mocks: &[SocketAddr], protocol: Option<&str>) -> Value {
     let instances: Vec<Value> = mocks
         .iter()
         .enumerate()
-        .map(|(index, mock)| instance(index, *mock))
+        .map(|(index, mock)| instance(index, *mock, protocol))
         .collect();
     json!({
         "routes": [{
@@ -109,14 +111,18 @@ fn routes_document(mocks: &[SocketAddr]) -> Value {
     })
 }
 
-fn instance(index: usize, mock: SocketAddr) -> Value {
-    json!({
+fn instance(index: usize, mock: SocketAddr, protocol: Option<&str>) -> Value {
+    let path = match protocol {
+        Some(_) => "/v1/messages",
+        None => "/v1/chat/completions",
+    };
+    let mut instance = json!({
         "name": format!("mock-{index}"),
         "provider": "openai-compatible",
         "weight": 1,
         "auth": { "header": { "Authorization": format!("Bearer upstream-key-{index}") } },
         "options": { "model": "bench-large" },
-        "override": { "endpoint": format!("http://{mock}/v1/chat/completions") },
+        "override": { "endpoint": format!("http://{mock}{path}") },
         "checks": { "active": {
             "type": "http",
             "http_path": "/health",
@@ -124,7 +130,11 @@ fn instance(index: usize, mock: SocketAddr) -> Value {
             "healthy": { "interval": 1, "successes": 1 },
             "unhealthy": { "interval": 1, "http_failures": 3 },
         }},
-    })
+    });
+    if let Some(protocol) = protocol {
+        instance["protocol"] = protocol.into();
+    }
+    instance
 }
 
 /// JSON is YAML, apart from the end mark that a standalone document needs.
@@ -157,7 +167,7 @@ mod tests {
     #[test]
     fn three_instances_are_health_checked() {
         let mocks = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        let document = routes_document(&mocks);
+        let document = routes_document(&mocks, None);
         let instances = document["routes"][0]["plugins"]["ai-proxy-multi"]["instances"]
             .as_array()
             .unwrap();

@@ -43,7 +43,7 @@ impl Programs {
         if needed(Target::Nginx) {
             programs.nginx = Some(nginx(options)?);
         }
-        if needed(Target::Pointsman) {
+        if needed(Target::Pointsman) || needed(Target::Translated) {
             programs.pointsman = Some(pointsman(options, own_program, interrupt)?);
         }
         Ok(programs)

@@ -38,6 +38,8 @@ pub(super) struct Row {
     ratio_to_nginx: Option<Spread>,
     /// Pointsman less nginx, round by round.
     above_nginx: Option<Spread>,
+    /// Translated divided by passed on, round by round.
+    ratio_of_translation: Option<Spread>,
 }
 
 #[derive(Debug, Serialize)]
@@ -98,10 +100,15 @@ impl Results {
             .flat_map(|row| row.targets.keys().copied())
             .collect();
         let compared = present.contains(&Target::Nginx) && present.contains(&Target::Pointsman);
+        let translates =
+            present.contains(&Target::Translated) && present.contains(&Target::Pointsman);
         let mut lines = vec![vec!["scenario".to_owned(), "figure".to_owned()]];
         lines[0].extend(present.iter().map(|target| target.name().to_owned()));
         if compared {
             lines[0].extend(["pointsman / nginx", "pointsman - nginx"].map(str::to_owned));
+        }
+        if translates {
+            lines[0].push("translated / pointsman".to_owned());
         }
         for row in &rows {
             let mut line = vec![row.scenario.name(), row.figure.label().to_owned()];
@@ -115,6 +122,9 @@ impl Results {
                 line.push(cell(row.ratio_to_nginx, "x", |_| 2));
                 line.push(cell(row.above_nginx, "", digits));
             }
+            if translates {
+                line.push(cell(row.ratio_of_translation, "x", |_| 2));
+            }
             lines.push(line);
         }
         aligned(&lines)
@@ -122,14 +132,14 @@ impl Results {
 }
 
 fn row(scenario: Scenario, figure: Figure, targets: BTreeMap<Target, Rounds>) -> Option<Row> {
-    let compare = |with: fn(f64, f64) -> f64| {
-        let (ours, theirs) = (
-            targets.get(&Target::Pointsman)?,
-            targets.get(&Target::Nginx)?,
-        );
-        Spread::of(paired(ours, theirs, with).into_values())
+    let compare = |one, other, with: fn(f64, f64) -> f64| {
+        let (one, other) = (targets.get(&one)?, targets.get(&other)?);
+        Spread::of(paired(one, other, with).into_values())
     };
-    let (ratio_to_nginx, above_nginx) = (compare(|a, b| a / b), compare(|a, b| a - b));
+    let (ours, nginx) = (Target::Pointsman, Target::Nginx);
+    let ratio_to_nginx = compare(ours, nginx, |a, b| a / b);
+    let above_nginx = compare(ours, nginx, |a, b| a - b);
+    let ratio_of_translation = compare(Target::Translated, ours, |a, b| a / b);
     let column = |(target, rounds): (Target, Rounds)| {
         Some((
             target,
@@ -146,6 +156,7 @@ fn row(scenario: Scenario, figure: Figure, targets: BTreeMap<Target, Rounds>) ->
         targets,
         ratio_to_nginx,
         above_nginx,
+        ratio_of_translation,
     })
 }
 

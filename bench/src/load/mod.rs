@@ -12,6 +12,7 @@
 
 mod closed_loop;
 mod fixed_rate;
+mod learn;
 mod response;
 
 use std::io::{self, Write};
@@ -56,6 +57,9 @@ pub(crate) struct Options {
     /// Ask for a streamed answer of this many chunks; must be what the mock serves.
     #[arg(long)]
     stream_chunks: Option<usize>,
+    /// Expect whatever the first answer is, length and number of events, instead of the mock's own.
+    #[arg(long)]
+    learn: bool,
     /// Read CPU time and memory of this process and its descendants.
     #[arg(long)]
     watch: Option<u32>,
@@ -144,17 +148,21 @@ impl Plan {
                 )
             }
         };
+        let body = payload::chat_request(options.body_bytes, kind);
+        let request = request(options.target, &body);
+        let expected = if options.learn {
+            learn::expected(options.target, &request, expected.events > 0)
+                .map_err(|error| format!("the first answer: {error}"))?
+        } else {
+            expected
+        };
         Ok(Self {
             target: options.target,
             connections: options.connections.get(),
             warm_up: seconds(options.warm_up_seconds, "a warm-up")?,
             window: seconds(options.seconds, "a window")?,
             requests: options.requests,
-            request: request(
-                options.target,
-                &payload::chat_request(options.body_bytes, kind),
-            )
-            .into(),
+            request: request.into(),
             expected,
             watch: options.watch.map(Pid),
         })

@@ -46,9 +46,10 @@ impl Framing {
     }
 
     /// Takes the next bytes; `on_frame` gets what is complete by now.
-    pub(crate) fn push(&mut self, bytes: &[u8], mut on_frame: impl FnMut(Unframed<'_>)) {
+    pub(crate) fn push(&mut self, mut bytes: &[u8], mut on_frame: impl FnMut(Unframed<'_>)) {
         if matches!(self, Self::Google) {
-            let bytes = bytes.trim_ascii_start();
+            // Wherever the first pieces were cut, no blank in front of all reaches a decoder.
+            bytes = bytes.trim_ascii_start();
             match bytes.first() {
                 None => return,
                 Some(b'[' | b'{') => *self = Self::Array(json_array::Decoder::default()),
@@ -94,3 +95,26 @@ impl Framing {
 }
 
 const TOO_LARGE: &str = "an event of the provider's is too large";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blanks_in_front_belong_to_no_event() {
+        for stream in ["\x0c [{\"a\":1}]", " \n data: {\"a\":1}\n\n"] {
+            for cut in 0..stream.len() {
+                let (head, tail) = stream.split_at(cut);
+                let mut framing = Framing::of(Protocol::GeminiGenerateContent);
+                let mut events = Vec::new();
+                for piece in [head, tail] {
+                    framing.push(piece.as_bytes(), |frame| match frame {
+                        Unframed::Event { data, .. } => events.push(data.to_vec()),
+                        Unframed::Broken(what) => panic!("{what}"),
+                    });
+                }
+                assert_eq!(events, [br#"{"a":1}"#], "{stream:?} cut at {cut}");
+            }
+        }
+    }
+}
