@@ -108,7 +108,8 @@ impl Sides {
                 let settings = &self.settings;
                 let health = self.health.borrow();
                 let path = request.uri().path();
-                exporter::respond(path, settings, &snapshot, &health, &self.metrics, &sinks)
+                let state = &self.state;
+                exporter::respond(path, settings, state, &health, &self.metrics, &sinks)
             }
             Side::Status => status::respond(request.uri().path(), &snapshot),
         }

@@ -13,7 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use support::{
@@ -113,6 +113,40 @@ fn an_instance_that_asks_for_time_gets_it() {
         back - asked
     );
     gateway.wait_for_line("its time is over");
+}
+
+/// A date is taken in the words of the wall clock, which anybody may have set wrong, and obeyed for as long as
+/// the configuration allows.
+#[test]
+fn a_date_takes_nobody_out_for_longer_than_is_allowed() {
+    let good = Upstream::named("good");
+    let busy = Arc::new(AtomicBool::new(true));
+    let is_busy = Arc::clone(&busy);
+    let far = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(30 * 86_400));
+    let other = Upstream::start(move |_| {
+        if is_busy.swap(false, Ordering::SeqCst) {
+            limited(429, &[("retry-after", &far)])
+        } else {
+            Answer::chat("other")
+        }
+    });
+    let pair = [
+        instance("good", good.address, ""),
+        instance("other", other.address, ""),
+    ];
+    let more = ", fallback_strategy: [http_429], cooldown: {max_ms: 1500}";
+    let gateway = Gateway::start(&flow_route(&pair, more));
+    chat_until("the 429", &gateway, || other.hits() == 1);
+    gateway.wait_for_line("its quota is used up");
+    let asked = other.last().at;
+    chat_until("the other to be back", &gateway, || other.hits() > 1);
+    let back = other.last().at;
+    assert!(
+        back - asked >= Duration::from_millis(1_500),
+        "{:?}",
+        back - asked
+    );
+    assert_eq!(gateway.metric(&["pointsman_evidence_dropped_total"]), 0.0);
 }
 
 /// What every instance says at once does not leave the client without an answer, unless that is what

@@ -7,6 +7,7 @@ use http::{Response, StatusCode};
 
 use crate::{
     config::{settings::Settings, snapshot::Snapshot},
+    gateway::State,
     observe::metrics::{Family, Metrics, Owner, Sample},
     ports::{Sink, SinkSpec},
     upstream::driver::Health,
@@ -16,7 +17,7 @@ use crate::{
 pub fn respond(
     path: &str,
     settings: &Settings,
-    snapshot: &Snapshot,
+    state: &State,
     health: &Health,
     metrics: &Metrics,
     sinks: &[(SinkSpec, Arc<dyn Sink>)],
@@ -24,8 +25,10 @@ pub fn respond(
     if path != settings.prometheus.export_uri {
         return super::error(StatusCode::NOT_FOUND, "404 Not Found");
     }
-    let mut samples = verdicts(snapshot, health);
+    let snapshot = state.snapshot();
+    let mut samples = verdicts(&snapshot, health);
     samples.extend(changes(health));
+    samples.push(unheard(state));
     samples.extend(queues(sinks));
     samples.extend(losses(sinks));
     let body = metrics.render(&samples, &snapshot.metrics);
@@ -71,6 +74,16 @@ fn changes(health: &Health) -> Vec<Sample> {
         value: count as f64,
     };
     health.changes().into_iter().map(sample).collect()
+}
+
+/// `pointsman_evidence_dropped_total`: what traffic told of health and nobody took in.
+#[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+fn unheard(state: &State) -> Sample {
+    Sample {
+        family: &UNHEARD,
+        labels: Vec::new(),
+        value: state.evidence().lost() as f64,
+    }
 }
 
 /// `batch_process_entries`: what waits in the loggers' queues.
@@ -128,6 +141,12 @@ static CHANGES: Family = Family {
     name: "pointsman_health_changes_total",
     kind: "counter",
     help: "Changes of a health verdict, by target and what it became",
+    owner: Owner::Pointsman,
+};
+static UNHEARD: Family = Family {
+    name: "pointsman_evidence_dropped_total",
+    kind: "counter",
+    help: "Reports of traffic about health that were dropped because too many waited",
     owner: Owner::Pointsman,
 };
 static WAITING: Family = Family {
