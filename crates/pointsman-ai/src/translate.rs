@@ -338,6 +338,11 @@ impl StreamOpening {
 fn status_of(error: &ErrorMessage<'_>) -> u16 {
     let words = [&error.kind, &error.code].into_iter().flatten();
     let words: String = words.map(|word| word.decode().to_lowercase()).collect();
+    status_of_words(&words)
+}
+
+/// The status that an error stands for whose type and code are these, in small letters.
+pub(crate) fn status_of_words(words: &str) -> u16 {
     let has = |needle: &str| words.contains(needle);
     if has("rate_limit") || has("throttl") || has("resource_exhausted") || has("429") {
         429

@@ -7,7 +7,9 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use pointsman_balance::{Monitor, Policy, Probe, ProbeOutcome, TargetId, Ticket, Wanted};
+use pointsman_balance::{
+    Limits, Monitor, Passive, Policy, Probe, ProbeOutcome, TargetId, Ticket, Wanted,
+};
 use proptest::prelude::*;
 use support::start;
 
@@ -471,4 +473,33 @@ fn the_next_probe_is_told() {
     assert_eq!(told(&monitor), (Some(now + 1_000 * MS), Some(now)));
     monitor.reconcile(Vec::new(), now);
     assert_eq!(told(&monitor), (None, None));
+}
+
+/// I-16 where traffic has the word: what it takes out is probed as one that is out, from then on.
+#[test]
+fn i16_what_traffic_takes_out_is_probed_as_that() {
+    let now = start();
+    let mut monitor = Monitor::new();
+    let targets = monitor.reconcile(targets(1, 1, &policy(60_000, 1_000, 10)), now);
+    let probe = monitor.poll_probe(now).expect("a new one is due");
+    monitor.on_probe(probe.ticket, ProbeOutcome::TcpOk, now);
+    assert_eq!(monitor.next_deadline(), Some(now + 60_000 * MS));
+    let passive = Passive {
+        limits: Limits {
+            tcp_failures: 1,
+            ..Passive::default().limits
+        },
+        ..Passive::default()
+    };
+    let later = now + 10_000 * MS;
+    let tell = |monitor: &mut Monitor<usize>, outcome, at| {
+        monitor.on_traffic(targets[0], outcome, &passive, at, at)
+    };
+    assert!(tell(&mut monitor, ProbeOutcome::TcpFailure, later).is_some());
+    let probe = monitor
+        .poll_probe(later)
+        .expect("more than an interval has gone by");
+    // A probe that is under way is followed by the interval of the verdict at its end.
+    monitor.on_probe(probe.ticket, ProbeOutcome::TcpFailure, later);
+    assert_eq!(monitor.next_deadline(), Some(later + 1_000 * MS));
 }

@@ -133,6 +133,60 @@ fn streams_that_break_open_a_circuit() {
     assert_eq!((breaking.hits(), good.hits()), (3, 5));
 }
 
+/// Streams that are passed on as they are, and say themselves that they failed, or fall silent: they end
+/// in order, as far as HTTP goes, and count all the same.
+#[test]
+fn streams_that_say_that_they_failed_open_a_circuit() {
+    let begun = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{}}\n\n\
+                 event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\"a\"}}\n\n";
+    let failed = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"x\"}}\n\n";
+    let stream = |pieces: &[&str], ends| Answer::Stream {
+        pieces: pieces
+            .iter()
+            .map(|piece| piece.as_bytes().to_vec())
+            .collect(),
+        pause: Duration::ZERO,
+        ends,
+    };
+    let silent = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n\
+         {:x}\r\n{begun}\r\n",
+        begun.len()
+    );
+    let cases = [
+        ("error", stream(&[begun, failed], true)),
+        ("no end", stream(&[begun], true)),
+        ("silence", Answer::Open(silent.into_bytes())),
+    ];
+    for (what, answer) in cases {
+        let failing = Upstream::start(move |_| answer.clone());
+        let good = Upstream::start(|_| Answer::events(&["event: message_stop\ndata: {}"]));
+        let instance = |name: &str, upstream: &Upstream, more: &str| {
+            format!(
+                "{{name: {name}, provider: anthropic, weight: 1, auth: {{header: {{x-api-key: k}}}}, \
+                 override: {{endpoint: \"http://{}\"}}{more}}}",
+                upstream.address
+            )
+        };
+        let pair = [
+            instance("failing", &failing, ", priority: 1"),
+            instance("good", &good, ""),
+        ];
+        let more = ", stream_idle_timeout_ms: 300, circuit_breaker: {failures: 2, open_ms: 60000}";
+        let gateway = Gateway::start(&flow_route(&pair, more));
+        let stream = CHAT.replacen('{', r#"{"stream":true,"max_tokens":9,"#, 1);
+        for _ in 0..2 {
+            post_json(gateway.proxy, "/v1/messages", &stream);
+        }
+        gateway.wait_for_line("too many failures");
+        assert_eq!(
+            post_json(gateway.proxy, "/v1/messages", &stream).status,
+            200
+        );
+        assert_eq!((failing.hits(), good.hits()), (2, 1), "{what}");
+    }
+}
+
 /// A trial that is a stream proves nothing by how it begins.
 #[test]
 fn a_stream_on_trial_is_judged_by_its_end() {

@@ -17,7 +17,7 @@ use std::{
 };
 
 use support::{
-    CHAT, Gateway, Start, Upstream, chat, chat_until, flow_route, instance, post_json,
+    CHAT, Gateway, Start, Upstream, chat, chat_until, flow_route, instance, post_json, request,
     upstream::Answer,
 };
 
@@ -113,6 +113,39 @@ fn an_instance_that_asks_for_time_gets_it() {
         back - asked
     );
     gateway.wait_for_line("its time is over");
+}
+
+/// An instance without a credential of its own gets the client's: then its quota is that client's, and so is a
+/// refusal.
+#[test]
+fn a_clients_own_quota_is_its_own() {
+    let good = Upstream::named("good");
+    let other = Upstream::start(|received| match received.header("authorization") {
+        Some("Bearer spent") => limited(429, &[("retry-after", "60")]),
+        Some("Bearer wrong") => limited(401, &[]),
+        _ => Answer::chat("other"),
+    });
+    let bare = format!(
+        "{{name: other, provider: openai-compatible, weight: 1, priority: 1, auth: {{header: {{X-Team: blue}}}}, \
+         override: {{endpoint: \"http://{}\"}}}}",
+        other.address
+    );
+    let pair = [instance("good", good.address, ""), bare];
+    let more = ", fallback_strategy: [http_429], cooldown: {}, circuit_breaker: {failures: 1}";
+    let gateway = Gateway::start(&flow_route(&pair, more));
+    let ask = |key: &str| {
+        let authorization = format!("Bearer {key}");
+        let headers = [
+            ("Content-Type", "application/json"),
+            ("Authorization", &authorization),
+        ];
+        request(gateway.proxy, "POST", "/x", &headers, CHAT).status
+    };
+    assert_eq!(ask("spent"), 200, "by the other one");
+    assert_eq!(ask("wrong"), 401);
+    assert_eq!(ask("fine"), 200);
+    assert_eq!((other.hits(), good.hits()), (3, 1));
+    assert!(!gateway.stderr().contains("its quota is used up"));
 }
 
 /// A date is taken in the words of the wall clock, which anybody may have set wrong, and obeyed for as long as

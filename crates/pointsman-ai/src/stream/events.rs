@@ -69,6 +69,11 @@ impl EventMeter {
         });
     }
 
+    /// The type of the error that it carried, so far.
+    pub(crate) fn error(&self) -> Option<&str> {
+        self.facts.so_far.error.as_ref().map(|(kind, _)| &**kind)
+    }
+
     /// What it all came to.
     pub(crate) fn finish(mut self) -> StreamFacts {
         // Some protocols have no other end than that of their bytes.

@@ -12,6 +12,7 @@ use crate::{
     Capture, Protocol, Usage,
     json::{self, items, members, value_at},
     stream::{events::EventMeter, sse::Decoder},
+    translate::status_of_words,
     usage::Total,
 };
 
@@ -117,6 +118,26 @@ impl StreamMeter {
             }
             Kind::Events(meter) => meter.push(bytes),
             Kind::Blind(_) => {}
+        }
+    }
+
+    /// The status that the end of the stream stands for, if it ends here and that is no proper end: by the
+    /// error that it carried, or because what every provider sends last in its protocol is missing (not so
+    /// OpenAI's `[DONE]`, which some leave out).
+    pub fn failure(&self) -> Option<u16> {
+        let (error, is_cut) = match &self.kind {
+            Kind::Scan(_, reader) => {
+                let facts = &reader.facts;
+                let ends = reader.protocol != Protocol::OpenaiChat;
+                let kind = facts.error.as_ref().map(|(kind, _)| &**kind);
+                (kind, ends && !facts.done)
+            }
+            Kind::Events(meter) => (meter.error(), false),
+            Kind::Blind(_) => (None, false),
+        };
+        match error {
+            Some(kind) => Some(status_of_words(&kind.to_lowercase())),
+            None => is_cut.then_some(502),
         }
     }
 
@@ -349,6 +370,31 @@ mod tests {
         meter.push(b"data: {\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2,\"total_tokens\":3}}\n\n");
         let facts = meter.finish();
         assert_eq!((facts.usage, facts.has_tool_calls), (usage(1, 2, 3), false));
+    }
+
+    #[test]
+    fn the_end_of_a_stream_stands_for_a_status() {
+        let failure = |protocol, stream: &str| {
+            let mut meter = StreamMeter::new(protocol, Capture::Nothing);
+            meter.push(stream.as_bytes());
+            meter.failure()
+        };
+        let chat = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
+        assert_eq!(failure(Protocol::OpenaiChat, chat), None);
+        let error = "data: {\"error\":{\"type\":\"server_error\",\"message\":\"x\"}}\n\n";
+        assert_eq!(
+            failure(Protocol::OpenaiChat, &(chat.to_owned() + error)),
+            Some(502)
+        );
+        let message = "event: message_start\ndata: {}\n\n";
+        assert_eq!(failure(Protocol::AnthropicMessages, message), Some(502));
+        let stop = format!("{message}event: message_stop\ndata: {{}}\n\n");
+        assert_eq!(failure(Protocol::AnthropicMessages, &stop), None);
+        for (kind, status) in [("overloaded_error", 503), ("rate_limit_error", 429)] {
+            let error = format!("event: error\ndata: {{\"error\":{{\"type\":\"{kind}\"}}}}\n\n");
+            let stream = message.to_owned() + &error;
+            assert_eq!(failure(Protocol::AnthropicMessages, &stream), Some(status));
+        }
     }
 
     #[test]

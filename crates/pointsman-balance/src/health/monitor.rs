@@ -480,7 +480,7 @@ impl<P> Target<P> {
         from
     }
 
-    fn interval(&self) -> Duration {
+    pub(super) fn interval(&self) -> Duration {
         if self.state.status.usable() {
             self.definition.policy.healthy_interval
         } else {

@@ -40,6 +40,8 @@ struct Entry {
     /// Its place in `checkers`.
     checker: usize,
     phase: Phase,
+    /// When its last probe was started.
+    started: Option<Instant>,
     /// The last probe whose slot was taken back, until something newer is answered.
     overdue: Option<Flight>,
 }
@@ -100,6 +102,7 @@ impl Schedule {
             let place = self.seat_at(name, concurrency);
             let earlier = earlier.remove(&target);
             let overdue = earlier.as_ref().and_then(|entry| entry.overdue);
+            let started = earlier.as_ref().and_then(|entry| entry.started);
             let phase = match earlier.map(|entry| entry.phase) {
                 None => Phase::Due(now),
                 // Back to the agenda: the checker it is queued at may be another one now.
@@ -115,6 +118,7 @@ impl Schedule {
                 Entry {
                     checker: place,
                     phase,
+                    started,
                     overdue,
                 },
             );
@@ -133,6 +137,7 @@ impl Schedule {
         let entry = Entry {
             checker: place,
             phase: Phase::Due(now),
+            started: None,
             overdue: None,
         };
         self.entries.insert(seat.target, entry);
@@ -203,6 +208,7 @@ impl Schedule {
                 void_at,
             };
             self.place(target, Phase::InFlight(flight));
+            self.entry_mut(target).started = Some(now);
             return Some((target, serial));
         }
         None
@@ -242,6 +248,20 @@ impl Schedule {
         if let Phase::InFlight(Flight { started, .. }) = self.entry(target).phase {
             self.release_slot(target);
             self.place(target, Phase::Due(later(started, interval.max(PAUSE_MIN))));
+        }
+    }
+
+    /// Brings the next probe forward to one `interval` after the last one started, if it would be later:
+    /// for targets whose verdict was changed by something else than a probe.
+    pub(super) fn hasten(&mut self, target: TargetId, interval: Duration) {
+        let Some(entry) = self.entries.get(&target) else {
+            return;
+        };
+        if let (Phase::Due(at), Some(started)) = (entry.phase, entry.started) {
+            let sooner = later(started, interval.max(PAUSE_MIN));
+            if sooner < at {
+                self.place(target, Phase::Due(sooner));
+            }
         }
     }
 

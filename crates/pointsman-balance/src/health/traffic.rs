@@ -28,7 +28,13 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         let signal = passive.signal(outcome)?;
         let watched = self.targets.get_mut(&target)?;
         let from = watched.apply(Some(signal), &passive.limits, outcome, began, now);
-        self.settle(target, from)
+        let interval = watched.interval();
+        let change = self.settle(target, from)?;
+        // The next probe was dated by what the target was before.
+        if change.usable_changed {
+            self.schedule.hasten(target, interval);
+        }
+        Some(change)
     }
 
     /// The guard for `spec`, made if there is none: usable and closed, then. Equal specifications share

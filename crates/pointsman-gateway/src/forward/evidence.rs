@@ -21,7 +21,7 @@ use crate::{
     exchange::Exchange,
     failure::{Failure, TransportFault},
     forward::{Outcome, ai::AiPlan, http::PlainPlan, wait},
-    plugins::ai_proxy::{AiInstance, Watch},
+    plugins::ai_proxy::{AiInstance, Watch, is_credential},
     upstream::evidence::Evidence,
 };
 
@@ -60,7 +60,11 @@ pub fn of_attempt(exchange: &mut Exchange, plan: &AiPlan, bid: &mut Bid, outcome
     let Some(watch) = instance.watch.as_deref() else {
         return;
     };
-    let fault = fault_of(instance, watch, outcome, plan.complaint());
+    let mut fault = fault_of(instance, watch, outcome, plan.complaint());
+    // Whoever brings a key brings its quota: that of others is not used up.
+    if fault == Fault::Quota && !watch.has_credential && brings_key(exchange) {
+        fault = Fault::Client;
+    }
     let attempt = exchange.attempts.last();
     let began = attempt.map_or(exchange.started, |attempt| attempt.started);
     let now = clock::now();
@@ -87,9 +91,19 @@ pub fn of_attempt(exchange: &mut Exchange, plan: &AiPlan, bid: &mut Bid, outcome
     }
 }
 
-/// Tells how a stream ended that had begun, or another response whose head had been passed on:
-/// `broken` says why, if it broke off.
-pub fn of_stream(exchange: &mut Exchange, broken: Option<TransportFault>) {
+/// How a stream ended that had begun.
+#[derive(Clone, Copy, Debug)]
+pub enum StreamEnd {
+    /// As its protocol wants it.
+    Well,
+    /// It says itself that something is wrong: as a status.
+    Said(u16),
+    /// It broke off, or was silent for too long.
+    Broken(TransportFault),
+}
+
+/// Tells how a stream ended that had begun, or another response whose head had been passed on.
+pub fn of_stream(exchange: &mut Exchange, end: StreamEnd) {
     let attempt = exchange.attempts.last_mut();
     let trial = attempt.and_then(|attempt| attempt.trial.take());
     let (Some(call), Some(attempt)) = (&exchange.ai, exchange.attempts.last()) else {
@@ -101,11 +115,13 @@ pub fn of_stream(exchange: &mut Exchange, broken: Option<TransportFault>) {
     let Some(watch) = call.target.instances[member].watch.as_deref() else {
         return;
     };
-    let (fault, seen) = match broken {
-        Some(broken) => (Fault::Target, outcome_of(broken)),
+    let (fault, seen) = match end {
+        StreamEnd::Broken(broken) => (Fault::Target, outcome_of(broken)),
         // What is no stream was judged when it was here.
-        None if call.meter.is_none() => return,
-        None => (Fault::Nobody, ProbeOutcome::Status(attempt.status)),
+        _ if call.meter.is_none() => return,
+        StreamEnd::Well => (Fault::Nobody, ProbeOutcome::Status(attempt.status)),
+        StreamEnd::Said(429) => (Fault::Quota, ProbeOutcome::Status(429)),
+        StreamEnd::Said(status) => (Fault::Target, ProbeOutcome::Status(status)),
     };
     tell_trial(exchange, trial, fault);
     tell_circuit(exchange, watch, fault, attempt.started, clock::now());
@@ -151,6 +167,12 @@ pub fn of_end(exchange: &Exchange) {
         let targets = upstream.pool.targets(member);
         report(exchange, targets, passive, seen, attempt.started);
     }
+}
+
+/// Whether the client's own key may have been passed on.
+fn brings_key(exchange: &Exchange) -> bool {
+    let mut names = exchange.request.headers.keys();
+    names.any(|name| is_credential(name.as_str()))
 }
 
 fn fault_of(

@@ -132,6 +132,12 @@ async fn attempt(
             // A target that cannot be asked must not take the others' chance.
             Err(failure) => {
                 exchange.note_failure(&failure);
+                // What is held was said by another one, in its own protocol.
+                if held.is_some()
+                    && let Plan::Ai(ai) = plan
+                {
+                    ai.take_back(exchange);
+                }
                 return Outcome::Failed(failure);
             }
         };

@@ -20,7 +20,7 @@ use crate::{
     clock,
     exchange::{Ended, Exchange},
     failure::TransportFault,
-    forward::evidence,
+    forward::evidence::{self, StreamEnd},
     plugins::ai_proxy::{AiCall, First, RelayLimits},
     ports::{BrokenBody, ClientBroke, LocalFuture},
 };
@@ -124,17 +124,20 @@ impl Relay {
                 }
                 if self.is_idle(cx) {
                     self.idle = None;
+                    let silent = StreamEnd::Broken(TransportFault::ReadTimeout);
+                    evidence::of_stream(&mut self.exchange, silent);
                     return self.cut(Cut::Idle, cx);
                 }
                 Poll::Pending
             }
             Poll::Ready(None) => match self.finish_translation() {
                 (last, None) => {
-                    evidence::of_stream(&mut self.exchange, None);
+                    let end = self.end_of_stream();
+                    evidence::of_stream(&mut self.exchange, end);
                     self.end_with(last, Ended::Complete)
                 }
                 (last, Some(fault)) => {
-                    evidence::of_stream(&mut self.exchange, Some(fault));
+                    evidence::of_stream(&mut self.exchange, StreamEnd::Broken(fault));
                     self.end_with(last, Ended::UpstreamBroken)
                 }
             },
@@ -150,7 +153,7 @@ impl Relay {
                 );
                 let fault = error.downcast_ref::<BrokenBody>();
                 let fault = fault.map_or(TransportFault::Closed, |broken| broken.0);
-                evidence::of_stream(&mut self.exchange, Some(fault));
+                evidence::of_stream(&mut self.exchange, StreamEnd::Broken(fault));
                 let last = self.break_translation("the provider's stream broke off");
                 if !last.is_empty() {
                     return self.end_with(last, Ended::UpstreamBroken);
@@ -220,6 +223,15 @@ impl Relay {
             None => true,
         };
         (last, (!complete).then_some(TransportFault::Closed))
+    }
+
+    /// What a stream that is passed on as it is says of its end. A translated one has been read by who
+    /// translates it.
+    fn end_of_stream(&self) -> StreamEnd {
+        let call = self.exchange.ai.as_ref();
+        let call = call.filter(|call| call.translator.is_none());
+        let failure = call.and_then(|call| call.meter.as_ref()?.failure());
+        failure.map_or(StreamEnd::Well, StreamEnd::Said)
     }
 
     /// The error, in the client's protocol, of a translated stream that ends here.

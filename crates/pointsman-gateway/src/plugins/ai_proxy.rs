@@ -164,6 +164,8 @@ pub struct Watch {
     pub tally: Option<Arc<Tally>>,
     /// Stands for the credential at the address, whichever the model.
     pub credential: Option<TargetId>,
+    /// The instance brings a credential of its own.
+    pub has_credential: bool,
 }
 
 impl Watch {
@@ -172,6 +174,13 @@ impl Watch {
         let all = [self.guard, self.circuit, self.credential];
         all.into_iter().flatten().collect()
     }
+}
+
+/// Whether a header carries a provider's credential, however its name is spelt.
+pub(crate) fn is_credential(name: &str) -> bool {
+    ["authorization", "x-api-key", "api-key", "x-goog-api-key"]
+        .iter()
+        .any(|credential| name.eq_ignore_ascii_case(credential))
 }
 
 /// A request target that does not depend on the request.

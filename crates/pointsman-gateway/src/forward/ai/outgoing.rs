@@ -14,7 +14,7 @@ use crate::{
         ai::{signed::Signing, token},
         http::end_to_end,
     },
-    plugins::ai_proxy::{AiInstance, STREAM_ENDS, Translated, with_query},
+    plugins::ai_proxy::{AiInstance, STREAM_ENDS, Translated, is_credential, with_query},
     upstream::destination::Destination,
 };
 
@@ -244,14 +244,6 @@ fn carry_key(headers: &mut HeaderMap, provider: Provider, target: Protocol) {
         value.set_sensitive(true);
         headers.insert(own, value);
     }
-}
-
-/// Whether a header carries a provider's credential.
-fn is_credential(name: &str) -> bool {
-    matches!(
-        name,
-        "authorization" | "x-api-key" | "api-key" | "x-goog-api-key"
-    )
 }
 
 /// Asks Gemini for server-sent events.

@@ -6,7 +6,7 @@ use pointsman_balance::GuardSpec;
 
 use super::{address_of, written};
 use crate::{
-    plugins::ai_proxy::Watch,
+    plugins::ai_proxy::{Watch, is_credential},
     upstream::{Guarding, fingerprint::Text},
 };
 
@@ -37,6 +37,7 @@ pub(super) fn of(
         circuit: None,
         tally: None,
         credential: None,
+        has_credential: has_credential(&instance.auth),
     };
     if !is_guarded {
         return Some(watch);
@@ -47,10 +48,15 @@ pub(super) fn of(
     let auth = &instance.auth;
     let options = instance.options.as_ref();
     let model = options.and_then(|options| options.get("model")?.as_str());
+    let project = instance.provider_conf.as_ref();
+    let project = project.and_then(|conf| conf.project_id.as_deref());
     let name = format!("{key} ({})", instance.name);
 
     let key = |kind: &str| {
         let mut text = of_credential(kind, &place, auth);
+        if let Some(project) = project {
+            text.add("project", project);
+        }
         text.add("endpoint", endpoint);
         if let Some(model) = model {
             text.add("model", model);
@@ -72,7 +78,7 @@ pub(super) fn of(
         let (circuit, tally) = guards.guard(spec, &format!("the circuit of {name}"));
         (watch.circuit, watch.tally) = (Some(circuit), tally);
     }
-    if cooldown.is_some() && has_credential(auth) {
+    if cooldown.is_some() && watch.has_credential {
         let spec = GuardSpec {
             key: of_credential("credential", &place, auth).into_string(),
             breaker: None,
@@ -99,15 +105,24 @@ fn of_credential(kind: &str, (host, port): &(String, u16), auth: &written::Auth)
         let account = gcp.service_account_json.as_deref();
         text.add("gcp", account.unwrap_or_default());
     }
+    if let Some(aws) = &auth.aws {
+        text.add("aws", &aws.access_key_id);
+        text.add("secret", &aws.secret_access_key);
+        if let Some(token) = &aws.session_token {
+            text.add("session", token);
+        }
+    }
     text
 }
 
 /// Whether the instance brings a credential of its own: without, a refusal is the client's affair.
 fn has_credential(auth: &written::Auth) -> bool {
-    let has = |map: &Option<std::collections::BTreeMap<String, String>>| {
-        map.as_ref().is_some_and(|map| !map.is_empty())
-    };
-    has(&auth.header) || has(&auth.query) || auth.gcp.is_some()
+    let mut headers = auth.header.iter().flatten();
+    let has_query = auth.query.as_ref().is_some_and(|query| !query.is_empty());
+    headers.any(|(name, _)| is_credential(name))
+        || has_query
+        || auth.gcp.is_some()
+        || auth.aws.is_some()
 }
 
 #[cfg(test)]
@@ -177,6 +192,46 @@ mod tests {
         let both = watch("r1", "t", "m", both).expect("watched");
         assert_eq!((both.guard, both.circuit), (one.guard, broken.circuit));
         assert!(broken.credential.is_none());
+    }
+
+    /// Accounts and projects have quotas of their own, and only a header that carries a credential is one.
+    #[test]
+    fn accounts_and_projects_are_told_apart() {
+        let given = Given::new();
+        let watch = |instance: Value| {
+            let mut conf = json!({"cooldown": {}, "instances": [{"name": "a", "weight": 1}]});
+            for (name, value) in instance.as_object().expect("an object") {
+                conf["instances"][0][name] = value.clone();
+            }
+            let conf: written::AiProxyMulti = serde_json::from_value(conf).expect("sound");
+            of(&conf.instances[0], &conf, "r", &given).expect("watched")
+        };
+        let bedrock = |id: &str, secret: &str| {
+            watch(json!({
+                "provider": "bedrock", "provider_conf": {"region": "eu-west-1"},
+                "auth": {"aws": {"access_key_id": id, "secret_access_key": secret}},
+            }))
+        };
+        let one = bedrock("a", "b");
+        assert_eq!(one.guards(), bedrock("a", "b").guards());
+        for other in [bedrock("c", "b"), bedrock("a", "d")] {
+            assert_ne!(one.guard, other.guard);
+            assert_ne!(one.credential, other.credential);
+        }
+        assert!(one.has_credential && one.credential.is_some());
+        let vertex = |project: &str| {
+            watch(json!({
+                "provider": "vertex-ai", "auth": {"gcp": {"service_account_json": "{}"}},
+                "provider_conf": {"region": "europe-west1", "project_id": project},
+            }))
+        };
+        assert_ne!(vertex("p").guard, vertex("q").guard);
+        assert_eq!(vertex("p").credential, vertex("q").credential);
+        let with_header =
+            |name: &str| watch(json!({"provider": "openai", "auth": {"header": {name: "x"}}}));
+        assert!(!with_header("X-Team").has_credential);
+        assert!(with_header("X-Team").credential.is_none());
+        assert!(with_header("X-Api-Key").credential.is_some());
     }
 
     /// Health files know guards by these: a change makes every gateway forget them, once.
