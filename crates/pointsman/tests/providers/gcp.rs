@@ -266,3 +266,30 @@ fn an_account_that_cannot_work_fails_over() {
     assert_eq!(response.status, 200, "{}", response.text());
     assert_eq!(bearer(&good.last()), "token-1");
 }
+
+/// What another instance said before stays in that one's terms, though one that speaks another protocol was
+/// to be asked after it.
+#[test]
+fn an_error_that_is_held_is_told_in_its_own_terms() {
+    let anthropic = Upstream::start(|_| {
+        let error = r#"{"type":"error","error":{"type":"overloaded_error","message":"too much"}}"#;
+        Answer::status(529, error)
+    });
+    let gateway = Gateway::start(&format!(
+        "routes:\n  - id: 1\n    uri: /*\n    plugins:\n      ai-proxy-multi:\n        fallback_strategy: [http_5xx]\n        \
+         instances:\n        - {{name: a, provider: anthropic, protocol: anthropic-messages, weight: 1, priority: 2, auth: {{header: {{x-api-key: k}}}}, \
+         override: {{endpoint: \"http://{}\"}}}}\n        - {{name: b, provider: vertex-ai, protocol: gemini-generate-content, \
+         weight: 1, priority: 1, auth: {{gcp: {{service_account_json: \"{{}}\"}}}}, options: {{model: g}}, \
+         provider_conf: {{project_id: p, region: r}}}}\n",
+        anthropic.address
+    ));
+    let response = post_json(gateway.proxy, "/v1/chat/completions", CHAT);
+    let body = response.json();
+    assert_eq!(response.status, 502, "nobody is left: {body}");
+    assert_eq!(
+        (&body["error"]["message"], &body["type"]),
+        (&json!("too much"), &Value::Null),
+        "{body}"
+    );
+    assert_eq!(gateway.access_log(1)[0]["balancer_ip"], "a");
+}
