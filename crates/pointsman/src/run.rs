@@ -296,7 +296,7 @@ impl Program {
             self.publisher.spawn_keepers(&dialer);
             let health_changed = Rc::new(tokio::sync::Notify::new());
             let names_changed = Rc::new(tokio::sync::Notify::new());
-            tokio::task::spawn_local(names::keep_resolving(
+            let resolving = tokio::task::spawn_local(names::keep_resolving(
                 Rc::clone(&self.health),
                 lookups,
                 Arc::clone(&state),
@@ -309,7 +309,7 @@ impl Program {
                 Arc::clone(&state),
                 Rc::clone(&health_changed),
             );
-            tokio::task::spawn_local(prober.keep_probing());
+            let probing = tokio::task::spawn_local(prober.keep_probing());
             tokio::task::spawn_local(keeper.clone().keep());
             let mut reloader = Reloader {
                 publisher: self.publisher,
@@ -319,7 +319,13 @@ impl Program {
                 health_changed,
                 names_changed,
             };
-            until_signal(&mut reloader, stop, self.announces.then_some("ready")).await?;
+            let announcement = self.announces.then_some("ready");
+            tokio::select! {
+                ended = until_signal(&mut reloader, stop, announcement) => ended?,
+                lost = first_to_end([("probing", probing), ("resolving names", resolving)]) => {
+                    return Err(lost);
+                }
+            }
             // Listened for before anybody can know of the first: one in between would be lost.
             let second = Box::pin(drain::second_signal());
             let _ = drain.send(true);
@@ -369,6 +375,24 @@ fn first(
         Err(error) => Err(format!("{path}: {error}")),
     }
 }
+
+/// Waits for one of the tasks that go on as long as the program does; says which, and why that is the end. A
+/// gateway that goes on without them would answer by what it knew then, for ever.
+async fn first_to_end<const N: usize>(tasks: [(&'static str, JoinTask); N]) -> String {
+    let mut ends = JoinSet::new();
+    for (what, task) in tasks {
+        ends.spawn_local(async move { (what, task.await) });
+    }
+    let why = match ends.join_next().await {
+        Some(Ok((what, Err(error)))) => format!("{what}: {error}"),
+        Some(Ok((what, Ok(())))) => format!("{what}: it ended"),
+        Some(Err(error)) => error.to_string(),
+        None => "nothing was started".to_owned(),
+    };
+    format!("the health of targets is kept no longer ({why}); please report this; start again")
+}
+
+type JoinTask = tokio::task::JoinHandle<()>;
 
 fn worker_count(wanted: Option<usize>) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -496,3 +520,23 @@ const IO_EVENTS_MAX: usize = 8192;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// From a change in the folder to reading the file.
 const SETTLE: Duration = Duration::from_millis(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_program_does_not_outlive_what_keeps_health() {
+        let local = LocalSet::new();
+        let told = local.run_until(async {
+            let lasting = tokio::task::spawn_local(std::future::pending());
+            let failing = tokio::task::spawn_local(async { panic!("a fault") });
+            first_to_end([("one", lasting), ("other", failing)]).await
+        });
+        let told = told.await;
+        assert!(
+            told.contains("(other: ") && told.contains("panic"),
+            "{told}"
+        );
+    }
+}

@@ -252,6 +252,32 @@ fn only_trials_decide_about_a_circuit() {
     assert!(!gateway.stderr().contains("trials succeeded"));
 }
 
+/// Whoever answers that a quota is used up answers: the circuit is not about that.
+#[test]
+fn a_trial_that_meets_a_quota_has_shown_what_it_had_to() {
+    let works = Arc::new(AtomicBool::new(false));
+    let script = Arc::clone(&works);
+    let failing = Upstream::start(move |_| match script.load(Ordering::SeqCst) {
+        true => Answer::status(429, "{}"),
+        false => Answer::status(500, "{}"),
+    });
+    let good = Upstream::named("good");
+    let pair = [
+        instance("failing", failing.address, ", priority: 1"),
+        instance("good", good.address, ""),
+    ];
+    let more =
+        ", fallback_strategy: [http_429, http_5xx], circuit_breaker: {failures: 1, open_ms: 20}";
+    let gateway = Gateway::start(&flow_route(&pair, more));
+    assert_eq!(post_json(gateway.proxy, "/x", CHAT).status, 200);
+    gateway.wait_for_line("too many failures");
+    works.store(true, Ordering::SeqCst);
+    support::wait_until("the circuit to close", || {
+        assert_eq!(post_json(gateway.proxy, "/x", CHAT).status, 200);
+        gateway.stderr().contains("trials succeeded").then_some(())
+    });
+}
+
 fn wait_for_circuit(gateway: &Gateway, state: &str) {
     support::wait_until(state, || {
         let all = gateway.control("/v1/targets").json();

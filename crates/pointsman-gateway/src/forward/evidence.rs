@@ -216,9 +216,18 @@ fn works(fault: Fault) -> Option<bool> {
     }
 }
 
+/// The same of a trial, where any answer proves that somebody answers again: quotas, credentials and models
+/// have guards of their own.
+fn proves(fault: Fault) -> Option<bool> {
+    match fault {
+        Fault::Quota | Fault::Credential | Fault::Model => Some(true),
+        _ => works(fault),
+    }
+}
+
 /// Tells how a trial ended. One that says nothing is given back.
 fn tell_trial(exchange: &Exchange, trial: Option<Trial>, fault: Fault) {
-    if let (Some(trial), Some(succeeded)) = (trial, works(fault)) {
+    if let (Some(trial), Some(succeeded)) = (trial, proves(fault)) {
         exchange
             .gateway()
             .report(Evidence::Trial { succeeded, trial });
