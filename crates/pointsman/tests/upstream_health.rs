@@ -5,7 +5,7 @@ mod support;
 use std::{collections::BTreeSet, net::SocketAddr};
 
 use serde_json::{Value, json};
-use support::{Gateway, SecureUpstream, Start, Upstream, get};
+use support::{Answer, Gateway, SecureUpstream, Start, Upstream, client::Connection, get};
 
 /// `checks.active` that decides by one HTTP failure or two refused connections.
 fn active(more: Value) -> Value {
@@ -345,4 +345,54 @@ fn a_known_dead_node_stays_known() {
     dead.wait_for_probes(before + 1);
     let seen: BTreeSet<String> = gateway.checked().into_iter().collect();
     assert_eq!(seen, BTreeSet::from(["/routes/1".to_owned()]));
+}
+
+/// A node that switches protocols.
+fn socket_node() -> Upstream {
+    Upstream::start(|_| {
+        let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nhello";
+        Answer::Raw(head.as_bytes().to_vec())
+    })
+}
+
+/// A WebSocket handshake is a request like any other: none goes to a node that is known to be down, and the
+/// verdict that the report shows is the one that the next handshake obeys (I-29).
+#[test]
+fn websocket_handshakes_obey_health() {
+    let nodes = [socket_node(), socket_node()];
+    let upstream = upstream(&[nodes[0].address, nodes[1].address], json!({}));
+    let route =
+        json!({"routes": [{"id": 1, "uri": "/*", "enable_websocket": true, "upstream": upstream}]});
+    let gateway = Gateway::start_with(Start {
+        document: &route.to_string(),
+        workers: 4,
+        ..Start::default()
+    });
+    let shake = || {
+        let mut client = Connection::open(gateway.proxy);
+        client.send(
+            b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        );
+        assert_eq!(client.response(false).status, 101);
+        client.read_until("hello");
+    };
+    for (down, up) in [(0, 1), (1, 0)] {
+        nodes[down].set_healthy(false);
+        gateway.wait_for_status(nodes[down].port(), "unhealthy");
+        let shown = gateway.control("/v1/targets").json()[0]["epoch"].as_u64();
+        let before = (nodes[down].hits(), nodes[up].hits());
+        for _ in 0..12 {
+            shake();
+        }
+        let after = (nodes[down].hits(), nodes[up].hits());
+        assert_eq!((after.0 - before.0, after.1 - before.1), (0, 12));
+        let lines = gateway.access_log(12 * (down + 1));
+        for line in &lines[12 * down..] {
+            let seen = line["picks"][0]["epoch"].as_u64();
+            assert!(seen >= shown, "{seen:?} is older than {shown:?}: {line}");
+        }
+        nodes[down].set_healthy(true);
+        gateway.wait_for_status(nodes[down].port(), "healthy");
+    }
+    gateway.wait_until_idle();
 }
