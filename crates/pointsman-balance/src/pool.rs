@@ -325,7 +325,7 @@ impl Pool {
             Some((at, offer))
         });
         if let Some((at, offer)) = offer {
-            return Ok(match self.trial(at + 1, ask, availability) {
+            return Ok(match self.trial(at + 1, ask, source, availability) {
                 Some((tried, trial)) => {
                     // What it takes the place of has had its turn.
                     let decision = offer.decision;
@@ -342,7 +342,7 @@ impl Pool {
             return Err(self.exhausted(usable));
         }
         // Somebody must find out whether it works again, also where nobody would be used now.
-        if let Some((tried, trial)) = self.trial(self.stages.len(), ask, availability) {
+        if let Some((tried, trial)) = self.trial(self.stages.len(), ask, source, availability) {
             return Ok(picked(self.offer(tried), true, Some(trial)));
         }
         match self

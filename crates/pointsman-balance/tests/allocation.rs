@@ -90,13 +90,15 @@ fn picks_with_guards_allocate_nothing() {
         let half_open = half_open.count();
         let mut trials = Vec::with_capacity(MEMBERS);
         let tried = Tried::new();
-        let ask = Ask {
-            key: Some(b"session-7"),
-            now: Duration::ZERO,
-            tried: &tried,
-        };
+        // On a ring, only keys of whoever is on trial make trials.
+        let keys: Vec<String> = (0..20 * MEMBERS).map(|key| key.to_string()).collect();
         let allocated = allocation_counter::measure(|| {
-            for _ in 0..2 * MEMBERS {
+            for key in &keys {
+                let ask = Ask {
+                    key: Some(key.as_bytes()),
+                    now: Duration::ZERO,
+                    tried: &tried,
+                };
                 let mut picked = pool.pick(&ask, &guarded.availability).unwrap();
                 trials.extend(picked.take_trial());
             }

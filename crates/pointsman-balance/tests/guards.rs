@@ -34,6 +34,15 @@ fn spec(key: &str, breaker: Option<Breaker>) -> GuardSpec {
 }
 
 fn pool(monitor: &mut Monitor<u8>, priorities: &[i32], guards: &[&[TargetId]]) -> Pool {
+    pool_by(Algorithm::RoundRobin, monitor, priorities, guards)
+}
+
+fn pool_by(
+    algorithm: Algorithm,
+    monitor: &mut Monitor<u8>,
+    priorities: &[i32],
+    guards: &[&[TargetId]],
+) -> Pool {
     let members = priorities
         .iter()
         .zip(guards)
@@ -45,7 +54,7 @@ fn pool(monitor: &mut Monitor<u8>, priorities: &[i32], guards: &[&[TargetId]]) -
             targets: vec![],
             gate: Some(monitor.gate(&[], guards.to_vec())),
         });
-    Pool::new(members.collect(), Algorithm::RoundRobin, 0).expect("sound")
+    Pool::new(members.collect(), algorithm, 0).expect("sound")
 }
 
 /// Who is picked, and whether as a trial, which is given back.
@@ -543,4 +552,39 @@ fn all_are_usable_iff_each_is() {
     check(&monitor, [false, false]);
     monitor.tick(now + seconds(5));
     check(&monitor, [false, false]);
+}
+
+/// I-20: a trial moves the sessions of the instance on trial, which come home by it, and nobody else's.
+#[test]
+fn i20_a_trial_on_a_ring_is_made_by_the_keys_of_its_owner() {
+    let mut now = start();
+    let mut monitor = Monitor::<u8>::new();
+    let (guard, tally) = monitor.guard(spec("a", Some(BREAKER)), now);
+    let tally = tally.expect("it has a circuit");
+    let pool = pool_by(
+        Algorithm::Chash,
+        &mut monitor,
+        &[0, 0, 0],
+        &[&[guard], &[], &[]],
+    );
+    let pick = |monitor: &Monitor<u8>, key: u32| {
+        let key = key.to_string();
+        let ask = Ask {
+            key: Some(key.as_bytes()),
+            now: Duration::ZERO,
+            tried: &Tried::new(),
+        };
+        let mut picked = pool.pick(&ask, &monitor.availability()).expect("somebody");
+        (picked.member(), picked.take_trial().is_some())
+    };
+    let owners: Vec<usize> = (0..300).map(|key| pick(&monitor, key).0).collect();
+    for _ in 0..3 {
+        let _ = tally.record(false, now, now);
+    }
+    let _ = monitor.trip(guard, now);
+    now += BREAKER.open;
+    let _ = monitor.tick(now);
+    for (key, owner) in (0..).zip(owners) {
+        assert_eq!(pick(&monitor, key), (owner, owner == 0), "key {key}");
+    }
 }

@@ -251,14 +251,14 @@ impl Schedule {
         }
     }
 
-    /// Brings the next probe forward to one `interval` after the last one started, if it would be later:
-    /// for targets whose verdict was changed by something else than a probe.
-    pub(super) fn hasten(&mut self, target: TargetId, interval: Duration) {
+    /// Brings the next probe forward to one `interval` after the last one started, or to `now` if that is
+    /// past, if it would be later: for targets whose verdict was changed by something else than a probe.
+    pub(super) fn hasten(&mut self, target: TargetId, interval: Duration, now: Instant) {
         let Some(entry) = self.entries.get(&target) else {
             return;
         };
         if let (Phase::Due(at), Some(started)) = (entry.phase, entry.started) {
-            let sooner = later(started, interval.max(PAUSE_MIN));
+            let sooner = later(started, interval.max(PAUSE_MIN)).max(now);
             if sooner < at {
                 self.place(target, Phase::Due(sooner));
             }

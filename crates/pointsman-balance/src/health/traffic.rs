@@ -32,7 +32,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         let change = self.settle(target, from)?;
         // The next probe was dated by what the target was before.
         if change.usable_changed {
-            self.schedule.hasten(target, interval);
+            self.schedule.hasten(target, interval, now);
         }
         Some(change)
     }

@@ -233,6 +233,11 @@ impl Stage {
         self.picker.pick(ask, source, &eligible)
     }
 
+    /// Keys belong to members.
+    pub(crate) fn is_ring(&self) -> bool {
+        matches!(self.picker, Picker::Chash(_))
+    }
+
     /// Its members whose gates ask for trials that may be had.
     pub(crate) fn asking(&self, availability: &Availability) -> impl Iterator<Item = usize> {
         let members = self.picker.members();

@@ -1,21 +1,23 @@
 //! Attempts at members whose circuit is half open.
 
 use super::{Ask, Pool};
-use crate::{Availability, Trial};
+use crate::{Availability, Trial, decision::Source, picker::Stage};
 
 impl Pool {
     /// A member of the first `stages` to be tried in place of the one that they offer: one whose gate asks for
     /// it, and whose turn comes no later. Only a request's first attempt may be a trial, so that it has not
-    /// used up its retries.
+    /// used up its retries. On a hash ring it must be the one that the key belongs to (I-20): nobody else's
+    /// sessions move.
     #[inline]
     pub(super) fn trial(
         &self,
         stages: usize,
         ask: &Ask<'_>,
+        source: impl Source,
         availability: &Availability,
     ) -> Option<(usize, Trial)> {
         if self.may_try(ask, availability) {
-            self.trial_in(stages, availability)
+            self.trial_in(stages, ask, source, availability)
         } else {
             None
         }
@@ -27,11 +29,36 @@ impl Pool {
         !self.gates.is_empty() && availability.has_asking() && ask.tried.is_empty()
     }
 
-    fn trial_in(&self, stages: usize, availability: &Availability) -> Option<(usize, Trial)> {
-        let mut asking = self.stages[..stages]
-            .iter()
-            .flat_map(|stage| stage.asking(availability));
-        asking.find_map(|member| Some((member, self.claim(member, availability)?)))
+    fn trial_in(
+        &self,
+        stages: usize,
+        ask: &Ask<'_>,
+        source: impl Source,
+        availability: &Availability,
+    ) -> Option<(usize, Trial)> {
+        self.stages[..stages].iter().find_map(|stage| {
+            let owner = stage.is_ring().then(|| {
+                let owner = self.owner(stage, ask, source, availability);
+                owner.unwrap_or(usize::MAX)
+            });
+            let mut asking = stage
+                .asking(availability)
+                .filter(|member| owner.is_none_or(|owner| owner == *member));
+            asking.find_map(|member| Some((member, self.claim(member, availability)?)))
+        })
+    }
+
+    /// Whom a key belongs to if those who ask for trials count as usable.
+    fn owner(
+        &self,
+        stage: &Stage,
+        ask: &Ask<'_>,
+        source: impl Source,
+        availability: &Availability,
+    ) -> Option<usize> {
+        let asks = |member: usize| stage.asking(availability).any(|asking| asking == member);
+        let may_own = |member| self.usable(member, availability) || asks(member);
+        Some(stage.pick(ask, source, may_own)?.member)
     }
 
     /// The trial of a member, if its gate asks for one and nobody has it.

@@ -52,6 +52,8 @@ struct Entry {
     checker: u32,
     /// When its next probe must start, if its checker has a slot; of one in flight, when it is void.
     due: u64,
+    /// When the last probe was started.
+    started: Option<u64>,
     flight: Option<Flight>,
     overdue: Option<Flight>,
     /// When its last probe was started, or else when it was added.
@@ -181,6 +183,7 @@ impl Ledger {
             watched: false,
             checker,
             due: now,
+            started: None,
             flight: None,
             overdue: None,
             idle_since: now,
@@ -242,6 +245,7 @@ impl Ledger {
             void_at,
         });
         (entry.due, entry.idle_since) = (void_at, now);
+        entry.started = Some(now);
         entry.crowded = false;
         self.note_crowd(index);
         Started {
@@ -341,7 +345,28 @@ impl Ledger {
         if !self.entries[entry].watched {
             return None;
         }
-        self.apply(entry, Some(event), &passive.limits, began, now)
+        let change = self.apply(entry, Some(event), &passive.limits, began, now);
+        self.hasten(entry, change.as_ref(), now);
+        change
+    }
+
+    /// I-16: what is out is probed as that, whoever took it out.
+    fn hasten(&mut self, index: usize, change: Option<&Change>, now: u64) {
+        let entry = &self.entries[index];
+        let (Some(started), None) = (entry.started, entry.flight) else {
+            return;
+        };
+        if change.is_none_or(|change| !change.usable_changed) || entry.due <= now {
+            return;
+        }
+        let policy = &self.policies[entry.check.policy];
+        let interval = if usable(entry.state.status) {
+            policy.healthy_interval
+        } else {
+            policy.unhealthy_interval
+        };
+        let sooner = now.max(started + interval.as_millis() as u64);
+        self.entries[index].due = self.entries[index].due.min(sooner);
     }
 
     fn apply(

@@ -8,7 +8,9 @@ use crate::model::Model;
 /// What a pick must come to.
 pub(super) struct Expected {
     pub(super) fail_open: bool,
-    pub(super) is_trial: bool,
+    /// Who may be tried. On a ring it depends on the key whether anybody is.
+    pub(super) trials: Vec<usize>,
+    /// Who may be picked otherwise.
     pub(super) members: Vec<usize>,
 }
 
@@ -37,11 +39,12 @@ impl Judged {
             |wanted, from: Vec<usize>| from.into_iter().filter(|at| rank(at) == wanted).collect();
         Ok(Expected {
             fail_open,
-            is_trial: first.is_some(),
-            members: match first {
+            trials: match first {
+                Some(_) if self.algorithm == Algorithm::Chash => asking,
                 Some(first) => of(first, asking),
-                None => of(best, left.collect()),
+                None => Vec::new(),
             },
+            members: of(best, left.collect()),
         })
     }
 
