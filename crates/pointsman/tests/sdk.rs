@@ -5,11 +5,11 @@
 
 mod support;
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{process::Command, time::Duration};
 
 use support::{
     Answer, Gateway, Received, Upstream,
-    packages::{cache, python, run, unavailable},
+    packages::{node, python, run, unavailable},
 };
 
 const PYTHON_PACKAGES: &[&str] = &["openai==3.57.0", "anthropic==2.13.0"];
@@ -123,25 +123,6 @@ fn gateway(upstream: &Upstream) -> Gateway {
     ))
 }
 
-fn node() -> Result<PathBuf, String> {
-    let folder = cache(&format!(
-        "node-{}",
-        NODE_PACKAGES.join("-").replace('@', "-")
-    ));
-    let done = folder.join("installed");
-    if !done.exists() {
-        std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
-        std::fs::write(folder.join("package.json"), "{\"private\":true}")
-            .map_err(|e| e.to_string())?;
-        run(Command::new("npm")
-            .args(["install", "--silent", "--no-audit", "--no-fund"])
-            .args(NODE_PACKAGES)
-            .current_dir(&folder))?;
-        std::fs::write(done, "").map_err(|error| error.to_string())?;
-    }
-    Ok(folder)
-}
-
 #[test]
 fn the_official_python_clients_work() {
     let python = match python(PYTHON_PACKAGES, &[]) {
@@ -166,7 +147,7 @@ fn the_official_python_clients_work() {
 
 #[test]
 fn the_official_node_client_works() {
-    let folder = match node() {
+    let folder = match node(NODE_PACKAGES) {
         Ok(folder) => folder,
         Err(error) => return unavailable("the Node client", &error),
     };

@@ -1,13 +1,16 @@
 //! Every client's protocol to every provider's: what arrives there, and what comes back.
 
+#[path = "translated/clients.rs"]
+mod clients;
+#[path = "translated/protocol.rs"]
+mod protocol;
 mod support;
-mod translated {
-    pub(crate) mod protocol;
-}
+#[path = "translated/tools.rs"]
+mod tools;
 
+use protocol::{ALL, Protocol, TEXT};
 use serde_json::Value;
-use support::{Answer, Gateway, Upstream, client::Response, post_json};
-use translated::protocol::{ALL, Protocol, TEXT};
+use support::{Answer, Gateway, Received, Upstream, client::Response, post_json};
 
 /// A route for each provider's protocol, under its name.
 fn document(upstreams: &[Upstream], more: &str) -> String {
@@ -31,13 +34,14 @@ fn document(upstreams: &[Upstream], more: &str) -> String {
 
 fn upstreams(answer: fn(&Protocol, bool) -> Answer) -> Vec<Upstream> {
     let start = |protocol: &'static Protocol| {
-        Upstream::start(move |received| {
-            let streamed = received.target.contains("stream")
-                || received.json()["stream"].as_bool() == Some(true);
-            answer(protocol, streamed)
-        })
+        Upstream::start(move |received| answer(protocol, ask_is_streamed(received)))
     };
     ALL.iter().map(start).collect()
+}
+
+/// Whether a provider is asked for a stream.
+fn ask_is_streamed(received: &Received) -> bool {
+    received.target.contains("stream") || received.json()["stream"].as_bool() == Some(true)
 }
 
 fn ask(gateway: &Gateway, client: &Protocol, target: &Protocol, streamed: bool) -> Response {

@@ -54,3 +54,21 @@ pub(crate) fn python(packages: &[&str], options: &[&str]) -> Result<PathBuf, Str
     }
     Ok(python)
 }
+
+/// A folder in which scripts of Node find `packages`.
+pub(crate) fn node(packages: &[&str]) -> Result<PathBuf, String> {
+    let name = packages.join("-").replace(['@', '/'], "-");
+    let folder = cache(&format!("node-{name}"));
+    let done = folder.join("installed");
+    if !done.exists() {
+        std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+        std::fs::write(folder.join("package.json"), "{\"private\":true}")
+            .map_err(|error| error.to_string())?;
+        run(Command::new("npm")
+            .args(["install", "--silent", "--no-audit", "--no-fund"])
+            .args(packages)
+            .current_dir(&folder))?;
+        std::fs::write(done, "").map_err(|error| error.to_string())?;
+    }
+    Ok(folder)
+}

@@ -184,6 +184,11 @@ impl Protocol {
         } else {
             &self.events[..self.half]
         };
+        self.stream_of(events)
+    }
+
+    /// A provider's stream of these events.
+    pub(crate) fn stream_of(&self, events: &[&str]) -> Answer {
         let pieces: Vec<Vec<u8>> = events.iter().map(|event| self.frame(event)).collect();
         if self.is_aws() {
             let head = "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.amazon.eventstream\r\n\
