@@ -7,6 +7,8 @@ mod protocol;
 mod support;
 #[path = "translated/tools.rs"]
 mod tools;
+#[path = "translated/types.rs"]
+mod types;
 
 use protocol::{ALL, Protocol, TEXT};
 use serde_json::Value;

@@ -12,7 +12,7 @@ use crate::{
     tools::scripted,
 };
 
-const PYTHON_PACKAGES: &[&str] = &[
+pub(crate) const PYTHON_PACKAGES: &[&str] = &[
     "openai==3.57.0",
     "anthropic==2.13.0",
     "google-genai==3.6.1",
@@ -35,7 +35,8 @@ fn drive(command: &mut Command) {
     gateway.wait_until_idle();
 }
 
-fn script(name: &str) -> std::path::PathBuf {
+/// Where a script is.
+pub(crate) fn script(name: &str) -> std::path::PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     tests.join("sdk").join(name)
 }
