@@ -1,5 +1,7 @@
 //! Every client's protocol to every provider's: what arrives there, and what comes back.
 
+#[path = "translated/agents.rs"]
+mod agents;
 #[path = "translated/clients.rs"]
 mod clients;
 #[path = "translated/protocol.rs"]
