@@ -4,7 +4,14 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
+
+/// Tests that share packages must not install them at once.
+fn alone() -> MutexGuard<'static, ()> {
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    INSTALLING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The folder in which packages are kept between runs.
 pub(crate) fn cache(name: &str) -> PathBuf {
@@ -35,6 +42,7 @@ pub(crate) fn run(command: &mut Command) -> Result<String, String> {
 
 /// A Python that has `packages`, installed with further `options` of pip.
 pub(crate) fn python(packages: &[&str], options: &[&str]) -> Result<PathBuf, String> {
+    let _alone = alone();
     let folder = cache(&format!("python-{}", packages.join("-").replace('=', "")));
     let python = folder.join("bin").join("python");
     let done = folder.join("installed");
@@ -57,6 +65,7 @@ pub(crate) fn python(packages: &[&str], options: &[&str]) -> Result<PathBuf, Str
 
 /// A folder in which scripts of Node find `packages`.
 pub(crate) fn node(packages: &[&str]) -> Result<PathBuf, String> {
+    let _alone = alone();
     let name = packages.join("-").replace(['@', '/'], "-");
     let folder = cache(&format!("node-{name}"));
     let done = folder.join("installed");
