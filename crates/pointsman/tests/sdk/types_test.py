@@ -31,9 +31,9 @@ for name, module in list(sys.modules.items()):
                     extra="forbid", arbitrary_types_allowed=True
                 )
 
-CHAT = pydantic.TypeAdapter(chat_params.CompletionCreateParamsNonStreaming)
-RESPONSES = pydantic.TypeAdapter(responses_params.ResponseCreateParamsNonStreaming)
-CLAUDE = pydantic.TypeAdapter(claude_params.MessageCreateParamsNonStreaming)
+CHAT = pydantic.TypeAdapter(chat_params.CompletionCreateParams)
+RESPONSES = pydantic.TypeAdapter(responses_params.ResponseCreateParams)
+CLAUDE = pydantic.TypeAdapter(claude_params.MessageCreateParams)
 List = typing.List
 Optional = typing.Optional
 

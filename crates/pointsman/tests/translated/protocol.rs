@@ -166,11 +166,16 @@ impl Protocol {
     }
 
     pub(crate) fn request(&self, streamed: bool) -> String {
+        self.streamed(self.request, streamed)
+    }
+
+    /// A client's request, asking for a stream if `streamed`.
+    pub(crate) fn streamed(&self, request: &str, streamed: bool) -> String {
         let in_path = self.paths[0] != self.paths[1];
         if streamed && !in_path {
-            return self.request.replacen('{', "{\"stream\":true,", 1);
+            return request.replacen('{', "{\"stream\":true,", 1);
         }
-        self.request.to_owned()
+        request.to_owned()
     }
 
     fn is_aws(&self) -> bool {

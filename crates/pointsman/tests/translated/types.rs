@@ -44,8 +44,7 @@ fn requests(name: &str) -> [&'static str; 2] {
     }
 }
 
-fn line(client: &Protocol, target: &Protocol, number: usize, sent: &Received) -> String {
-    let pair = format!("{} to {}, {number}", client.name, target.name);
+fn line(pair: &str, target: &Protocol, sent: &Received) -> String {
     serde_json::json!({
         "pair": pair,
         "target": target.name,
@@ -68,16 +67,15 @@ fn what_is_sent_is_of_the_vendors_types() {
     for client in &ALL {
         for (target, upstream) in ALL.iter().zip(&upstreams) {
             for (number, request) in requests(client.name).iter().enumerate() {
-                let path = format!("/{}{}", target.name, client.path(false));
-                let response = post_json(gateway.proxy, &path, request);
-                let text = response.text();
-                assert_eq!(
-                    response.status, 200,
-                    "{} to {}: {text}",
-                    client.name, target.name
-                );
-                let line = line(client, target, number, &upstream.last());
-                writeln!(lines, "{line}").expect("written");
+                for streamed in [false, true] {
+                    let path = format!("/{}{}", target.name, client.path(streamed));
+                    let request = client.streamed(request, streamed);
+                    let response = post_json(gateway.proxy, &path, &request);
+                    let pair = format!("{} to {}, {number}", client.name, target.name);
+                    assert_eq!(response.status, 200, "{pair}: {}", response.text());
+                    let line = line(&pair, target, &upstream.last());
+                    writeln!(lines, "{line}").expect("written");
+                }
             }
         }
     }
@@ -85,6 +83,6 @@ fn what_is_sent_is_of_the_vendors_types() {
     let file = folder.path().join("requests");
     std::fs::write(&file, lines).expect("written");
     let result = run(Command::new(python).arg(script("types_test.py")).arg(file));
-    let checked = (result.as_ref()).is_ok_and(|out| out.contains("72 requests checked"));
+    let checked = (result.as_ref()).is_ok_and(|out| out.contains("144 requests checked"));
     assert!(checked, "{}", result.unwrap_or_else(|error| error));
 }
