@@ -296,20 +296,9 @@ impl Program {
             self.publisher.spawn_keepers(&dialer);
             let health_changed = Rc::new(tokio::sync::Notify::new());
             let names_changed = Rc::new(tokio::sync::Notify::new());
-            let resolving = tokio::task::spawn_local(names::keep_resolving(
-                Rc::clone(&self.health),
-                lookups,
-                Arc::clone(&state),
-                Rc::clone(&names_changed),
-                Rc::clone(&health_changed),
-            ));
-            let prober = Prober::new(
-                Rc::clone(&self.health),
-                dialer,
-                Arc::clone(&state),
-                Rc::clone(&health_changed),
-            );
-            let probing = tokio::task::spawn_local(prober.keep_probing());
+            let health = Rc::clone(&self.health);
+            let changed = (&health_changed, &names_changed);
+            let kept = keep_health(health, lookups, dialer, &state, changed);
             tokio::task::spawn_local(keeper.clone().keep());
             let mut reloader = Reloader {
                 publisher: self.publisher,
@@ -322,7 +311,7 @@ impl Program {
             let announcement = self.announces.then_some("ready");
             tokio::select! {
                 ended = until_signal(&mut reloader, stop, announcement) => ended?,
-                lost = first_to_end([("probing", probing), ("resolving names", resolving)]) => {
+                lost = first_to_end(kept) => {
                     return Err(lost);
                 }
             }
@@ -374,6 +363,28 @@ fn first(
         }
         Err(error) => Err(format!("{path}: {error}")),
     }
+}
+
+/// Starts what keeps health: it goes on as long as the program does.
+fn keep_health(
+    health: Rc<RefCell<Health>>,
+    lookups: Rc<Lookups>,
+    dialer: Arc<Dialer>,
+    state: &Arc<State>,
+    (changed, names_changed): (&Rc<tokio::sync::Notify>, &Rc<tokio::sync::Notify>),
+) -> [(&'static str, JoinTask); 2] {
+    let resolving = names::keep_resolving(
+        Rc::clone(&health),
+        lookups,
+        Arc::clone(state),
+        Rc::clone(names_changed),
+        Rc::clone(changed),
+    );
+    let prober = Prober::new(health, dialer, Arc::clone(state), Rc::clone(changed));
+    [
+        ("probing", tokio::task::spawn_local(prober.keep_probing())),
+        ("resolving names", tokio::task::spawn_local(resolving)),
+    ]
 }
 
 /// Waits for one of the tasks that go on as long as the program does; says which, and why that is the end. A

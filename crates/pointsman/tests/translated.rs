@@ -2,8 +2,12 @@
 
 #[path = "translated/agents.rs"]
 mod agents;
+#[path = "translated/calls.rs"]
+mod calls;
 #[path = "translated/clients.rs"]
 mod clients;
+#[path = "translated/matrix.rs"]
+mod matrix;
 #[path = "translated/protocol.rs"]
 mod protocol;
 mod support;
@@ -12,29 +16,9 @@ mod tools;
 #[path = "translated/types.rs"]
 mod types;
 
-use protocol::{ALL, Protocol, TEXT};
+use protocol::{ALL, Protocol, TEXT, document};
 use serde_json::Value;
 use support::{Answer, Gateway, Received, Upstream, client::Response, post_json};
-
-/// A route for each provider's protocol, under its name.
-fn document(upstreams: &[Upstream], more: &str) -> String {
-    let mut document = String::from("routes:\n");
-    for (protocol, upstream) in ALL.iter().zip(upstreams) {
-        let (name, address) = (protocol.name, upstream.address);
-        let provider = match name {
-            "bedrock-converse" => {
-                "provider: bedrock, provider_conf: {region: us-east-1}, \
-                 auth: {aws: {access_key_id: a, secret_access_key: b}}"
-            }
-            _ => "provider: openai-compatible, auth: {header: {Authorization: Bearer key}}",
-        };
-        document.push_str(&format!(
-            "  - id: {name}\n    uri: /{name}/*\n    plugins:\n      ai-proxy: {{{provider}, \
-             protocol: {name}, override: {{endpoint: \"http://{address}\"}}{more}}}\n"
-        ));
-    }
-    document
-}
 
 fn upstreams(answer: fn(&Protocol, bool) -> Answer) -> Vec<Upstream> {
     let start = |protocol: &'static Protocol| {

@@ -130,17 +130,7 @@ impl Relay {
                 }
                 Poll::Pending
             }
-            Poll::Ready(None) => match self.finish_translation() {
-                (last, None) => {
-                    let end = self.end_of_stream();
-                    evidence::of_stream(&mut self.exchange, end);
-                    self.end_with(last, Ended::Complete)
-                }
-                (last, Some(fault)) => {
-                    evidence::of_stream(&mut self.exchange, StreamEnd::Broken(fault));
-                    self.end_with(last, Ended::UpstreamBroken)
-                }
-            },
+            Poll::Ready(None) => self.finish(),
             Poll::Ready(Some(Err(error))) if error.is::<ClientBroke>() => {
                 self.end(Ended::Abandoned);
                 self.fail_next(error, cx)
@@ -166,6 +156,21 @@ impl Relay {
                     return self.cut(cut, cx);
                 }
                 self.translate(frame, cx)
+            }
+        }
+    }
+
+    /// The upstream has sent all there is.
+    fn finish(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.finish_translation() {
+            (last, None) => {
+                let end = self.end_of_stream();
+                evidence::of_stream(&mut self.exchange, end);
+                self.end_with(last, Ended::Complete)
+            }
+            (last, Some(fault)) => {
+                evidence::of_stream(&mut self.exchange, StreamEnd::Broken(fault));
+                self.end_with(last, Ended::UpstreamBroken)
             }
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Answer, aws, client::Response};
+use crate::support::{Answer, Upstream, aws, client::Response};
 
 /// What every answer says.
 pub(crate) const TEXT: &str = "Hallo Welt";
@@ -154,6 +154,26 @@ pub(crate) static ALL: [Protocol; 6] = [
     },
 ];
 
+/// A route for each provider's protocol, under its name; `more` goes on with its `ai-proxy`.
+pub(crate) fn document(upstreams: &[Upstream], more: &str) -> String {
+    let mut document = String::from("routes:\n");
+    for (protocol, upstream) in ALL.iter().zip(upstreams) {
+        let (name, address) = (protocol.name, upstream.address);
+        let provider = match name {
+            "bedrock-converse" => {
+                "provider: bedrock, provider_conf: {region: us-east-1}, \
+                 auth: {aws: {access_key_id: a, secret_access_key: b}}"
+            }
+            _ => "provider: openai-compatible, auth: {header: {Authorization: Bearer key}}",
+        };
+        document.push_str(&format!(
+            "  - id: {name}\n    uri: /{name}/*\n    plugins:\n      ai-proxy: {{{provider}, \
+             protocol: {name}, override: {{endpoint: \"http://{address}\"}}{more}}}\n"
+        ));
+    }
+    document
+}
+
 impl Protocol {
     /// Where a client of this protocol sends its requests.
     pub(crate) fn path(&self, streamed: bool) -> &'static str {
@@ -176,6 +196,17 @@ impl Protocol {
             return request.replacen('{', "{\"stream\":true,", 1);
         }
         request.to_owned()
+    }
+
+    /// The request of `requests.json` that is about `feature`.
+    pub(crate) fn request_about(&self, feature: &str, streamed: bool) -> String {
+        let all: Value = serde_json::from_str(include_str!("requests.json")).expect("JSON");
+        let mut request = all[self.name][feature].clone();
+        assert!(request.is_object(), "{}: no {feature}", self.name);
+        if streamed && self.paths[0] == self.paths[1] {
+            request["stream"] = true.into();
+        }
+        request.to_string()
     }
 
     fn is_aws(&self) -> bool {
@@ -241,7 +272,7 @@ impl Protocol {
     }
 
     /// The data of the events that a client of this protocol got.
-    fn events_of(&self, response: &Response) -> Vec<String> {
+    pub(crate) fn events_of(&self, response: &Response) -> Vec<String> {
         if self.is_aws() {
             return aws::payloads(&response.body);
         }

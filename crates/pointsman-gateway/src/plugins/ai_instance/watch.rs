@@ -44,25 +44,9 @@ pub(super) fn of(
     }
     // What cannot be reached cannot be told apart by where it is.
     let place = address_of(instance).unwrap_or_else(|| (key.to_owned(), 0));
-    let endpoint = instance.endpoint().unwrap_or_default();
     let auth = &instance.auth;
-    let options = instance.options.as_ref();
-    let model = options.and_then(|options| options.get("model")?.as_str());
-    let project = instance.provider_conf.as_ref();
-    let project = project.and_then(|conf| conf.project_id.as_deref());
     let name = format!("{key} ({})", instance.name);
-
-    let key = |kind: &str| {
-        let mut text = of_credential(kind, &place, auth);
-        if let Some(project) = project {
-            text.add("project", project);
-        }
-        text.add("endpoint", endpoint);
-        if let Some(model) = model {
-            text.add("model", model);
-        }
-        text.into_string()
-    };
+    let key = |kind: &str| of_model(kind, &place, instance).into_string();
     if cooldown.is_some() {
         let spec = GuardSpec {
             key: key("instance"),
@@ -87,6 +71,21 @@ pub(super) fn of(
         watch.credential = Some(guard);
     }
     Some(watch)
+}
+
+/// The same with the model behind it, and the project whose quota it is.
+fn of_model(kind: &str, place: &(String, u16), instance: &written::Instance) -> Text {
+    let mut text = of_credential(kind, place, &instance.auth);
+    let conf = instance.provider_conf.as_ref();
+    if let Some(project) = conf.and_then(|conf| conf.project_id.as_deref()) {
+        text.add("project", project);
+    }
+    text.add("endpoint", instance.endpoint().unwrap_or_default());
+    let options = instance.options.as_ref();
+    if let Some(model) = options.and_then(|options| options.get("model")?.as_str()) {
+        text.add("model", model);
+    }
+    text
 }
 
 /// The parts of a guard's identity that say whose credential is used where.
