@@ -30,6 +30,8 @@ pub enum TransportFault {
     Dns,
     /// The connection was refused or could not be made.
     Connect,
+    /// There was no descriptor, port or memory left for a connection: nobody's fault but ours.
+    Exhausted,
     /// The TLS handshake failed, certificate verification included.
     Tls,
     /// No connection within the limit.
@@ -56,6 +58,9 @@ impl TransportFault {
         match self {
             Self::Dns => "upstream name could not be resolved",
             Self::Connect => "upstream connection refused",
+            Self::Exhausted => {
+                "the gateway has no descriptor, port or memory for another connection"
+            }
             Self::Tls => "upstream TLS handshake failed",
             Self::ConnectTimeout => "upstream connection timed out",
             Self::ReadTimeout => "upstream timed out",

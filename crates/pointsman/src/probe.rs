@@ -14,6 +14,7 @@ use std::{
 use pointsman_balance::ProbeOutcome;
 use pointsman_gateway::{
     clock,
+    failure::TransportFault,
     upstream::{
         destination::Tls,
         health::{ProbeKind, ProbeRequest, ProbeSpec},
@@ -34,6 +35,8 @@ pub(crate) struct Stage {
     limit: Duration,
     /// When the operation under way has taken too long, and what that counts as.
     ends: Cell<Option<(Instant, ProbeOutcome)>>,
+    /// It could not be performed, which says nothing about the target.
+    is_void: Cell<bool>,
 }
 
 impl Stage {
@@ -42,12 +45,19 @@ impl Stage {
         Self {
             limit: limit.min(LONGEST),
             ends: Cell::new(None),
+            is_void: Cell::new(false),
         }
     }
 
     /// The next operation begins; `overrun` is the outcome if it takes too long.
     fn begin(&self, overrun: ProbeOutcome) {
         self.ends.set(Some((clock::now() + self.limit, overrun)));
+    }
+
+    /// The outcome of a connection that could not be made.
+    fn unconnected(&self, fault: TransportFault) -> ProbeOutcome {
+        self.is_void.set(fault == TransportFault::Exhausted);
+        ProbeOutcome::TcpFailure
     }
 
     /// When the operation under way ends at the latest, and how.
@@ -59,8 +69,8 @@ impl Stage {
 
 /// Ends a probe that began at `began` while its outcome still counts, whatever the peer does, and as
 /// soon as an operation of it, as its `stage` says, has taken too long; returns the outcome and when it
-/// was known. `None`: this thread was too busy to even begin in time, which says nothing about the
-/// target. Its ticket lapses then, and it is due again.
+/// was known. `None`: this thread was too busy to even begin in time, or there was no descriptor left, which
+/// says nothing about the target. Its ticket lapses then, and it is due again.
 ///
 /// A busy thread may look long after the probe ended. That is its own lateness and not the target's: no
 /// answer by the time of giving up was a fact at that time, and an answer that is there when the thread
@@ -105,7 +115,7 @@ pub(crate) async fn in_time(
             Poll::Pending => {}
         }
     };
-    Some((outcome, clock::now().min(give_up)))
+    (!stage.is_void.get()).then(|| (outcome, clock::now().min(give_up)))
 }
 
 /// Performs `spec`. Connecting, the TLS handshake, sending and the wait for the whole status line
@@ -120,12 +130,12 @@ pub(crate) async fn perform(dialer: &Dialer, spec: &ProbeSpec, stage: &Stage) ->
             let address = SocketAddr::new(ip, spec.port);
             match http_client::open_to_send(address).await {
                 Ok(tcp) => (tcp, address),
-                Err(_) => return ProbeOutcome::TcpFailure,
+                Err(error) => return stage.unconnected(http_client::fault_of(&error)),
             }
         }
         Err(_) => match Box::pin(dialer.connect(&spec.host, spec.port)).await {
             Ok(connected) => connected,
-            Err(_) => return ProbeOutcome::TcpFailure,
+            Err(error) => return stage.unconnected(error.fault),
         },
     };
     match &spec.kind {

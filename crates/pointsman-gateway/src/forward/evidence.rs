@@ -141,6 +141,9 @@ pub fn of_failed_try(exchange: &Exchange, plan: &PlainPlan, member: usize, failu
     let Failure::PlainTransport(fault) = failure else {
         return;
     };
+    if *fault == TransportFault::Exhausted {
+        return;
+    }
     let targets = plan.upstream.pool.targets(member);
     report(
         exchange,
@@ -183,7 +186,9 @@ fn fault_of(
 ) -> Fault {
     let status = match outcome {
         Outcome::Answer(answer) | Outcome::ErrorStatus(answer) => answer.response.status().as_u16(),
-        Outcome::Overtaken => return Fault::Gateway,
+        Outcome::Overtaken | Outcome::Failed(Failure::Transport(TransportFault::Exhausted)) => {
+            return Fault::Gateway;
+        }
         Outcome::Failed(Failure::Transport(_) | Failure::BadAnswer(_) | Failure::NoFirstToken) => {
             return Fault::Target;
         }
@@ -298,7 +303,7 @@ pub fn wait_asked(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
 /// making, nor a used-up quota.
 fn seen(outcome: &Outcome, fault: Fault) -> Option<ProbeOutcome> {
     match (outcome, fault) {
-        (Outcome::Failed(Failure::Transport(fault)), _) => Some(outcome_of(*fault)),
+        (Outcome::Failed(Failure::Transport(fault)), Fault::Target) => Some(outcome_of(*fault)),
         (Outcome::Failed(Failure::NoFirstToken), _) => Some(ProbeOutcome::Timeout),
         (
             Outcome::Failed(failure @ (Failure::BadAnswer(_) | Failure::BadStream(..))),

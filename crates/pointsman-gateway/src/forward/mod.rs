@@ -60,6 +60,7 @@ async fn answer(exchange: &mut Exchange) -> Result<Response<Body>, Failure> {
     let mut attempts = 0;
     // The answer that is held is one, and no failure: it is passed on as it is.
     let mut as_it_is = false;
+    let mut overtaken = 0;
     loop {
         let mut picked = match plan.pick(exchange, &tried) {
             Ok(picked) => picked,
@@ -80,7 +81,8 @@ async fn answer(exchange: &mut Exchange) -> Result<Response<Body>, Failure> {
         // Without anybody to fall back to, a trial is an attempt like any other.
         let is_trial = bid.trial.is_some() && !bid.failed_open;
         let outcome = attempt(exchange, &mut plan, &mut held, picked, &mut bid).await;
-        if matches!(outcome, Outcome::Overtaken) {
+        if matches!(outcome, Outcome::Overtaken) && overtaken < OVERTAKEN_MAX {
+            overtaken += 1;
             continue;
         }
         tried.mark(bid.member);
@@ -399,3 +401,7 @@ impl Plan {
         }
     }
 }
+
+/// How often a request is picked for anew because its target fell before anything was sent. Targets that flap
+/// faster than connections are made would keep it for ever; beyond that, each counts as tried.
+const OVERTAKEN_MAX: usize = 16;

@@ -56,7 +56,7 @@ impl Dialer {
     ) -> Result<Stream, SendError> {
         let tcp = open(address)
             .await
-            .map_err(|error| refused(TransportFault::Connect, &error.to_string(), Some(address)))?;
+            .map_err(|error| refused(fault_of(&error), &error.to_string(), Some(address)))?;
         self.ready(destination, tcp, address).await
     }
 
@@ -111,11 +111,26 @@ impl Dialer {
             }
         }
         Err(match last {
-            Some((address, error)) => {
-                refused(TransportFault::Connect, &error.to_string(), Some(address))
-            }
+            Some((address, error)) => refused(fault_of(&error), &error.to_string(), Some(address)),
             None => refused(TransportFault::Dns, "the name has no address", None),
         })
+    }
+}
+
+/// What it means that a connection could not be made.
+pub(crate) fn fault_of(error: &io::Error) -> TransportFault {
+    // EMFILE and ENFILE are the same on all systems that this runs on, ENOBUFS is not.
+    const EMFILE: i32 = 24;
+    const ENFILE: i32 = 23;
+    const ENOBUFS: i32 = if cfg!(target_os = "linux") { 105 } else { 55 };
+    let is_ours = matches!(
+        error.kind(),
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory
+    );
+    match error.raw_os_error() {
+        Some(EMFILE | ENFILE | ENOBUFS) => TransportFault::Exhausted,
+        _ if is_ours => TransportFault::Exhausted,
+        _ => TransportFault::Connect,
     }
 }
 
@@ -197,6 +212,28 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What we lack is not the target's fault, whose health it would decide about.
+    #[test]
+    fn what_we_lack_is_told_apart() {
+        let fault = |code| fault_of(&io::Error::from_raw_os_error(code));
+        for (name, code) in [("EMFILE", 24), ("ENFILE", 23), ("ENOMEM", 12)] {
+            assert_eq!(fault(code), TransportFault::Exhausted, "{name}");
+        }
+        #[cfg(target_os = "linux")]
+        for (name, code) in [("ENOBUFS", 105), ("EADDRNOTAVAIL", 99)] {
+            assert_eq!(fault(code), TransportFault::Exhausted, "{name}");
+        }
+        #[cfg(target_os = "linux")]
+        for (name, code) in [("ECONNREFUSED", 111), ("EHOSTUNREACH", 113)] {
+            assert_eq!(fault(code), TransportFault::Connect, "{name}");
         }
     }
 }

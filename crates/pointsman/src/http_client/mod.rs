@@ -32,7 +32,7 @@ use pointsman_gateway::{
 };
 
 pub(crate) use self::{
-    connect::{Dialer, Stream, open_to_send},
+    connect::{Dialer, Stream, fault_of, open_to_send},
     tls::ClientTls,
 };
 use self::{
