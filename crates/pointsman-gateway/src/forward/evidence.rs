@@ -91,6 +91,23 @@ pub fn of_attempt(exchange: &mut Exchange, plan: &AiPlan, bid: &mut Bid, outcome
     }
 }
 
+/// Tells that there is no access token for a member, without which it cannot be asked.
+pub fn of_missing_token(exchange: &Exchange, plan: &AiPlan, member: usize) {
+    let watch = plan.target.instances[member].watch.as_deref();
+    if let Some(watch) = watch
+        && let (Some(rules), Some(guard)) = (&watch.cooldown, watch.credential)
+        && rules.auth_failure_ms > 0
+    {
+        // It is asked for again all the time, and may be here sooner than a refused key works again.
+        let wait = Duration::from_millis(rules.auth_failure_ms.min(rules.max_ms)).min(TOKEN_WAIT);
+        exchange.gateway().report(Evidence::CoolDown {
+            guard,
+            until: clock::now() + wait,
+            cause: "it has no access token",
+        });
+    }
+}
+
 /// How a stream ended that had begun.
 #[derive(Clone, Copy, Debug)]
 pub enum StreamEnd {
@@ -203,7 +220,8 @@ fn fault_of(
     };
     match status {
         429 => Fault::Quota,
-        401 | 403 if watch.credential.is_some() && complaint.is_none() => Fault::Credential,
+        // 402: the account behind the credential has no credit left.
+        401..=403 if watch.credential.is_some() && complaint.is_none() => Fault::Credential,
         // A model that the client has chosen is the client's affair.
         _ if complaint == Some(Complaint::ModelMissing) && instance.model.is_some() => Fault::Model,
         400..=499 => Fault::Client,
@@ -298,6 +316,9 @@ pub fn wait_asked(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
         wait::retry_after(headers, clock::wall())
     }
 }
+
+/// How long an instance without an access token is out.
+const TOKEN_WAIT: Duration = Duration::from_secs(5);
 
 /// What passive checks see in the end of an attempt at an AI instance: never a status of the client's
 /// making, nor a used-up quota.

@@ -134,6 +134,9 @@ async fn attempt(
             // A target that cannot be asked must not take the others' chance.
             Err(failure) => {
                 exchange.note_failure(&failure);
+                if let (Plan::Ai(ai), Failure::NoToken(_)) = (&*plan, &failure) {
+                    evidence::of_missing_token(exchange, ai, bid.member);
+                }
                 // What is held was said by another one, in its own protocol.
                 if held.is_some()
                     && let Plan::Ai(ai) = plan
