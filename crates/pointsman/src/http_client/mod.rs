@@ -82,27 +82,34 @@ impl HttpClient {
     async fn run(&self, mut attempt: Attempt) -> Result<Answer, SendError> {
         let mut parcel = parcel(std::mem::take(&mut attempt.request));
         let began = clock::now();
-        let mut is_again = false;
+        // How the request ended that is sent once more.
+        let mut ended: Option<SendError> = None;
         loop {
-            let idle = match is_again {
-                false => self.idle(&attempt.destination, attempt.addresses.first()),
-                true => None,
+            let idle = match ended {
+                None => self.idle(&attempt.destination, attempt.addresses.first()),
+                Some(_) => None,
             };
             let (mut connection, connect_time) = match idle {
+                // Time may have passed since the pick, with whoever closed an idle connection before, or
+                // while an access token was waited for.
+                Some(connection) if !attempt.holds(connection.address.ip()) => {
+                    self.keep(&attempt, connection);
+                    return Err(overtaken(parcel));
+                }
                 Some(connection) => (connection, None),
                 None => match self
                     .connect(
                         &attempt.destination,
                         &attempt.addresses,
                         attempt.timeouts.connect,
-                        !is_again,
+                        ended.is_none(),
                     )
                     .await
                 {
-                    // Time has passed; and nothing has been sent.
+                    // Time has passed; and nothing has been sent over it.
                     Ok((connection, _)) if !attempt.holds(connection.address.ip()) => {
                         self.keep(&attempt, connection);
-                        return Err(overtaken(parcel));
+                        return Err(ended.unwrap_or_else(|| overtaken(parcel)));
                     }
                     Ok((connection, Dialled::Now)) => (connection, Some(clock::now() - began)),
                     Ok((connection, Dialled::Before)) => (connection, None),
@@ -143,7 +150,7 @@ impl HttpClient {
                 // It closed without a word, and asking twice does no harm; asking all idle
                 // connections does, if it is the request that ends them.
                 Err(lost) => match again.filter(|_| lost.silent) {
-                    Some(again) => (parcel, is_again) = (again, true),
+                    Some(again) => (parcel, ended) = (again, Some(lost.into_error())),
                     None => return Err(lost.into_error()),
                 },
             }
