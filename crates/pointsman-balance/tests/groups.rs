@@ -312,10 +312,10 @@ fn names_that_nobody_checks_are_always_usable() {
     assert!(monitor.poll_probe(now).is_none());
     // A reconciliation leaves it alone; a sweep does not, but its addresses stay to be seen.
     monitor.reconcile(Vec::new(), now);
-    monitor.sweep_groups();
+    monitor.sweep_groups(now);
     assert_eq!(monitor.unchecked_group(name(), &[]), id);
-    monitor.sweep_groups();
-    monitor.sweep_groups();
+    monitor.sweep_groups(now);
+    monitor.sweep_groups(now);
     assert_ne!(monitor.unchecked_group(name(), &[]), id);
     assert_eq!(dialled(&monitor, 0), [ip(1), ip(2)]);
 }

@@ -25,7 +25,7 @@ use pointsman_gateway::{
     gateway::State,
     plugin::registry::Registry,
     ports::{Sink, SinkSpec, Sinks},
-    upstream::driver::Health,
+    upstream::driver::SharedHealth,
 };
 use serde_json::json;
 
@@ -35,7 +35,7 @@ const INSTANCES: u64 = 4;
 
 /// The control thread's part: what it owns, and what it has published so far.
 struct Control {
-    health: Health,
+    health: Arc<SharedHealth>,
     settings: Arc<Settings>,
     registry: Registry,
     generation: u64,
@@ -48,7 +48,7 @@ impl Control {
         let text = "deployment: {role: data_plane, role_data_plane: {config_provider: yaml}}";
         let (settings, _) = Settings::parse(text, &|_| None).expect("valid");
         Self {
-            health: Health::new(),
+            health: SharedHealth::new(),
             settings: Arc::new(settings),
             registry: Registry::new(),
             generation: 0,
@@ -84,7 +84,7 @@ impl Control {
             registry: &self.registry,
             sinks: &NoSinks,
             env: &|_| None,
-            health: &mut self.health,
+            health: &self.health,
             previous,
             generation: self.generation,
             now: self.now,
@@ -96,7 +96,8 @@ impl Control {
     /// Performs every probe that is due, with outcomes by chance.
     fn probe(&mut self, state: &State, visible: &AtomicU64) {
         self.now += Duration::from_secs(2);
-        while let Some(probe) = self.health.poll_probe(self.now) {
+        let mut health = self.health.lock();
+        while let Some(probe) = health.poll_probe(self.now) {
             self.chance = self
                 .chance
                 .wrapping_mul(6_364_136_223_846_793_005)
@@ -106,9 +107,9 @@ impl Control {
             } else {
                 ProbeOutcome::TcpFailure
             };
-            self.health.on_probe(probe.ticket, outcome, self.now, state);
+            health.on_probe(probe.ticket, outcome, self.now, state);
             // The call has returned: from here on nobody may pick by older verdicts.
-            visible.store(self.health.availability().epoch(), Ordering::SeqCst);
+            visible.store(health.availability().epoch(), Ordering::SeqCst);
         }
     }
 }
@@ -117,7 +118,7 @@ impl Control {
 fn i1_i7_i9_a_pick_is_never_older_than_what_was_published_before_it() {
     let mut control = Control::new();
     let first = control.compile(None);
-    let state = State::new(first, control.health.availability());
+    let state = State::new(first, control.health.lock().availability());
     let (epoch, generation) = (AtomicU64::new(0), AtomicU64::new(1));
     let done = AtomicBool::new(false);
     let picks: u64 = std::thread::scope(|scope| {
@@ -129,7 +130,7 @@ fn i1_i7_i9_a_pick_is_never_older_than_what_was_published_before_it() {
             control.probe(&state, &epoch);
             if step % 50 == 49 {
                 let next = control.compile(Some(&state.snapshot()));
-                let verdicts = control.health.availability();
+                let verdicts = control.health.lock().availability();
                 state.publish(next, Arc::clone(&verdicts));
                 epoch.store(verdicts.epoch(), Ordering::SeqCst);
                 generation.store(control.generation, Ordering::SeqCst);

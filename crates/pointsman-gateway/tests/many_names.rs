@@ -6,10 +6,11 @@
 )]
 
 use std::{
-    cell::Cell,
     net::{IpAddr, Ipv4Addr},
-    rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -24,7 +25,7 @@ use pointsman_gateway::{
     gateway::State,
     plugin::registry::Registry,
     ports::{Sink, SinkSpec, Sinks},
-    upstream::{driver::Health, resolve::Found},
+    upstream::{driver::SharedHealth, resolve::Found},
 };
 use serde_json::{Value, json};
 
@@ -33,14 +34,15 @@ const NAMES: usize = 2_000;
 /// What an earlier process knew is asked for once for each address, not for all of them at each answer.
 #[test]
 fn what_was_kept_is_looked_up_once_for_each_address() {
-    let mut health = Health::new();
+    let shared = SharedHealth::new();
     let now = Instant::now();
-    let snapshot = compiled(&mut health, now);
-    let asked = Rc::new(Cell::new(0_usize));
-    let counter = Rc::clone(&asked);
+    let snapshot = compiled(&shared, now);
+    let mut health = shared.lock();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
     let known = move |_: &_, _: &_| {
-        counter.set(counter.get() + 1);
-        let down = counter.get().is_multiple_of(2);
+        let asked = counter.fetch_add(1, Ordering::Relaxed) + 1;
+        let down = asked.is_multiple_of(2);
         down.then_some(Kept {
             status: Status::Unhealthy,
             counters: Counters::default(),
@@ -61,7 +63,7 @@ fn what_was_kept_is_looked_up_once_for_each_address() {
         assert!(health.on_lookup(&lookup, Ok(found), now, &state));
         answered += 1;
     }
-    assert_eq!((answered, asked.get()), (NAMES, NAMES));
+    assert_eq!((answered, asked.load(Ordering::Relaxed)), (NAMES, NAMES));
     assert!(!health.awaits_addresses(now), "every name has an answer");
     let exported = health.monitor().export();
     let down = exported
@@ -70,7 +72,7 @@ fn what_was_kept_is_looked_up_once_for_each_address() {
     assert_eq!((exported.len(), down.count()), (NAMES, NAMES / 2));
 }
 
-fn compiled(health: &mut Health, now: Instant) -> Arc<Snapshot> {
+fn compiled(health: &SharedHealth, now: Instant) -> Arc<Snapshot> {
     let text = "deployment: {role: data_plane, role_data_plane: {config_provider: yaml}}";
     let (settings, _) = Settings::parse(text, &|_| None).expect("valid");
     let registry = Registry::new();

@@ -5,14 +5,14 @@
     reason = "what it prints is what a person asked for"
 )]
 
-use std::{cell::RefCell, process::ExitCode, rc::Rc, sync::Arc};
+use std::{process::ExitCode, sync::Arc};
 
 use bytes::Bytes;
 use pointsman_gateway::{
     config::{problem::Severity, settings::Settings},
     plugin::registry::Registry,
     ports::{Sink, SinkSpec, Sinks},
-    upstream::driver::Health,
+    upstream::driver::SharedHealth,
 };
 
 use crate::{
@@ -80,7 +80,7 @@ fn document(options: &CheckOptions, settings: Settings, real: bool) -> Result<us
         Arc::new(settings),
         Arc::new(registry),
         Arc::new(NoSinks),
-        Rc::new(RefCell::new(Health::new())),
+        SharedHealth::new(),
     );
     match publisher.prepare(&text, document.format(), None) {
         Err(error) => {

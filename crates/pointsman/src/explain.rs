@@ -4,19 +4,17 @@
 //! Opens no socket and asks no target: what it tells is what was known then.
 
 use std::{
-    cell::RefCell,
     fs::File,
     io::{self, BufRead, BufReader, Write},
     path::Path,
     process::ExitCode,
-    rc::Rc,
     sync::Arc,
 };
 
 use pointsman_gateway::{
     config::{problem::Severity, settings::Settings, snapshot::Snapshot},
     explain::{self, Explanation, Replay},
-    upstream::driver::Health,
+    upstream::driver::SharedHealth,
 };
 use serde_json::{Value, json};
 
@@ -131,7 +129,7 @@ fn compile(options: &ExplainOptions, settings: Settings) -> Result<Arc<Snapshot>
         Arc::new(settings),
         Arc::new(registry),
         Arc::new(NoSinks),
-        Rc::new(RefCell::new(Health::new())),
+        SharedHealth::new(),
     );
     let prepared = publisher.prepare(&text, document.format(), None);
     let prepared = prepared.map_err(|error| format!("{path}: {error}"))?;

@@ -26,6 +26,7 @@ mod prober;
 
 mod config_source;
 mod health_file;
+mod health_thread;
 mod publisher;
 mod side_servers;
 mod sinks;

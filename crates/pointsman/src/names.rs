@@ -1,85 +1,64 @@
-//! Looks the names of targets up, as they fall due: before the first request, and from then on in
-//! the background.
+//! Looks the names of targets up, as they fall due: before the first request of the configuration that
+//! names them, and from then on in the background.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use pointsman_gateway::{
     clock,
     gateway::State,
-    upstream::{driver::Health, resolve::Found},
+    upstream::{driver::SharedHealth, resolve::Found},
 };
-use tokio::{
-    sync::Notify,
-    task::{JoinSet, LocalSet},
-    time::timeout,
-};
+use tokio::{sync::Notify, time::timeout};
 
-use crate::dns::Lookups;
+use crate::{dns::Lookups, health_thread::Signals};
 
-/// Looks up the names of the first configuration, so that no request has to. Whatever has no answer
-/// within [`FIRST_LIMIT`] is asked for again in the background.
-pub(crate) async fn resolve_first(
-    health: &RefCell<Health>,
-    lookups: &Rc<Lookups>,
-    state: &Arc<State>,
-) {
-    let local = LocalSet::new();
-    let mut unanswered = Vec::new();
-    let all = local.run_until(async {
-        let mut tasks = JoinSet::new();
+/// Waits until every name has had its first answer, so that no request has to, and each address is
+/// known by its verdict before anybody picks it. Whatever has none within [`FIRST_LIMIT`] is not
+/// waited for.
+pub(crate) async fn first_answers(health: &SharedHealth, answered: &Notify) {
+    let all = async {
         loop {
-            while let Some(due) = health.borrow_mut().poll_lookup(clock::now()) {
-                let (name, lookups) = (Arc::clone(&due.name), Rc::clone(lookups));
-                let place = unanswered.len();
-                unanswered.push(Some(due));
-                tasks.spawn_local(async move { (place, perform(&lookups, &name).await) });
-            }
-            let Some(Ok((place, answer))) = tasks.join_next().await else {
+            let mut next = pin!(answered.notified());
+            // Before looking, so that no answer comes in between.
+            next.as_mut().enable();
+            if !health.lock().awaits_first_answers() {
                 return;
-            };
-            if let Some(due) = unanswered[place].take() {
-                let now = clock::now();
-                health.borrow_mut().on_lookup(&due, answer, now, state);
             }
+            next.await;
         }
-    });
-    // What is late is no failure: it has not been given the time.
+    };
     let _ = timeout(FIRST_LIMIT, all).await;
-    for due in unanswered.into_iter().flatten() {
-        health.borrow_mut().put_back(due, clock::now());
-    }
 }
 
-/// Looks names up until the program ends. `changed` is told of new configurations, and tells
-/// `health_changed` of new targets.
+/// Looks names up until the program ends. `signals.names_changed` is told of new configurations, and
+/// whoever waits hears of new targets and of each answer.
 pub(crate) async fn keep_resolving(
-    health: Rc<RefCell<Health>>,
+    health: Arc<SharedHealth>,
     lookups: Rc<Lookups>,
     state: Arc<State>,
-    changed: Rc<Notify>,
-    health_changed: Rc<Notify>,
+    signals: Arc<Signals>,
 ) {
     loop {
         loop {
-            let due = health.borrow_mut().poll_lookup(clock::now());
+            let due = health.lock().poll_lookup(clock::now());
             let Some(due) = due else { break };
-            let (health, lookups) = (Rc::clone(&health), Rc::clone(&lookups));
-            let (state, changed) = (Arc::clone(&state), Rc::clone(&changed));
-            let health_changed = Rc::clone(&health_changed);
+            let (health, lookups) = (Arc::clone(&health), Rc::clone(&lookups));
+            let (state, signals) = (Arc::clone(&state), Arc::clone(&signals));
             tokio::task::spawn_local(async move {
                 let answer = perform(&lookups, &due.name).await;
                 let now = clock::now();
-                if health.borrow_mut().on_lookup(&due, answer, now, &state) {
-                    health_changed.notify_one();
+                if health.lock().on_lookup(&due, answer, now, &state) {
+                    signals.health_changed.notify_one();
                 }
-                changed.notify_one();
+                signals.names_changed.notify_one();
+                signals.answered.notify_waiters();
             });
         }
         let idle = clock::now() + IDLE;
-        let until = health.borrow().next_lookup();
+        let until = health.lock().next_lookup();
         let until = until.map_or(idle, |deadline| deadline.min(idle));
         tokio::select! {
-            () = changed.notified() => {}
+            () = signals.names_changed.notified() => {}
             () = tokio::time::sleep_until(until.into()) => {}
         }
     }
@@ -90,7 +69,7 @@ async fn perform(lookups: &Lookups, name: &str) -> Result<Found, String> {
     performed.unwrap_or_else(|_| Err("no answer in time".to_owned()))
 }
 
-/// How long the start waits for the first answers.
+/// How long a configuration waits for the first answers about its names.
 const FIRST_LIMIT: Duration = Duration::from_secs(1);
 /// For one look-up, over all servers and search domains.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(15);

@@ -1,11 +1,11 @@
 //! The prober: performs probes as they fall due, and takes in what traffic tells.
 //!
-//! One loop on the control thread that starts what is due, and a task for each probe under way. A task
+//! One loop on the thread of health that starts what is due, and a task for each probe under way. A task
 //! hands its outcome in by itself, which publishes what it changes; the loop is woken only if it would
 //! sleep too long now.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     future::poll_fn,
     pin::pin,
     rc::Rc,
@@ -17,39 +17,39 @@ use pointsman_balance::Probe;
 use pointsman_gateway::{
     clock,
     gateway::State,
-    upstream::{driver::Health, health::ProbeSpec},
+    upstream::{driver::SharedHealth, health::ProbeSpec},
 };
-use tokio::sync::Notify;
 
 use crate::{
+    health_thread::Signals,
     http_client::Dialer,
     probe::{self, Stage},
 };
 
 /// What the loop and the probes share.
 pub(crate) struct Prober {
-    health: Rc<RefCell<Health>>,
+    health: Arc<SharedHealth>,
     dialer: Arc<Dialer>,
     state: Arc<State>,
-    changed: Rc<Notify>,
+    signals: Arc<Signals>,
     /// When the loop looks again by itself.
     looks_at: Cell<Instant>,
 }
 
 impl Prober {
-    /// A prober of what `health` says is due. Others tell it by `changed` that this may be something
-    /// else now.
+    /// A prober of what `health` says is due. Others tell it by `signals` that this may be
+    /// something else now.
     pub(crate) fn new(
-        health: Rc<RefCell<Health>>,
+        health: Arc<SharedHealth>,
         dialer: Arc<Dialer>,
         state: Arc<State>,
-        changed: Rc<Notify>,
+        signals: Arc<Signals>,
     ) -> Rc<Self> {
         Rc::new(Self {
             health,
             dialer,
             state,
-            changed,
+            signals,
             looks_at: Cell::new(clock::now()),
         })
     }
@@ -57,15 +57,15 @@ impl Prober {
     /// Probes for ever.
     pub(crate) async fn keep_probing(self: Rc<Self>) {
         loop {
-            self.health.borrow_mut().tick(clock::now(), &self.state);
+            self.health.lock().tick(clock::now(), &self.state);
             let started = self.start_due();
             let reported = poll_fn(|cx| self.state.evidence().poll_take(cx));
             tokio::select! {
-                () = self.changed.notified() => {}
+                () = self.signals.health_changed.notified() => {}
                 () = self.rest(started) => {}
                 reports = reported => {
                     for report in reports {
-                        let mut health = self.health.borrow_mut();
+                        let mut health = self.health.lock();
                         health.on_evidence(report, clock::now(), &self.state);
                     }
                     // Whatever comes in, the others on this thread get their turn.
@@ -79,7 +79,7 @@ impl Prober {
     fn start_due(self: &Rc<Self>) -> Started {
         for _ in 0..BATCH {
             let began = clock::now();
-            let due = self.health.borrow_mut().poll_probe(began);
+            let due = self.health.lock().poll_probe(began);
             let Some(due) = due else {
                 return Started::All;
             };
@@ -97,7 +97,7 @@ impl Prober {
             }
             Started::All => {
                 let idle = clock::now() + IDLE;
-                let deadline = self.health.borrow().next_deadline();
+                let deadline = self.health.lock().next_deadline();
                 let until = deadline.map_or(idle, |deadline| deadline.min(idle));
                 self.looks_at.set(until);
                 tokio::time::sleep_until(until.into()).await;
@@ -112,10 +112,10 @@ impl Prober {
         let Some((outcome, known)) = known.await else {
             return;
         };
-        let mut health = self.health.borrow_mut();
+        let mut health = self.health.lock();
         health.on_probe(due.ticket, outcome, known, &self.state);
         if (health.next_deadline()).is_some_and(|deadline| deadline < self.looks_at.get()) {
-            self.changed.notify_one();
+            self.signals.health_changed.notify_one();
         }
     }
 }

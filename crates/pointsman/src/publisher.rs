@@ -1,10 +1,9 @@
 //! From the text of a document to the configuration in force.
 //!
-//! Lives on the control thread and owns what must not be shared: the documents as last applied
-//! and the health of all targets. A document that cannot be read at all changes nothing; one with
+//! Lives on the control thread and owns what must not be shared, such as the documents as last applied. A document that cannot be read at all changes nothing; one with
 //! bad items is applied without them.
 
-use std::{cell::RefCell, path::Path, rc::Rc, sync::Arc};
+use std::{path::Path, rc::Rc, sync::Arc};
 
 use pointsman_gateway::{
     clock,
@@ -18,7 +17,7 @@ use pointsman_gateway::{
     gateway::State,
     plugin::registry::Registry,
     ports::Sinks,
-    upstream::driver::Health,
+    upstream::driver::SharedHealth,
 };
 
 use crate::examples::Examples;
@@ -32,7 +31,7 @@ pub(crate) struct Publisher {
     pub(crate) settings: Arc<Settings>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) sinks: Arc<dyn Sinks>,
-    pub(crate) health: Rc<RefCell<Health>>,
+    pub(crate) health: Arc<SharedHealth>,
     /// Where an earlier process wrote down what it knew about targets.
     pub(crate) health_file: Option<Arc<HealthFile>>,
     examples: Rc<Examples>,
@@ -53,7 +52,7 @@ impl Publisher {
         settings: Arc<Settings>,
         registry: Arc<Registry>,
         sinks: Arc<dyn Sinks>,
-        health: Rc<RefCell<Health>>,
+        health: Arc<SharedHealth>,
     ) -> Self {
         Self {
             settings,
@@ -109,7 +108,7 @@ impl Publisher {
             registry: &self.registry,
             sinks: &*self.sinks,
             env: &env,
-            health: &mut self.health.borrow_mut(),
+            health: &self.health,
             previous,
             generation: self.generation,
             now: clock::now(),
@@ -118,7 +117,7 @@ impl Publisher {
         if self.generation == 1
             && let Some(file) = &self.health_file
         {
-            file.restore(&mut self.health.borrow_mut(), clock::now());
+            file.restore(&mut self.health.lock(), clock::now());
         }
         let Compiled {
             snapshot,
@@ -155,7 +154,11 @@ impl Publisher {
         tls.publish(prepared.certificates);
         self.examples.adopt(&prepared.snapshot);
         self.tokens.adopt(&prepared.snapshot);
-        state.publish(prepared.snapshot, self.health.borrow().availability());
+        {
+            // No newer verdict may be published between these two.
+            let health = self.health.lock();
+            state.publish(prepared.snapshot, health.availability());
+        }
         let errors = prepared
             .problems
             .iter()

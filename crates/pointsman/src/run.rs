@@ -1,12 +1,13 @@
 //! Build, start, drain: the program from its first line to its exit code.
 //!
 //! One worker thread per core, each with a runtime, a listener socket and upstream connections of
-//! its own; and the control thread (this one), which reads configuration, performs probes and
-//! serves the Control API and metrics. The workers only read what the control thread publishes.
+//! its own; the thread of health, which probes and publishes verdicts; and the control thread (this
+//! one), which reads configuration and serves the Control API and metrics. The workers only read what
+//! the other two publish.
 
 use std::{
-    cell::RefCell, net::TcpListener as StdListener, process::ExitCode, rc::Rc, sync::Arc,
-    thread::JoinHandle, time::Duration,
+    net::TcpListener as StdListener, process::ExitCode, sync::Arc, thread::JoinHandle,
+    time::Duration,
 };
 
 use pointsman_gateway::{
@@ -18,7 +19,7 @@ use pointsman_gateway::{
     observe::metrics::Metrics,
     plugin::registry::Registry,
     ports::{SinkSpec, Sinks},
-    upstream::driver::Health,
+    upstream::driver::SharedHealth,
 };
 use tokio::{
     runtime::{Builder, Runtime},
@@ -29,13 +30,13 @@ use tokio::{
 use crate::{
     cli::RunOptions,
     config_source::{self, DocumentFile},
-    dns::{Lookups, Resolver},
+    dns::Resolver,
     drain::{self, End, any_signal},
     health_file::{HealthFile, Keeper},
+    health_thread::{HealthThread, Keeping, Signals},
     http_client::{ClientTls, Dialer},
     listener::{self, Address, Bound},
     names,
-    prober::Prober,
     publisher::{Prepared, Publisher},
     side_servers::{self, Sides},
     sinks::{self, HttpQueue, OpenSinks, Writer},
@@ -113,7 +114,7 @@ pub(crate) struct Program {
     runtime: Runtime,
     publisher: Publisher,
     first: Prepared,
-    health: Rc<RefCell<Health>>,
+    health: Arc<SharedHealth>,
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
     client_tls: Arc<ClientTls>,
@@ -138,7 +139,6 @@ impl Program {
         let workers = worker_count(workers.or(settings.workers));
         let runtime = Builder::new_current_thread()
             .enable_all()
-            .max_io_events_per_tick(IO_EVENTS_MAX)
             .build()
             .map_err(|error| format!("cannot start a runtime: {error}"))?;
         let (registry, unknown) = match &settings.plugins {
@@ -150,12 +150,12 @@ impl Program {
         }
         let registry = Arc::new(registry);
         let (writer, sinks, queues) = sinks::start(settings.access_log.as_deref())?;
-        let health = Rc::new(RefCell::new(Health::new()));
+        let health = SharedHealth::new();
         let mut publisher = Publisher::new(
             Arc::clone(&settings),
             Arc::clone(&registry),
             Arc::clone(&sinks) as Arc<dyn Sinks>,
-            Rc::clone(&health),
+            Arc::clone(&health),
         );
         publisher.health_file = HealthFile::new(&settings, document.folder());
         let text = document.read_if_changed()?.unwrap_or_default();
@@ -228,11 +228,17 @@ impl Program {
     /// Serves until a signal, or `stop`, ends it.
     pub(crate) fn serve_until(mut self, stop: impl Future<Output = ()>) -> Result<(), String> {
         let proxies = std::mem::take(&mut self.proxies);
-        let availability = self.health.borrow().availability();
+        let availability = self.health.lock().availability();
         let state = Arc::new(State::new(Arc::clone(&self.first.snapshot), availability));
-        let lookups = Rc::new(Lookups::new(&self.settings));
-        let first = names::resolve_first(&self.health, &lookups, &state);
-        self.runtime.block_on(first);
+        let signals = Arc::new(Signals::default());
+        let keeping = Keeping {
+            settings: Arc::clone(&self.settings),
+            client_tls: Arc::clone(&self.client_tls),
+            health: Arc::clone(&self.health),
+            state: Arc::clone(&state),
+            signals: Arc::clone(&signals),
+        };
+        let health_thread = HealthThread::start(keeping)?;
         let tls = Arc::new(ServerTls::new(crate::tls::Table::default()));
         let mut by_worker: Vec<Vec<(StdListener, bool)>> = Vec::new();
         by_worker.resize_with(self.workers, Vec::new);
@@ -264,7 +270,7 @@ impl Program {
             };
             threads.push(worker.start()?);
         }
-        self.control(state, tls, drain, threads, lookups, stop)
+        self.control(state, tls, drain, threads, (health_thread, signals), stop)
     }
 
     /// The control thread's part, from the first publication to the end of the drain.
@@ -274,7 +280,7 @@ impl Program {
         tls: Arc<ServerTls>,
         drain: watch::Sender<bool>,
         threads: Vec<JoinHandle<()>>,
-        lookups: Rc<Lookups>,
+        (health_thread, signals): (HealthThread, Arc<Signals>),
         stop: impl Future<Output = ()>,
     ) -> Result<(), String> {
         let resolver = Resolver::new(&self.settings);
@@ -282,38 +288,32 @@ impl Program {
         let local = LocalSet::new();
         let drain_limit = self.settings.drain_timeout;
         let writer = Arc::clone(&self.writer);
-        let keeper = Keeper::new(self.publisher.health_file.clone(), Rc::clone(&self.health));
+        let keeper = Keeper::new(self.publisher.health_file.clone(), Arc::clone(&self.health));
         let sides = self.sides(&state);
         self.publisher
             .publish(self.first, self.document.path(), &state, &tls);
         let runtime = self.runtime;
         let (ending, ended) = watch::channel(false);
+        // Kept to the end: verdicts go on while the program drains.
+        let mut lost = std::pin::pin!(health_thread.lost());
         let outcome = runtime.block_on(local.run_until(async {
             side_servers::start(sides, self.control, self.exporter, self.status)?;
             let feeding = feed_collectors(self.queues, Arc::clone(&dialer), ended);
             let feeding = tokio::task::spawn_local(feeding);
             tokio::task::spawn_local(sinks::watch(Arc::clone(&self.sinks)));
             self.publisher.spawn_keepers(&dialer);
-            let health_changed = Rc::new(tokio::sync::Notify::new());
-            let names_changed = Rc::new(tokio::sync::Notify::new());
-            let health = Rc::clone(&self.health);
-            let changed = (&health_changed, &names_changed);
-            let kept = keep_health(health, lookups, dialer, &state, changed);
             tokio::task::spawn_local(keeper.clone().keep());
             let mut reloader = Reloader {
                 publisher: self.publisher,
                 document: self.document,
                 state,
                 tls,
-                health_changed,
-                names_changed,
+                signals,
             };
             let announcement = self.announces.then_some("ready");
             tokio::select! {
                 ended = until_signal(&mut reloader, stop, announcement) => ended?,
-                lost = first_to_end(kept) => {
-                    return Err(lost);
-                }
+                lost = lost.as_mut() => return Err(lost),
             }
             // Listened for before anybody can know of the first: one in between would be lost.
             let second = Box::pin(drain::second_signal());
@@ -338,7 +338,7 @@ impl Program {
     fn sides(&self, state: &Arc<State>) -> Sides {
         Sides {
             state: Arc::clone(state),
-            health: Rc::clone(&self.health),
+            health: Arc::clone(&self.health),
             registry: Arc::clone(&self.registry),
             metrics: Arc::clone(&self.metrics),
             sinks: Arc::clone(&self.sinks),
@@ -364,46 +364,6 @@ fn first(
         Err(error) => Err(format!("{path}: {error}")),
     }
 }
-
-/// Starts what keeps health: it goes on as long as the program does.
-fn keep_health(
-    health: Rc<RefCell<Health>>,
-    lookups: Rc<Lookups>,
-    dialer: Arc<Dialer>,
-    state: &Arc<State>,
-    (changed, names_changed): (&Rc<tokio::sync::Notify>, &Rc<tokio::sync::Notify>),
-) -> [(&'static str, JoinTask); 2] {
-    let resolving = names::keep_resolving(
-        Rc::clone(&health),
-        lookups,
-        Arc::clone(state),
-        Rc::clone(names_changed),
-        Rc::clone(changed),
-    );
-    let prober = Prober::new(health, dialer, Arc::clone(state), Rc::clone(changed));
-    [
-        ("probing", tokio::task::spawn_local(prober.keep_probing())),
-        ("resolving names", tokio::task::spawn_local(resolving)),
-    ]
-}
-
-/// Waits for one of the tasks that go on as long as the program does; says which, and why that is the end. A
-/// gateway that goes on without them would answer by what it knew then, for ever.
-async fn first_to_end<const N: usize>(tasks: [(&'static str, JoinTask); N]) -> String {
-    let mut ends = JoinSet::new();
-    for (what, task) in tasks {
-        ends.spawn_local(async move { (what, task.await) });
-    }
-    let why = match ends.join_next().await {
-        Some(Ok((what, Err(error)))) => format!("{what}: {error}"),
-        Some(Ok((what, Ok(())))) => format!("{what}: it ended"),
-        Some(Err(error)) => error.to_string(),
-        None => "nothing was started".to_owned(),
-    };
-    format!("the health of targets is kept no longer ({why}); please report this; start again")
-}
-
-type JoinTask = tokio::task::JoinHandle<()>;
 
 fn worker_count(wanted: Option<usize>) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -441,13 +401,12 @@ struct Reloader {
     document: DocumentFile,
     state: Arc<State>,
     tls: Arc<ServerTls>,
-    health_changed: Rc<tokio::sync::Notify>,
-    names_changed: Rc<tokio::sync::Notify>,
+    signals: Arc<Signals>,
 }
 
 impl Reloader {
     /// Puts the document in force if it has changed; says whether it had.
-    fn reload(&mut self) -> bool {
+    async fn reload(&mut self) -> bool {
         let text = match self.document.read_if_changed() {
             Ok(Some(text)) => text,
             Ok(None) => return false,
@@ -462,11 +421,11 @@ impl Reloader {
             .prepare(&text, self.document.format(), Some(&previous))
         {
             Ok(prepared) => {
+                self.signals.tell_reconciled();
+                names::first_answers(&self.publisher.health, &self.signals.answered).await;
                 let source = self.document.path();
                 self.publisher
                     .publish(prepared, source, &self.state, &self.tls);
-                self.health_changed.notify_one();
-                self.names_changed.notify_one();
             }
             Err(error) => tracing::error!(
                 "configuration refused, the last one stays in force: {}: {error}",
@@ -487,7 +446,7 @@ async fn until_signal(
     let (_watcher, mut changes) = config_source::watch(reloader.document.path())?;
     let mut hangup = hangup()?;
     // What changed between the first reading and the watch would otherwise be missed.
-    reloader.reload();
+    reloader.reload().await;
     let mut stop = std::pin::pin!(stop);
     let mut ended = std::pin::pin!(any_signal()?);
     let mut look = tokio::time::interval(LOOK_INTERVAL);
@@ -498,18 +457,18 @@ async fn until_signal(
         tokio::select! {
             () = stop.as_mut() => return Ok(()),
             () = ended.as_mut() => return Ok(()),
-            _ = hangup.recv() => if !reloader.reload() {
+            _ = hangup.recv() => if !reloader.reload().await {
                 tracing::info!("SIGHUP: the configuration has not changed");
             },
             _ = look.tick() => if reloader.document.looks_changed() {
                 tokio::time::sleep(SETTLE).await;
-                reloader.reload();
+                reloader.reload().await;
             },
             Some(()) = changes.recv() => {
                 // An editor's write is several events; look once they have settled.
                 tokio::time::sleep(SETTLE).await;
                 let _ = changes.try_recv();
-                reloader.reload();
+                reloader.reload().await;
             }
         }
     }
@@ -523,31 +482,7 @@ fn hangup() -> Result<tokio::signal::unix::Signal, String> {
 
 /// More workers than this help nobody.
 const WORKERS_MAX: usize = 256;
-/// What the control thread takes from its sockets before it looks at its timers. After something
-/// long, such as a large configuration, thousands of probes may have both an answer and a timer that
-/// has run out: an answer that is left for the next look would be too late.
-const IO_EVENTS_MAX: usize = 8192;
 /// How often the document is looked at, as APISIX does.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// From a change in the folder to reading the file.
 const SETTLE: Duration = Duration::from_millis(30);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn the_program_does_not_outlive_what_keeps_health() {
-        let local = LocalSet::new();
-        let told = local.run_until(async {
-            let lasting = tokio::task::spawn_local(std::future::pending());
-            let failing = tokio::task::spawn_local(async { panic!("a fault") });
-            first_to_end([("one", lasting), ("other", failing)]).await
-        });
-        let told = told.await;
-        assert!(
-            told.contains("(other: ") && told.contains("panic"),
-            "{told}"
-        );
-    }
-}

@@ -1,8 +1,7 @@
 //! The small servers beside the proxy: Control API, metrics, status. All on the control thread.
 
 use std::{
-    cell::RefCell, convert::Infallible, net::TcpListener as StdListener, rc::Rc, sync::Arc,
-    time::Duration,
+    convert::Infallible, net::TcpListener as StdListener, rc::Rc, sync::Arc, time::Duration,
 };
 
 use bytes::Bytes;
@@ -16,7 +15,7 @@ use pointsman_gateway::{
     gateway::State,
     observe::metrics::Metrics,
     plugin::registry::Registry,
-    upstream::driver::Health,
+    upstream::driver::SharedHealth,
 };
 use tokio::net::TcpListener;
 
@@ -25,7 +24,7 @@ use crate::sinks::OpenSinks;
 /// What the side servers show.
 pub(crate) struct Sides {
     pub(crate) state: Arc<State>,
-    pub(crate) health: Rc<RefCell<Health>>,
+    pub(crate) health: Arc<SharedHealth>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) sinks: Arc<OpenSinks>,
@@ -100,16 +99,14 @@ impl Sides {
                         .and_then(|value| value.to_str().ok())
                         .unwrap_or_default(),
                 };
-                let health = self.health.borrow();
-                control::respond(&ask, &snapshot, &health, &self.registry, Time::now())
+                control::respond(&ask, &snapshot, &self.health, &self.registry, Time::now())
             }
             Side::Exporter => {
                 let sinks = self.sinks.list();
                 let settings = &self.settings;
-                let health = self.health.borrow();
                 let path = request.uri().path();
                 let state = &self.state;
-                exporter::respond(path, settings, state, &health, &self.metrics, &sinks)
+                exporter::respond(path, settings, state, &self.health, &self.metrics, &sinks)
             }
             Side::Status => status::respond(request.uri().path(), &snapshot),
         }

@@ -453,6 +453,36 @@ fn i10_a_reload_keeps_addresses_and_verdicts() {
     assert_eq!((names.asked("one.test").len(), b.hits()), (asked, before));
 }
 
+/// A configuration that brings a name is in force once the name has had its answer: what is known of an
+/// address under one name counts under the other from the first request on, whether the one stays or goes.
+#[test]
+fn a_new_name_begins_with_what_is_known_of_its_addresses() {
+    for stays in [true, false] {
+        let names = NameServer::start();
+        let [alive, dead] = upstreams([2, 3]);
+        dead.set_healthy(false);
+        names.point("one.test", &[ip(2), ip(3)]);
+        names.point("two.test", &[ip(2), ip(3)]);
+        // By its own probes it would be out only after a minute or two.
+        let slow = CHECKS
+            .replace("interval: 1", "interval: 60")
+            .replace("failures: 1", "failures: 3");
+        let one = at_name("one", "one.test", alive.port(), CHECKS);
+        let two = at_name("two", "two.test", alive.port(), &slow);
+        let gateway = start(&names, &multi(std::slice::from_ref(&one), ""));
+        wait_for_ip(&gateway, "one", 3, "unhealthy");
+        let before = dead.hits();
+        let one = one.replace("weight: 1", "weight: 0");
+        let next = if stays { vec![one, two] } else { vec![two] };
+        gateway.reload(&multi(&next, ""));
+        send(&gateway, 8);
+        assert_eq!((alive.hits(), dead.hits()), (8, before), "stays: {stays}");
+        let told = gateway.wait_for_line("health verdict inherited");
+        let address = format!("{}:{}", ip(3), alive.port());
+        assert!(told.contains(&address) && told.contains("two"), "{told}");
+    }
+}
+
 /// B-103 for names: names are resolved before the first request, and what an earlier process knew of
 /// their addresses counts from then on. Its own probes would take seconds to find out.
 #[test]

@@ -92,15 +92,15 @@ impl Gates {
         self.by_id.insert(gate.id, Arc::clone(gate));
     }
 
-    /// Forgets the gates that no pool has.
-    fn sweep(&mut self) {
+    /// Forgets the gates that no pool has, and returns those.
+    fn sweep(&mut self) -> Vec<Arc<Gate>> {
         // Both maps have it, and only their owner could give out another.
         let is_used = |gate: &Arc<Gate>| Arc::strong_count(gate) > 2;
         let unused: Vec<Arc<Gate>> = (self.by_id.values())
             .filter(|gate| !is_used(gate))
             .cloned()
             .collect();
-        for gate in unused {
+        for gate in &unused {
             self.by_id.remove(&gate.id);
             self.by_parts.remove(&gate.parts);
             for part in gate.targets().iter().chain(gate.guards()) {
@@ -112,6 +112,7 @@ impl Gates {
                 }
             }
         }
+        unused
     }
 
     fn of(&self, part: TargetId) -> impl Iterator<Item = TargetId> {
@@ -147,7 +148,13 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
     }
 
     pub(super) fn sweep_gates(&mut self) {
-        self.gates.sweep();
+        for gate in self.gates.sweep() {
+            // Nobody can make its trial any more, and every pick would go on looking for one that is asked for.
+            if self.availability.asks(gate.id).is_some() {
+                let usable = self.availability.usable(gate.id);
+                Arc::make_mut(&mut self.availability).settle_gate(gate.id, usable, None);
+            }
+        }
     }
 
     /// Publishes what has become of the gates that `parts` belong to.

@@ -68,7 +68,7 @@ pub(super) struct Groups<P> {
     departed: Departed<P>,
     /// Groups that nobody wants any more, oldest first. Requests that began under an old configuration
     /// may still pick by their last addresses.
-    retired: VecDeque<(TargetId, Arc<[Address]>)>,
+    retired: VecDeque<Retired>,
 }
 
 #[derive(Debug)]
@@ -79,6 +79,14 @@ struct Group<P> {
     addresses: Arc<[Address]>,
     /// Whether the configuration being compiled has asked for it, if it is not checked.
     wanted: bool,
+}
+
+/// A group that nobody wants any more.
+#[derive(Debug)]
+struct Retired {
+    id: TargetId,
+    addresses: Arc<[Address]>,
+    since: Instant,
 }
 
 /// Where something was down when it left its last group.
@@ -164,6 +172,7 @@ impl<P: Clone + Eq + Hash> Groups<P> {
         settled: Vec<(TargetId, GroupWish<P>)>,
         mut targets: impl Iterator<Item = TargetId>,
         alone: HashSet<TargetId>,
+        now: Instant,
     ) {
         let mut earlier = std::mem::take(&mut self.by_id);
         self.by_definition.clear();
@@ -198,7 +207,7 @@ impl<P: Clone + Eq + Hash> Groups<P> {
             if group.definition.is_none() {
                 self.by_id.insert(id, group);
             } else {
-                self.retire(id, group.addresses);
+                self.retire(id, group.addresses, now);
             }
         }
     }
@@ -235,11 +244,17 @@ impl<P: Clone + Eq + Hash> Groups<P> {
         true
     }
 
-    fn retire(&mut self, id: TargetId, addresses: Arc<[Address]>) {
-        if self.retired.len() >= RETIRED_MAX {
+    fn retire(&mut self, id: TargetId, addresses: Arc<[Address]>, since: Instant) {
+        let is_over =
+            |retired: &Retired| since.saturating_duration_since(retired.since) > RETIRED_FOR;
+        while self.retired.len() >= RETIRED_MAX || self.retired.front().is_some_and(is_over) {
             self.retired.pop_front();
         }
-        self.retired.push_back((id, addresses));
+        self.retired.push_back(Retired {
+            id,
+            addresses,
+            since,
+        });
     }
 
     /// Every group and its addresses.
@@ -247,7 +262,7 @@ impl<P: Clone + Eq + Hash> Groups<P> {
         let present = self.by_id.iter();
         let mut all: Vec<_> = present
             .map(|(&id, group)| (id, Arc::clone(&group.addresses)))
-            .chain(self.retired.iter().cloned())
+            .chain((self.retired.iter()).map(|old| (old.id, Arc::clone(&old.addresses))))
             .collect();
         effort::spend(all.len());
         all.sort_unstable_by_key(|&(id, _)| id);
@@ -369,7 +384,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
     }
 
     /// Forgets the unchecked groups that nobody asked for since the last call.
-    pub fn sweep_groups(&mut self) {
+    pub fn sweep_groups(&mut self, now: Instant) {
         let Groups {
             by_id, unchecked, ..
         } = &mut self.groups;
@@ -385,7 +400,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         });
         for id in unwanted {
             if let Some(group) = self.groups.by_id.remove(&id) {
-                self.groups.retire(id, group.addresses);
+                self.groups.retire(id, group.addresses, now);
             }
         }
     }
@@ -446,6 +461,9 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         let id = known.unwrap_or_else(|| {
             let is_down = (place.as_ref()).is_some_and(|place| self.is_known_down(place, now));
             let id = self.issue();
+            if is_down {
+                self.inherited.push(id);
+            }
             self.watch(id, &definition, State::with_verdict(!is_down));
             self.by_definition.insert(definition, id);
             let seat = Seat {
@@ -472,13 +490,30 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         };
         self.by_definition.remove(target.definition());
         Arc::make_mut(&mut self.availability).forget(id);
-        // While others are there, they say how it is.
-        let Some(place) = place.filter(|place| !self.groups.places.contains_key(place)) else {
-            return;
+        if let Some(place) = place {
+            self.groups.departed.forget(&place);
+            self.depart((!target.state.status.usable()).then_some(place), now);
+        }
+    }
+
+    /// Where addresses of groups are down that are not among `staying`.
+    pub(super) fn down_places_but(&self, staying: &HashSet<TargetId>) -> Vec<P> {
+        let leaves_down = |id: &TargetId| {
+            let target = self.targets.get(id).filter(|_| !staying.contains(id));
+            target.is_some_and(|target| !target.state.status.usable())
         };
-        self.groups.departed.forget(&place);
-        if !target.state.status.usable() {
-            self.groups.departed.remember(place, now);
+        let places = self.groups.place_of.iter();
+        let places = places.filter(|(id, _)| leaves_down(id));
+        places.map(|(_, place)| place.clone()).collect()
+    }
+
+    /// Remembers that these were down when they left.
+    pub(super) fn depart(&mut self, places: impl IntoIterator<Item = P>, now: Instant) {
+        for place in places {
+            // While others are there, they say how it is.
+            if !self.groups.places.contains_key(&place) {
+                self.groups.departed.remember(place, now);
+            }
         }
     }
 }
@@ -550,8 +585,11 @@ fn distinct<P: Eq + Hash>(wanted: Vec<WantedGroup<P>>) -> (Vec<GroupWish<P>>, Ve
     (wishes, of)
 }
 
-/// Groups that are kept for requests of old configurations.
-const RETIRED_MAX: usize = 256;
+/// How long groups are kept for requests of old configurations: those pick anew only while they have had no
+/// answer.
+const RETIRED_FOR: Duration = Duration::from_secs(3600);
+/// The most of them.
+const RETIRED_MAX: usize = 1 << 16;
 /// Places of which is known that they were down.
 const DEPARTED_MAX: usize = 1024;
 /// How long that counts. Names whose answers rotate bring an address back within minutes.

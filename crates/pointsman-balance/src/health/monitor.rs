@@ -42,6 +42,8 @@ pub struct Monitor<P> {
     pub(super) gates: Gates,
     pub(super) groups: Groups<P>,
     pub(super) availability: Arc<Availability>,
+    /// Targets that began as another was, which was down, since somebody asked.
+    pub(super) inherited: Vec<TargetId>,
     issued: u32,
 }
 
@@ -141,6 +143,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             gates: Gates::default(),
             groups: Groups::default(),
             availability: Arc::new(Availability::empty()),
+            inherited: Vec::new(),
             issued: 0,
         }
     }
@@ -187,6 +190,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         let ids = self.assign(&wishes);
 
         let current: HashSet<TargetId> = ids.iter().copied().collect();
+        let left_down = self.down_places_but(&current);
         self.targets.retain(|id, _| current.contains(id));
         self.by_definition = self
             .targets
@@ -209,7 +213,8 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         let mut of = wishes.of.into_iter().map(|wish| ids[wish]);
         let of_targets: Vec<TargetId> = of.by_ref().take(alone).collect();
         let wanted_alone = of_targets.iter().copied().collect();
-        self.groups.replace_checked(settled, of, wanted_alone);
+        self.groups.replace_checked(settled, of, wanted_alone, now);
+        self.depart(left_down, now);
         let same_members = before.len() == current.len() && before.is_subset(&current);
         self.publish_all(same_members);
         (of_targets, group_ids)
@@ -329,6 +334,12 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         })
     }
 
+    /// The targets that began unusable because of what was known of another one in their place, since the
+    /// last call: for whoever tells of changes.
+    pub fn take_inherited(&mut self) -> Vec<TargetId> {
+        std::mem::take(&mut self.inherited)
+    }
+
     /// When the next probe of a target is due, which may be past if it waits for its turn; `None` while
     /// one is in flight, and for a target that is not watched.
     #[must_use]
@@ -391,6 +402,10 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
                 None => self.issue(),
             };
             taken.insert(id);
+            if !usable && (self.targets.get(&id)).is_none_or(|target| target.state.status.usable())
+            {
+                self.inherited.push(id);
+            }
             self.schedule.forget(id);
             self.watch(id, &wish.definition, State::with_verdict(usable));
             ids.push(id);

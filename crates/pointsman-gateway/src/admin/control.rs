@@ -1,10 +1,7 @@
 //! The Control API (APISIX 3.18 §"Control API"): health, schemas and dumps of what is in force.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
-use pointsman_balance::Monitor;
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -15,7 +12,7 @@ use crate::{
     },
     config::snapshot::Snapshot,
     plugin::registry::Registry,
-    upstream::{driver::Health, health::ProbeSpec},
+    upstream::driver::SharedHealth,
 };
 
 /// What is asked.
@@ -28,15 +25,14 @@ pub struct Ask<'a> {
     pub accept: &'a str,
 }
 
-/// Answers one request.
+/// Answers one request. Health is locked only while what is asked for is copied.
 pub fn respond(
     ask: &Ask<'_>,
     snapshot: &Snapshot,
-    health: &Health,
+    health: &SharedHealth,
     registry: &Registry,
     time: Time,
 ) -> Response<Bytes> {
-    let monitor = health.monitor();
     let segments: Vec<&str> = ask
         .path
         .split('/')
@@ -55,7 +51,7 @@ pub fn respond(
     }
     match segments.as_slice() {
         ["v1", "schema"] => super::json(StatusCode::OK, &schemas(registry)),
-        ["v1", "healthcheck"] => report(ask, Ok(health_report::all(snapshot, monitor))),
+        ["v1", "healthcheck"] => report(ask, Ok(health_report::all(snapshot, &health.overview()))),
         ["v1", "healthcheck", kind] => {
             if is_checkable(kind) {
                 error(
@@ -66,8 +62,11 @@ pub fn respond(
                 error(StatusCode::BAD_REQUEST, format!("invalid src type {kind}"))
             }
         }
-        ["v1", "healthcheck", kind, id] => report(ask, one_report(snapshot, monitor, kind, id)),
-        ["v1", "targets"] => super::json(StatusCode::OK, &targets::all(snapshot, health, time)),
+        ["v1", "healthcheck", kind, id] => report(ask, one_report(snapshot, health, kind, id)),
+        ["v1", "targets"] => super::json(
+            StatusCode::OK,
+            &targets::all(snapshot, &health.overview(), time),
+        ),
         ["v1", "plugin_metadatas"] => dump(snapshot, "plugin_metadata"),
         ["v1", "plugin_metadata", name] => dump_one(snapshot, "plugin_metadata", name, || {
             format!("plugin metadata[{name}] not found")
@@ -88,14 +87,15 @@ fn is_checkable(kind: &str) -> bool {
 
 fn one_report(
     snapshot: &Snapshot,
-    monitor: &Monitor<Arc<ProbeSpec>>,
+    health: &SharedHealth,
     kind: &str,
     id: &str,
 ) -> Result<Value, (StatusCode, String)> {
     if !is_checkable(kind) {
         return Err((StatusCode::BAD_REQUEST, format!("invalid src type {kind}")));
     }
-    if let Some(found) = health_report::of(snapshot, monitor, kind, id) {
+    let seen = health.overview();
+    if let Some(found) = health_report::of(snapshot, &seen, kind, id) {
         return Ok(found);
     }
     let exists = snapshot

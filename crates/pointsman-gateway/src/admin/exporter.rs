@@ -4,13 +4,14 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use pointsman_balance::Availability;
 
 use crate::{
     config::{settings::Settings, snapshot::Snapshot},
     gateway::State,
     observe::metrics::{Family, Metrics, Owner, Sample},
     ports::{Sink, SinkSpec},
-    upstream::driver::Health,
+    upstream::{driver::SharedHealth, overview::Overview},
 };
 
 /// The metrics at `plugin_attr.prometheus.export_uri`; 404 elsewhere.
@@ -18,7 +19,7 @@ pub fn respond(
     path: &str,
     settings: &Settings,
     state: &State,
-    health: &Health,
+    health: &SharedHealth,
     metrics: &Metrics,
     sinks: &[(SinkSpec, Arc<dyn Sink>)],
 ) -> Response<Bytes> {
@@ -26,8 +27,10 @@ pub fn respond(
         return super::error(StatusCode::NOT_FOUND, "404 Not Found");
     }
     let snapshot = state.snapshot();
-    let mut samples = verdicts(&snapshot, health);
-    samples.extend(changes(health));
+    // Health is locked only while it is copied.
+    let seen = health.overview();
+    let mut samples = verdicts(&snapshot, &seen.availability);
+    samples.extend(changes(&seen));
     samples.push(unheard(state));
     samples.extend(queues(sinks));
     samples.extend(losses(sinks));
@@ -40,11 +43,10 @@ pub fn respond(
 }
 
 /// `upstream_status`: 1 for a target that may be picked, 0 for one that may not.
-fn verdicts(snapshot: &Snapshot, health: &Health) -> Vec<Sample> {
-    let availability = health.availability();
+fn verdicts(snapshot: &Snapshot, availability: &Availability) -> Vec<Sample> {
     let mut samples = Vec::new();
     for checked in &snapshot.checked {
-        for (target, spec) in checked.nodes(&availability) {
+        for (target, spec) in checked.nodes(availability) {
             samples.push(Sample {
                 family: &UPSTREAM_STATUS,
                 labels: vec![
@@ -61,7 +63,7 @@ fn verdicts(snapshot: &Snapshot, health: &Health) -> Vec<Sample> {
 
 /// `pointsman_health_changes_total`: how often targets went out, and came back.
 #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
-fn changes(health: &Health) -> Vec<Sample> {
+fn changes(seen: &Overview) -> Vec<Sample> {
     let sample = |((target, usable), count): ((String, bool), u64)| Sample {
         family: &CHANGES,
         labels: vec![
@@ -73,7 +75,7 @@ fn changes(health: &Health) -> Vec<Sample> {
         ],
         value: count as f64,
     };
-    health.changes().into_iter().map(sample).collect()
+    seen.changes().into_iter().map(sample).collect()
 }
 
 /// `pointsman_evidence_dropped_total`: what traffic told of health and nobody took in.

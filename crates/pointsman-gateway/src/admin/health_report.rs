@@ -3,22 +3,19 @@
 //! APISIX 3.18's shapes, and beside them what it leaves out: the instances of AI plugins appear
 //! under `<resource>#plugins['ai-proxy-multi'].instances[i]` with a field `instance`.
 
-use std::sync::Arc;
-
-use pointsman_balance::Monitor;
 use serde_json::{Map, Value, json};
 
 use crate::{
     config::snapshot::{Checked, Snapshot},
-    upstream::health::ProbeSpec,
+    upstream::overview::Overview,
 };
 
 /// One object per checker; an empty list is `{}`, as APISIX has it.
-pub fn all(snapshot: &Snapshot, monitor: &Monitor<Arc<ProbeSpec>>) -> Value {
+pub fn all(snapshot: &Snapshot, seen: &Overview) -> Value {
     let list: Vec<Value> = snapshot
         .checked
         .iter()
-        .map(|one| object(one, monitor))
+        .map(|one| object(one, seen))
         .collect();
     if list.is_empty() {
         json!({})
@@ -28,17 +25,12 @@ pub fn all(snapshot: &Snapshot, monitor: &Monitor<Arc<ProbeSpec>>) -> Value {
 }
 
 /// The checkers of one resource: an object when there is one, else a list.
-pub fn of(
-    snapshot: &Snapshot,
-    monitor: &Monitor<Arc<ProbeSpec>>,
-    collection: &str,
-    id: &str,
-) -> Option<Value> {
+pub fn of(snapshot: &Snapshot, seen: &Overview, collection: &str, id: &str) -> Option<Value> {
     let mut list: Vec<Value> = snapshot
         .checked
         .iter()
         .filter(|one| one.collection == collection && one.id == id)
-        .map(|one| object(one, monitor))
+        .map(|one| object(one, seen))
         .collect();
     match list.len() {
         0 => None,
@@ -47,12 +39,12 @@ pub fn of(
     }
 }
 
-fn object(checked: &Checked, monitor: &Monitor<Arc<ProbeSpec>>) -> Value {
+fn object(checked: &Checked, seen: &Overview) -> Value {
     let nodes: Vec<Value> = checked
-        .nodes(&monitor.availability())
+        .nodes(&seen.availability)
         .iter()
         .map(|(target, spec)| {
-            let (status, counters) = monitor.report(*target).map_or_else(
+            let (status, counters) = seen.target(*target).map_or_else(
                 || ("healthy", pointsman_balance::Counters::default()),
                 |report| (report.status.as_str(), report.counters),
             );

@@ -8,11 +8,10 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use pointsman_balance::{Algorithm, CircuitState, GuardReport, ProbeOutcome, Report, TargetId};
+use pointsman_balance::{Algorithm, CircuitState, ProbeOutcome, TargetId};
 use serde_json::{Value, json};
 
 use crate::{
@@ -20,8 +19,8 @@ use crate::{
     config::snapshot::{PoolRef, Snapshot},
     observe::date,
     upstream::{
-        driver::Health,
-        health::{ProbeKind, ProbeSpec, ReportName},
+        health::{ProbeKind, ReportName},
+        overview::{Guard, Overview, Target},
     },
 };
 
@@ -45,16 +44,16 @@ impl Time {
 }
 
 /// One object per target, by ascending id.
-pub fn all(snapshot: &Snapshot, health: &Health, time: Time) -> Value {
+pub fn all(snapshot: &Snapshot, seen: &Overview, time: Time) -> Value {
     let view = View {
-        health,
+        epoch: seen.availability.epoch(),
         judged: Judged::of(snapshot),
         time,
     };
-    let targets = health.monitor().export().into_iter();
-    let targets = targets.map(|(id, report)| (id, view.target(id, &report)));
-    let guards = health.monitor().export_guards().into_iter();
-    let guards = guards.map(|(id, _, report)| (id, view.guard(id, report)));
+    let targets = seen.targets.iter();
+    let targets = targets.map(|target| (target.id, view.target(target)));
+    let guards = seen.guards.iter();
+    let guards = guards.map(|guard| (guard.id, view.guard(guard)));
     let mut all: Vec<(TargetId, Value)> = targets.chain(guards).collect();
     all.sort_unstable_by_key(|(id, _)| *id);
     all.into_iter().map(|(_, shown)| shown).collect()
@@ -112,71 +111,69 @@ impl Member<'_> {
 
 /// What is shown of targets and guards at one moment.
 struct View<'a> {
-    health: &'a Health,
+    epoch: u64,
     judged: Judged<'a>,
     time: Time,
 }
 
 impl View<'_> {
     /// The members that are judged by a target, or by a name behind which it stands.
-    fn members(&self, id: TargetId) -> Value {
-        let groups = self.health.monitor().groups_of(id);
-        let all = std::iter::once(id).chain(groups);
+    fn members(&self, id: TargetId, groups: &[TargetId]) -> Value {
+        let all = std::iter::once(id).chain(groups.iter().copied());
         let members = all.flat_map(|id| self.judged.by(id));
         members.map(|member| member.shown(self.time)).collect()
     }
 
     /// What keeps members out because of what their traffic met: nothing is probed there.
-    fn guard(&self, id: TargetId, report: GuardReport) -> Value {
-        let (health, time) = (self.health, self.time);
+    fn guard(&self, guard: &Guard) -> Value {
+        let (report, time) = (guard.report, self.time);
         let (circuit, opens) = match report.circuit {
             CircuitState::Closed => ("closed", None),
             CircuitState::Open(until) => ("open", Some(until)),
             CircuitState::HalfOpen => ("half_open", None),
         };
         json!({
-            "id": id.index(),
+            "id": guard.id.index(),
             "kind": "guard",
-            "name": health.guard_name(id),
+            "name": &*guard.name,
             "usable": report.usable,
             "cools_until": report.cools_until.map(|until| ahead(until, time)),
             "circuit": circuit,
             "trial_at": opens.map(|until| ahead(until, time)),
-            "epoch": health.availability().epoch(),
-            "members": self.members(id),
+            "epoch": self.epoch,
+            "members": self.members(guard.id, &[]),
         })
     }
 
-    fn target(&self, id: TargetId, report: &Report<'_, Arc<ProbeSpec>>) -> Value {
-        let (health, time) = (self.health, self.time);
-        let (spec, counters) = (report.probe, report.counters);
+    fn target(&self, target: &Target) -> Value {
+        let time = self.time;
+        let (spec, counters) = (&target.probe, target.counters);
         let (kind, request) = match &spec.kind {
             ProbeKind::Tcp => ("tcp", None),
             ProbeKind::Http(request) => ("http", Some(request)),
             ProbeKind::Https { request, .. } => ("https", Some(request)),
         };
         let path = request.map(|request| request.target.split('?').next().unwrap_or_default());
-        let due = health.monitor().next_probe(id);
         json!({
-            "id": id.index(),
+            "id": target.id.index(),
             "kind": kind,
             "host": spec.host,
             "port": spec.port,
             "hostname": spec.hostname,
             "http_path": path,
-            "usable": report.status.usable(),
-            "state": report.status.as_str(),
+            "usable": target.status.usable(),
+            "state": target.status.as_str(),
             "counter": {
                 "success": counters.success,
                 "http_failure": counters.http_failure,
                 "tcp_failure": counters.tcp_failure,
                 "timeout_failure": counters.timeout_failure,
             },
-            "last": report.last.map(|last| evidence(last, time)),
-            "next_probe_in": due.map(|due| seconds(due.saturating_duration_since(time.now))),
-            "epoch": health.availability().epoch(),
-            "used_by": health.used_by(id).iter().map(user).collect::<Value>(),
-            "members": self.members(id),
+            "last": target.last.map(|last| evidence(last, time)),
+            "next_probe_in": target.next_probe.map(|due| seconds(due.saturating_duration_since(time.now))),
+            "epoch": self.epoch,
+            "used_by": target.used_by.iter().map(user).collect::<Value>(),
+            "members": self.members(target.id, &target.groups),
         })
     }
 }

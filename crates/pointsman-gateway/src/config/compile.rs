@@ -12,7 +12,6 @@ mod probes;
 mod references;
 
 use std::{
-    cell::RefCell,
     collections::{HashMap, HashSet},
     sync::Arc,
     time::Instant,
@@ -41,7 +40,7 @@ use crate::{
     upstream::{
         Guarding, Predecessors, Upstream,
         build::{self, Built},
-        driver::Health,
+        driver::{Health, SharedHealth},
         health::{Assigned, Checker},
     },
 };
@@ -60,8 +59,8 @@ pub struct Input<'a> {
     pub sinks: &'a dyn Sinks,
     /// The environment, for `$env://`.
     pub env: &'a dyn Fn(&str) -> Option<String>,
-    /// All targets; new ones are known to it when [`compile`] returns.
-    pub health: &'a mut Health,
+    /// All targets; new ones are known to it when [`compile`] returns. Locked for moments only.
+    pub health: &'a SharedHealth,
     /// The snapshot in force, whose balancing positions carry over.
     pub previous: Option<&'a Snapshot>,
     /// The new snapshot's number.
@@ -89,7 +88,7 @@ pub fn compile(input: Input<'_>) -> Compiled {
     } else {
         probes::plan(&input, &carriers)
     };
-    let mut ids = settle(input.health, &plans, input.now);
+    let mut ids = settle(&mut input.health.lock(), &plans, input.now);
     let assigned = if checks_off {
         Assigned::switched_off()
     } else {
@@ -103,7 +102,7 @@ pub fn compile(input: Input<'_>) -> Compiled {
     let mut report = Report::new(input.lines);
     references.tell_dangling(&document, &mut report);
     let guards = Guards {
-        health: RefCell::new(&mut *input.health),
+        health: input.health,
         now: input.now,
     };
     let mut compiler = Compiler {
@@ -128,12 +127,13 @@ pub fn compile(input: Input<'_>) -> Compiled {
     let Compiler {
         mut report, built, ..
     } = compiler;
-    let mut health = guards.health.borrow_mut();
+    let mut health = input.health.lock();
     health.sweep_guards();
     if probes::drop_unbuilt(&mut plans, &built) {
         ids = settle(&mut health, &plans, input.now);
     }
     health.sweep_names(input.now);
+    drop(health);
     probes::remarks(&plans, &mut report);
     snapshot.checked = probes::report(plans, &ids);
     Compiled {
@@ -150,21 +150,21 @@ fn settle(health: &mut Health, plans: &[probes::Plan<'_>], now: Instant) -> Vec<
 
 /// Where plugins get their guards, while the rest of a compilation only reads.
 struct Guards<'a> {
-    health: RefCell<&'a mut Health>,
+    health: &'a SharedHealth,
     now: Instant,
 }
 
 impl Guarding for Guards<'_> {
     fn guard(&self, spec: GuardSpec, name: &str) -> (TargetId, Option<Arc<Tally>>) {
-        self.health.borrow_mut().guard(spec, name, self.now)
+        self.health.lock().guard(spec, name, self.now)
     }
 
     fn gate(&self, targets: &[TargetId], guards: Vec<TargetId>) -> Arc<Gate> {
-        self.health.borrow_mut().gate(targets, guards)
+        self.health.lock().gate(targets, guards)
     }
 
     fn name(&self, name: &str) -> TargetId {
-        self.health.borrow_mut().name(name)
+        self.health.lock().name(name)
     }
 }
 

@@ -1,19 +1,20 @@
 //! The owner of the health state: what is due, what a probe said, what everybody may know.
 //!
-//! Not a task but what a task calls. The program runs one loop, on the control thread: it asks
-//! for probes that are due, performs them, hands the results in, and sleeps until the next
-//! deadline. A verdict is public as soon as the call that brought the result returns.
+//! Not a task but what tasks call. The program runs one loop, on a thread that does nothing else: it
+//! asks for probes that are due, performs them, hands the results in, and sleeps until the next
+//! deadline. A verdict is public as soon as the call that brought the result returns. Whoever changes
+//! configuration, or looks, holds the health for moments only.
 
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use pointsman_balance::{
     Availability, Change, Gate, GuardReport, GuardSpec, Kept, Monitor, Policy, Probe, ProbeOutcome,
-    Tally, TargetId, Ticket, WantedGroup,
+    Report, Tally, TargetId, Ticket, WantedGroup,
 };
 
 use crate::{
@@ -22,24 +23,55 @@ use crate::{
     upstream::{
         evidence::Evidence,
         health::{Checker, Planned, ProbeSpec, ReportName},
+        overview::{self, Overview},
         resolve::{Names, is_name},
     },
 };
+
+/// The health of a process, for several threads.
+///
+/// Verdicts wait for whoever has locked it: take it for a moment, copy what is needed, and do the rest
+/// without it. Verdicts are published only while it is locked, so that none is overtaken by an older one.
+#[derive(Default)]
+pub struct SharedHealth(Mutex<Health>);
+
+impl SharedHealth {
+    /// No targets yet.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// It, once nobody else has it.
+    pub fn lock(&self) -> MutexGuard<'_, Health> {
+        // A thread that ended in a panic ends the program, which still writes down what is known.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A copy of all that is known.
+    pub fn overview(&self) -> Overview {
+        self.lock().overview()
+    }
+
+    /// It, unless somebody has it.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, Health>> {
+        self.0.try_lock().ok()
+    }
+}
 
 /// All targets that are checked, wherever they are configured.
 #[derive(Default)]
 pub struct Health {
     pub(super) monitor: Monitor<Arc<ProbeSpec>>,
     /// Whose traffic each target decides about, for the log.
-    users: HashMap<TargetId, Vec<ReportName>>,
+    users: HashMap<TargetId, Arc<[ReportName]>>,
     /// What each guard stands for, for the log.
-    guards: HashMap<TargetId, String>,
+    guards: HashMap<TargetId, Arc<str>>,
     changes: Changes,
     /// What an earlier process knew, for the addresses of names whose first answer comes later, until
     /// then.
     kept: Option<(Box<Known>, Instant)>,
     /// Called after each change of a verdict, or of what is watched.
-    on_change: Option<Box<dyn Fn()>>,
+    on_change: Option<Box<dyn Fn() + Send>>,
     /// What is known of names.
     pub(super) names: Names,
     /// The checked groups of each name, and what is asked of its addresses.
@@ -63,18 +95,21 @@ impl Health {
     pub fn reconcile(&mut self, checkers: &[&Checker], now: Instant) -> Vec<Vec<TargetId>> {
         let probes = checkers.iter().flat_map(|checker| &checker.probes);
         let mut ids = self.assign(probes, now).into_iter();
-        self.users.clear();
+        let mut users: HashMap<TargetId, Vec<ReportName>> = HashMap::new();
         let mut settled = Vec::with_capacity(checkers.len());
         for checker in checkers {
             let targets: Vec<TargetId> = ids.by_ref().take(checker.probes.len()).collect();
             for target in &targets {
-                let users = self.users.entry(*target).or_default();
+                let users = users.entry(*target).or_default();
                 if users.last() != Some(&checker.report) {
                     users.push(checker.report.clone());
                 }
             }
             settled.push(targets);
         }
+        let users = users.into_iter();
+        self.users = users.map(|(id, users)| (id, users.into())).collect();
+        self.tell_inherited("it takes the place of what is down");
         self.changed();
         settled
     }
@@ -118,7 +153,7 @@ impl Health {
     /// theirs when they become known, if that is soon.
     pub fn restore(
         &mut self,
-        known: impl Fn(&ProbeSpec, &Policy) -> Option<Kept> + 'static,
+        known: impl Fn(&ProbeSpec, &Policy) -> Option<Kept> + Send + 'static,
         now: Instant,
     ) -> (usize, usize) {
         let restored = self.monitor.restore(|probe, policy| known(probe, policy));
@@ -191,12 +226,12 @@ impl Health {
 
     /// What the log calls a guard.
     pub fn guard_name(&self, guard: TargetId) -> &str {
-        self.guards.get(&guard).map_or("", String::as_str)
+        self.guards.get(&guard).map_or("", |name| name)
     }
 
     /// Lets `told` be called after each change of a verdict, or of what is watched. It must not call
     /// back.
-    pub fn on_change(&mut self, told: impl Fn() + 'static) {
+    pub fn on_change(&mut self, told: impl Fn() + Send + 'static) {
         self.on_change = Some(Box::new(told));
     }
 
@@ -239,7 +274,7 @@ impl Health {
         now: Instant,
     ) -> (TargetId, Option<Arc<Tally>>) {
         let (guard, tally) = self.monitor.guard(spec, now);
-        self.guards.entry(guard).or_insert_with(|| name.to_owned());
+        self.guards.entry(guard).or_insert_with(|| name.into());
         (guard, tally)
     }
 
@@ -316,33 +351,61 @@ impl Health {
         }
     }
 
+    /// Says which targets begin with a verdict that was another's.
+    pub(super) fn tell_inherited(&mut self, cause: &str) {
+        for id in self.monitor.take_inherited() {
+            let Some(report) = self.monitor.report(id) else {
+                continue;
+            };
+            let (target, users) = (report.probe.address(), self.users_of(id));
+            let to = report.status.as_str();
+            self.changes.count(&target, false);
+            tracing::warn!(target, users, to, cause, "health verdict inherited");
+        }
+    }
+
     fn tell_guard(&mut self, change: &Change, cause: &str) {
-        let target = self.guards.get(&change.target).map_or("", String::as_str);
+        let target = self.guards.get(&change.target).map_or("", |name| name);
         let usable = change.to.usable();
         self.changes.count(target, usable);
         self.changed();
         tracing::warn!(target, usable, cause, "health verdict changed");
     }
 
-    /// How often verdicts changed, by `host:port` or the name of a guard, and whether that may be picked since; each that is
-    /// watched is there from the start.
-    pub fn changes(&self) -> BTreeMap<(String, bool), u64> {
-        let mut counts = self.changes.0.clone();
-        let watched = self.monitor.export().into_iter();
-        let watched = watched.map(|(_, report)| report.probe.address());
-        for name in watched.chain(self.guards.values().cloned()) {
-            counts.entry((name.clone(), true)).or_default();
-            counts.entry((name, false)).or_default();
+    /// A copy of all that is known.
+    pub fn overview(&self) -> Overview {
+        let target = |(id, report): (TargetId, Report<'_, Arc<ProbeSpec>>)| overview::Target {
+            id,
+            status: report.status,
+            counters: report.counters,
+            last: report.last,
+            probe: Arc::clone(report.probe),
+            next_probe: self.monitor.next_probe(id),
+            used_by: self.used_by(id).cloned().unwrap_or_default(),
+            groups: self.monitor.groups_of(id).collect(),
+        };
+        let guard = |(id, _, report)| overview::Guard {
+            id,
+            name: self.guards.get(&id).cloned().unwrap_or_default(),
+            report,
+        };
+        Overview {
+            availability: self.monitor.availability(),
+            targets: self.monitor.export().into_iter().map(target).collect(),
+            guards: self
+                .monitor
+                .export_guards()
+                .into_iter()
+                .map(guard)
+                .collect(),
+            changes: self.changes.0.clone(),
         }
-        counts
     }
 
     /// The resources and instances that a target decides about.
-    pub fn used_by(&self, target: TargetId) -> &[ReportName] {
+    fn used_by(&self, target: TargetId) -> Option<&Arc<[ReportName]>> {
         let mut groups = self.monitor.groups_of(target);
-        (self.users.get(&target))
-            .or_else(|| groups.find_map(|group| self.users.get(&group)))
-            .map_or(&[], Vec::as_slice)
+        (self.users.get(&target)).or_else(|| groups.find_map(|group| self.users.get(&group)))
     }
 
     /// The monitor, to look at.
@@ -374,7 +437,7 @@ impl Health {
 
     /// The resources and instances that a target decides about; the first few when there are many.
     fn users_of(&self, target: TargetId) -> String {
-        let users = self.used_by(target);
+        let users = self.used_by(target).map_or(&[][..], |users| users);
         let mut text = users
             .iter()
             .take(USERS_NAMED)
@@ -420,7 +483,7 @@ fn tell_kept(target: &str, users: Option<&str>, state: Option<&str>) {
 }
 
 /// What an earlier process knew about a target.
-type Known = dyn Fn(&ProbeSpec, &Policy) -> Option<Kept>;
+type Known = dyn Fn(&ProbeSpec, &Policy) -> Option<Kept> + Send;
 
 /// Later than this after the start, what an earlier process knew says nothing any more.
 const KEPT_FOR: Duration = Duration::from_secs(60);

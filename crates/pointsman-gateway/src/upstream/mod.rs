@@ -6,6 +6,7 @@ pub mod driver;
 pub mod evidence;
 pub mod fingerprint;
 pub mod health;
+pub mod overview;
 pub mod resolve;
 
 use std::{sync::Arc, time::Duration};

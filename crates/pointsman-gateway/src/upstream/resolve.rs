@@ -1,7 +1,7 @@
 //! Names and the addresses behind them: which name is looked up when, and what an answer changes.
 //!
-//! Nobody waits for a look-up but a request that comes before the very first answer. The program's
-//! control thread asks which names are due, performs the look-ups and hands the answers in; a changed
+//! Nobody waits for a look-up but the configuration that brings a name (a second at most), and a request
+//! that comes before the very first answer. The thread of health asks which names are due, performs the look-ups and hands the answers in; a changed
 //! set of addresses is then published together with the verdicts about them, so that every pick that
 //! starts later sees both. A look-up that fails changes nothing: addresses that worked a minute ago
 //! work better than none.
@@ -153,16 +153,10 @@ impl Names {
         entry.is_some_and(|entry| entry.addresses.is_empty())
     }
 
-    fn put_back(&mut self, lookup: Lookup, now: Instant) {
-        self.under_way = self.under_way.saturating_sub(1);
-        if let Some(entry) = self.entries.get_mut(&lookup.name)
-            && entry
-                .under_way
-                .take_if(|serial| *serial == lookup.serial)
-                .is_some()
-        {
-            self.agenda.insert((now, lookup.name));
-        }
+    /// Whether a name has been neither found nor given up so far.
+    fn awaits_first_answers(&self) -> bool {
+        let mut entries = self.entries.values();
+        entries.any(|entry| entry.failures == 0 && entry.addresses.is_empty())
     }
 
     /// When something is due next; `None` while nothing is, or as much is under way as may be.
@@ -220,7 +214,7 @@ impl Health {
 
     /// Settles which names there are once a configuration is compiled: those that it uses.
     pub fn sweep_names(&mut self, now: Instant) {
-        self.monitor.sweep_groups();
+        self.monitor.sweep_groups(now);
         let wanted = std::mem::take(&mut self.unchecked_wanted);
         self.unchecked.retain(|name, _| wanted.contains(name));
         let unchecked = self.unchecked.keys();
@@ -252,9 +246,9 @@ impl Health {
         self.names.poll(now)
     }
 
-    /// Takes a look-up back that was not performed; it is due now.
-    pub fn put_back(&mut self, lookup: Lookup, now: Instant) {
-        self.names.put_back(lookup, now);
+    /// Whether a name of the configuration has had no answer so far, not even that there is none.
+    pub fn awaits_first_answers(&self) -> bool {
+        self.names.awaits_first_answers()
     }
 
     /// When to call [`poll_lookup`](Self::poll_lookup) next, unless an answer or another configuration
@@ -314,6 +308,7 @@ impl Health {
         if !self.names.is_unanswered(name) {
             self.unanswered.remove(name);
         }
+        self.tell_inherited("its address is down under another name, or was when it left");
         self.restore_late(&new, now);
         self.changed();
     }

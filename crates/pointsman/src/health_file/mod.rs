@@ -10,14 +10,12 @@ mod format;
 mod writer;
 
 use std::{
-    cell::RefCell,
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, OpenOptions},
     io::{self, Read, Write},
     path::{Path, PathBuf},
-    rc::Rc,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -28,7 +26,7 @@ use pointsman_gateway::{
     clock,
     config::settings::{HealthStateFile, Settings},
     upstream::{
-        driver::Health,
+        driver::{Health, SharedHealth},
         fingerprint::{canonical, canonical_guard},
         health::ProbeSpec,
     },
@@ -44,16 +42,60 @@ use self::{
 pub(crate) struct HealthFile {
     path: PathBuf,
     salt: Salt,
-    /// Nothing is written before what an earlier process left has been read.
-    is_read: AtomicBool,
+    /// Nothing is written before what an earlier process left has been read; that, if there is any.
+    left: OnceLock<Option<Arc<Memory>>>,
     writer: Writer<Sample>,
 }
 
 /// The targets and guards that are not as at the start.
 #[derive(Default, PartialEq)]
 struct Known {
+    /// Key of the names.
+    salt: Salt,
     targets: Vec<(Name, Kept)>,
     guards: Vec<(Name, GuardReport)>,
+    /// What an earlier process knew of addresses that are still to be found behind their names.
+    carried: Vec<Line>,
+}
+
+/// What [`Known`] is made of, taken while health is locked.
+struct Taken {
+    /// With the definitions of the healthy if `awaits_addresses`.
+    targets: Vec<(Arc<ProbeSpec>, Policy, Kept)>,
+    guards: Vec<(Arc<GuardSpec>, GuardReport)>,
+    awaits_addresses: bool,
+}
+
+impl Taken {
+    fn of(health: &Health, now: Instant) -> Self {
+        let awaits_addresses = health.awaits_addresses(now);
+        let mut targets = Vec::new();
+        for (_, report) in health.monitor().export() {
+            let kept = Kept {
+                status: report.status,
+                counters: report.counters,
+                last: report.last,
+            };
+            if awaits_addresses || !is_as_at_the_start(&kept) {
+                targets.push((Arc::clone(report.probe), report.policy.clone(), kept));
+            }
+        }
+        let mut guards = Vec::new();
+        for (_, spec, report) in health.monitor().export_guards() {
+            if !report.is_as_at_the_start() {
+                guards.push((spec, report));
+            }
+        }
+        Self {
+            targets,
+            guards,
+            awaits_addresses,
+        }
+    }
+}
+
+fn is_as_at_the_start(kept: &Kept) -> bool {
+    kept.status == Status::Healthy && kept.counters == Counters::default()
 }
 
 /// What is known at one time.
@@ -73,13 +115,12 @@ impl HealthFile {
         let salt = rand::random();
         let disk = Disk {
             path: path.clone(),
-            salt,
             is_failing: AtomicBool::new(false),
         };
         Some(Arc::new(Self {
             path,
             salt,
-            is_read: AtomicBool::new(false),
+            left: OnceLock::new(),
             writer: Writer::new(move |sample| disk.write(sample)),
         }))
     }
@@ -92,27 +133,33 @@ impl HealthFile {
             wall_ms: clock::unix_millis(),
         };
         let path = self.path.display();
+        let mut left = None;
         match self.read(time.wall_ms) {
             // Then it says what a process knows that has just begun.
             Ok(None) => self.writer.assume(Sample {
-                known: Known::default(),
+                known: Known {
+                    salt: self.salt,
+                    ..Known::default()
+                },
                 time,
             }),
             Ok(Some(contents)) => {
                 let found = contents.lines.len() + contents.guards.len();
-                let memory = Rc::new(Memory::new(contents, time));
-                let of_targets = Rc::clone(&memory);
+                let memory = Arc::new(Memory::new(contents, time));
+                let of_targets = Arc::clone(&memory);
                 let (targets, targets_down) =
                     health.restore(move |probe, policy| of_targets.target(probe, policy), now);
                 let (guards, guards_down) = health.restore_guards(|spec| memory.guard(spec), now);
                 let (restored, down) = (targets + guards, targets_down + guards_down);
                 tracing::info!(found, restored, down, "health restored from {path}");
+                left = Some(memory);
             }
             Err(reason) => tracing::warn!(
                 "{path}: {reason}; health begins anew, with every target healthy until it is probed"
             ),
         }
-        self.is_read.store(true, Ordering::Relaxed);
+        // Only the first call counts, and there is one.
+        let _ = self.left.set(left);
     }
 
     /// What the file says; `None` if there is none.
@@ -140,12 +187,10 @@ impl HealthFile {
     }
 
     /// What is known now, if the file does not say so and is not about to.
-    fn sample(&self, health: &Health, now: Instant) -> Option<Sample> {
-        // What waits for the addresses of a name is only in the file that would be replaced.
-        if !self.is_read.load(Ordering::Relaxed) || health.awaits_addresses(now) {
-            return None;
-        }
-        let known = self.known(health);
+    fn sample(&self, health: &SharedHealth, now: Instant) -> Option<Sample> {
+        let left = self.left.get()?;
+        let taken = Taken::of(&health.lock(), now);
+        let known = self.known(taken, left.as_deref());
         let is_news = |newest: Option<&Sample>| newest.is_none_or(|newest| newest.known != known);
         self.writer.newest(is_news).then(|| Sample {
             known,
@@ -156,33 +201,36 @@ impl HealthFile {
         })
     }
 
-    fn known(&self, health: &Health) -> Known {
-        let name = |canonical: String| format::name(&self.salt, &canonical);
+    fn known(&self, taken: Taken, left: Option<&Memory>) -> Known {
+        // What waits for the addresses of a name is only in the file that is about to be replaced, under
+        // the names that it has there.
+        let left = left.filter(|_| taken.awaits_addresses);
+        let salt = left.map_or(self.salt, |left| left.salt);
+        let name = |canonical: String| format::name(&salt, &canonical);
+        let mut present = HashSet::new();
         let mut targets = Vec::new();
-        for (_, report) in health.monitor().export() {
-            if report.status != Status::Healthy || report.counters != Counters::default() {
-                let kept = Kept {
-                    status: report.status,
-                    counters: report.counters,
-                    last: report.last,
-                };
-                targets.push((name(canonical(report.probe, report.policy)), kept));
+        for (probe, policy, kept) in taken.targets {
+            let name = name(canonical(&probe, &policy));
+            present.insert(name);
+            if !is_as_at_the_start(&kept) {
+                targets.push((name, kept));
             }
         }
-        let mut guards = Vec::new();
-        for (_, spec, report) in health.monitor().export_guards() {
-            if !report.is_as_at_the_start() {
-                guards.push((name(canonical_guard(&spec)), report));
-            }
+        let guards = taken.guards.iter();
+        Known {
+            salt,
+            targets,
+            guards: guards
+                .map(|(spec, report)| (name(canonical_guard(spec)), *report))
+                .collect(),
+            carried: left.map_or_else(Vec::new, |left| left.not_among(&present)),
         }
-        Known { targets, guards }
     }
 }
 
 /// Where the file is.
 struct Disk {
     path: PathBuf,
-    salt: Salt,
     /// The last attempt failed, which was told.
     is_failing: AtomicBool,
 }
@@ -190,7 +238,7 @@ struct Disk {
 impl Disk {
     /// Replaces the file; returns whether that could be done.
     fn write(&self, sample: &Sample) -> bool {
-        let contents = sample.contents(self.salt);
+        let contents = sample.contents();
         let path = self.path.display();
         let outcome = replace(&self.path, format::write(&contents).as_bytes());
         let was_failing = self.is_failing.swap(outcome.is_err(), Ordering::Relaxed);
@@ -209,7 +257,7 @@ impl Disk {
 }
 
 impl Sample {
-    fn contents(&self, salt: Salt) -> Contents {
+    fn contents(&self) -> Contents {
         let time = self.time;
         let line = |&(name, kept): &(Name, Kept)| Line {
             name,
@@ -227,9 +275,11 @@ impl Sample {
             },
         };
         Contents {
-            salt,
+            salt: self.known.salt,
             saved_ms: time.wall_ms,
-            lines: self.known.targets.iter().map(line).collect(),
+            lines: (self.known.targets.iter().map(line))
+                .chain(self.known.carried.iter().copied())
+                .collect(),
             guards: self.known.guards.iter().map(guard).collect(),
         }
     }
@@ -264,18 +314,18 @@ impl Time {
 #[derive(Clone)]
 pub(crate) struct Keeper {
     file: Option<Arc<HealthFile>>,
-    health: Rc<RefCell<Health>>,
+    health: Arc<SharedHealth>,
 }
 
 impl Keeper {
-    pub(crate) fn new(file: Option<Arc<HealthFile>>, health: Rc<RefCell<Health>>) -> Self {
+    pub(crate) fn new(file: Option<Arc<HealthFile>>, health: Arc<SharedHealth>) -> Self {
         Self { file, health }
     }
 
     /// Has what is known now written down, unless the file says so already. Returns at once.
     pub(crate) fn save(&self) {
         if let Some(file) = &self.file
-            && let Some(sample) = file.sample(&self.health.borrow(), clock::now())
+            && let Some(sample) = file.sample(&self.health, clock::now())
         {
             file.writer.submit(sample);
         }
@@ -297,11 +347,9 @@ impl Keeper {
         if self.file.is_none() {
             return;
         }
-        let changed = Rc::new(Notify::new());
-        let told = Rc::clone(&changed);
-        self.health
-            .borrow_mut()
-            .on_change(move || told.notify_one());
+        let changed = Arc::new(Notify::new());
+        let told = Arc::clone(&changed);
+        self.health.lock().on_change(move || told.notify_one());
         loop {
             self.save();
             // An outage changes many verdicts within a moment.
@@ -333,6 +381,18 @@ impl Memory {
                 .collect(),
             time,
         }
+    }
+
+    /// The lines of what is not `present`, as far as they say when that was: without, they would seem to be
+    /// of now.
+    fn not_among(&self, present: &HashSet<Name>) -> Vec<Line> {
+        let lines = self.lines.values();
+        let mut lines: Vec<Line> = lines
+            .filter(|line| line.last.is_some() && !present.contains(&line.name))
+            .copied()
+            .collect();
+        lines.sort_unstable_by_key(|line| line.name);
+        lines
     }
 
     /// What is known of a target, unless it is too old.
