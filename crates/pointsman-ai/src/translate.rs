@@ -2,14 +2,17 @@
 //!
 //! What the target cannot say is known before it is written: see [`TranslatedRequest::lost`].
 
+mod stream;
+
 use std::{collections::BTreeSet, fmt::Write as _};
 
+pub(crate) use self::stream::status_of_words;
+pub use self::stream::{Scout, StreamError, StreamOpening, StreamTranslator};
 use crate::{
     Protocol, Provider, VectorApi,
-    conversation::{Block, ErrorMessage, Event, Malformed, Part, Renamed, Request, Tool},
-    dialect::{self, Setting, StreamReader, StreamWriter},
+    conversation::{ErrorMessage, Malformed, Part, Renamed, Request, Tool},
+    dialect::{self, Setting},
     json::{self, string::JsonStr, write::Writer},
-    stream::{Framing, Unframed},
     vectors,
 };
 
@@ -195,22 +198,7 @@ impl Translation {
     /// A translator for the provider's stream; `None` if there is none for this protocol. `as_array`:
     /// a client of Gemini's gets one JSON array rather than server-sent events.
     pub fn stream(self, as_array: bool) -> Option<StreamTranslator> {
-        let setting = self.setting();
-        let writer = StreamWriter::new(&setting)?;
-        Some(StreamTranslator {
-            framing: Framing::of(self.target),
-            reader: StreamReader::new(&setting)?,
-            client: Client {
-                writer: if as_array {
-                    writer.json_array()
-                } else {
-                    writer
-                },
-                renamed: self.renamed,
-                state: State::Open,
-                opening: StreamOpening::default(),
-            },
-        })
+        StreamTranslator::new(self, as_array)
     }
 }
 
@@ -278,223 +266,6 @@ fn words_of(body: &[u8]) -> JsonStr<'static> {
 
 /// Characters that are kept of an error that is no JSON.
 const WORDS_MAX: usize = 2_000;
-
-/// A provider's stream on its way into the client's protocol.
-#[derive(Debug)]
-pub struct StreamTranslator {
-    framing: Framing,
-    reader: StreamReader,
-    client: Client,
-}
-
-/// How far a stream is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Open,
-    Ended,
-    Failed,
-}
-
-/// What the beginning of a stream shows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StreamOpening {
-    /// There is something that the client wants to read, or a proper end.
-    pub has_content: bool,
-    /// The error in it.
-    pub error: Option<StreamError>,
-}
-
-/// An error inside a stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StreamError {
-    /// The HTTP status that stands for it.
-    pub status: u16,
-    /// The provider's words.
-    pub message: String,
-}
-
-impl StreamOpening {
-    fn note(&mut self, event: &Event<'_>) {
-        match event {
-            Event::Start { .. } | Event::Usage(_) | Event::Ping | Event::BlockEnd { .. } => {}
-            Event::BlockStart { block, .. } => {
-                self.has_content |= matches!(block, Block::ToolCall { .. } | Block::Opaque(_));
-            }
-            Event::Delta { text, .. } => self.has_content |= !text.is_empty(),
-            Event::Error(error) => {
-                if !self.has_content && self.error.is_none() {
-                    self.error = Some(StreamError {
-                        status: status_of(error),
-                        message: error.message.decode().into_owned(),
-                    });
-                }
-            }
-            _ => self.has_content = true,
-        }
-    }
-}
-
-/// The status that a provider would have answered with, had it known in time.
-fn status_of(error: &ErrorMessage<'_>) -> u16 {
-    let words = [&error.kind, &error.code].into_iter().flatten();
-    let words: String = words.map(|word| word.decode().to_lowercase()).collect();
-    status_of_words(&words)
-}
-
-/// The status that an error stands for whose type and code are these, in small letters.
-pub(crate) fn status_of_words(words: &str) -> u16 {
-    let has = |needle: &str| words.contains(needle);
-    if has("rate_limit") || has("throttl") || has("resource_exhausted") || has("429") {
-        429
-    } else if has("overloaded") || has("unavailable") || has("503") || has("529") {
-        503
-    } else {
-        502
-    }
-}
-
-impl StreamTranslator {
-    /// Takes the provider's next bytes, and appends what the client gets for them.
-    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        let Self {
-            framing,
-            reader,
-            client,
-        } = self;
-        framing.push(bytes, |unframed| match unframed {
-            _ if client.is_over() => {}
-            Unframed::Event { name, data } => {
-                reader.event(name, data, &mut |event| client.pass(event, out));
-            }
-            Unframed::Broken(what) => client.pass(broken(what), out),
-        });
-    }
-
-    /// The provider's bytes have ended: appends the rest, which is an error if the answer was not
-    /// complete. Whether it was.
-    pub fn finish(&mut self, out: &mut Vec<u8>) -> bool {
-        let client = &mut self.client;
-        if !client.is_over() {
-            self.reader.finish(&mut |event| client.pass(event, out));
-            client.pass(broken(TOO_EARLY), out);
-        }
-        client.state == State::Ended
-    }
-
-    /// The connection broke, or the stream was cut: appends the error that says `what`.
-    pub fn fail(&mut self, what: &str, out: &mut Vec<u8>) {
-        self.client.pass(broken(what), out);
-    }
-
-    /// The answer was complete, or an error ended it: nothing more comes.
-    pub fn is_over(&self) -> bool {
-        self.client.is_over()
-    }
-
-    /// What its beginning shows.
-    pub fn opening(&self) -> &StreamOpening {
-        &self.client.opening
-    }
-}
-
-/// The client's side of a stream.
-#[derive(Debug)]
-struct Client {
-    writer: StreamWriter,
-    renamed: Renamed,
-    state: State,
-    opening: StreamOpening,
-}
-
-impl Client {
-    fn is_over(&self) -> bool {
-        self.state != State::Open
-    }
-
-    fn pass(&mut self, mut event: Event<'_>, out: &mut Vec<u8>) {
-        if self.is_over() {
-            return;
-        }
-        match &mut event {
-            Event::BlockStart {
-                block: Block::ToolCall { name, .. },
-                ..
-            } => {
-                if let Some(own) = self.renamed.own(name) {
-                    *name = own.clone();
-                }
-            }
-            Event::End => self.state = State::Ended,
-            Event::Error(_) => self.state = State::Failed,
-            _ => {}
-        }
-        self.opening.note(&event);
-        self.writer.write(&event, out);
-    }
-}
-
-fn broken(what: &str) -> Event<'_> {
-    Event::Error(ErrorMessage {
-        message: JsonStr::new(what),
-        ..ErrorMessage::default()
-    })
-}
-
-const TOO_EARLY: &str = "the provider's stream ended before the answer was complete";
-
-/// Looks at the beginning of a stream that is passed on as it is.
-#[derive(Debug)]
-pub struct Scout {
-    framing: Framing,
-    reader: StreamReader,
-    opening: StreamOpening,
-    over: bool,
-}
-
-impl Scout {
-    /// For a stream in `protocol`; `None` if nothing is known of those.
-    pub fn new(protocol: Protocol) -> Option<Self> {
-        let setting = Setting::alone(protocol);
-        Some(Self {
-            framing: Framing::of(protocol),
-            reader: StreamReader::new(&setting)?,
-            opening: StreamOpening::default(),
-            over: false,
-        })
-    }
-
-    /// Takes the next bytes.
-    pub fn push(&mut self, bytes: &[u8]) {
-        let Self {
-            framing,
-            reader,
-            opening,
-            over,
-        } = self;
-        framing.push(bytes, |unframed| match unframed {
-            _ if *over => {}
-            Unframed::Event { name, data } => reader.event(name, data, &mut |event| {
-                *over |= matches!(event, Event::Error(_) | Event::End);
-                opening.note(&event);
-            }),
-            Unframed::Broken(what) => opening.note(&broken(what)),
-        });
-    }
-
-    /// The stream has ended.
-    pub fn finish(&mut self) {
-        let opening = &mut self.opening;
-        if !self.over {
-            self.reader.finish(&mut |event| opening.note(&event));
-            opening.note(&broken(TOO_EARLY));
-        }
-    }
-
-    /// What it shows so far.
-    pub fn opening(&self) -> &StreamOpening {
-        &self.opening
-    }
-}
 
 #[cfg(test)]
 mod tests {
