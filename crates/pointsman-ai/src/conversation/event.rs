@@ -78,6 +78,22 @@ pub enum Event<'a> {
     End,
 }
 
+impl Event<'_> {
+    /// Which of several answers it is a piece of; `None` if it is of the whole.
+    pub fn choice(&self) -> Option<u32> {
+        match self {
+            Self::BlockStart { choice, .. }
+            | Self::Delta { choice, .. }
+            | Self::Signature { choice, .. }
+            | Self::Citation { choice, .. }
+            | Self::Logprobs { choice, .. }
+            | Self::BlockEnd { choice }
+            | Self::Stop { choice, .. } => Some(*choice),
+            Self::Start { .. } | Self::Usage(_) | Self::Ping | Self::Error(_) | Self::End => None,
+        }
+    }
+}
+
 /// What a block of a streamed answer is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Block<'a> {

@@ -3,8 +3,8 @@
 use super::Translation;
 use crate::{
     Protocol,
-    conversation::{Block, ErrorMessage, Event, Renamed},
-    dialect::{Setting, StreamReader, StreamWriter},
+    conversation::{Block, ErrorMessage, Event, Feature, Renamed},
+    dialect::{self, Setting, StreamReader, StreamWriter},
     json::string::JsonStr,
     stream::{Framing, Unframed},
 };
@@ -98,6 +98,7 @@ impl StreamTranslator {
                     writer
                 },
                 renamed: translation.renamed,
+                choices: Choices::shown_in(translation.client),
                 state: State::Open,
                 opening: StreamOpening::default(),
             },
@@ -152,6 +153,7 @@ impl StreamTranslator {
 struct Client {
     writer: StreamWriter,
     renamed: Renamed,
+    choices: Choices,
     state: State,
     opening: StreamOpening,
 }
@@ -162,7 +164,7 @@ impl Client {
     }
 
     fn pass(&mut self, mut event: Event<'_>, out: &mut Vec<u8>) {
-        if self.is_over() {
+        if self.is_over() || !self.choices.take(&event) {
             return;
         }
         match &mut event {
@@ -174,12 +176,58 @@ impl Client {
                     *name = own.clone();
                 }
             }
+            Event::End if !self.choices.are_complete() => {
+                self.state = State::Failed;
+                event = broken(UNFINISHED);
+            }
             Event::End => self.state = State::Ended,
             Event::Error(_) => self.state = State::Failed,
             _ => {}
         }
         self.opening.note(&event);
         self.writer.write(&event, out);
+    }
+}
+
+/// The answers that a client is shown of a stream with several, and how far they are.
+///
+/// A protocol that has one answer shows the first, which is number 0, and nothing of the others:
+/// its end is the end of that one. So a stream in which that one says nothing, or never says why it
+/// stopped, is no answer, whatever the others did.
+#[derive(Debug)]
+struct Choices {
+    only_first: bool,
+    /// By number, those that have begun, and whether they have ended. Readers bound how many.
+    begun: Vec<(u32, bool)>,
+}
+
+impl Choices {
+    fn shown_in(client: Protocol) -> Self {
+        Self {
+            only_first: !dialect::expresses(client).has(Feature::ChoicesAnswer),
+            begun: Vec::new(),
+        }
+    }
+
+    /// Takes a piece in. Whether the client is shown it.
+    fn take(&mut self, event: &Event<'_>) -> bool {
+        let Some(choice) = event.choice() else {
+            return true;
+        };
+        if self.only_first && choice != 0 {
+            return false;
+        }
+        let known = self.begun.iter().position(|(begun, _)| *begun == choice);
+        let at = known.unwrap_or_else(|| {
+            self.begun.push((choice, false));
+            self.begun.len() - 1
+        });
+        self.begun[at].1 |= matches!(event, Event::Stop { .. });
+        true
+    }
+
+    fn are_complete(&self) -> bool {
+        !self.begun.is_empty() && self.begun.iter().all(|(_, has_ended)| *has_ended)
     }
 }
 
@@ -191,6 +239,7 @@ fn broken(what: &str) -> Event<'_> {
 }
 
 const TOO_EARLY: &str = "the provider's stream ended before the answer was complete";
+const UNFINISHED: &str = "the provider's stream ended, but the answer never said why it stopped";
 
 /// Looks at the beginning of a stream that is passed on as it is.
 #[derive(Debug)]
@@ -245,3 +294,6 @@ impl Scout {
         &self.opening
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,10 +116,15 @@ impl StreamReader {
         }));
     }
 
-    /// The protocol's own end. A choice that gave no reason is complete, too.
+    /// The protocol's own end. Some providers give no reason; who gives one for some choices has not
+    /// finished the others.
     fn done(&mut self, sink: Sink<'_>) {
         if !self.started {
             return self.fail("the stream ended without an answer", sink);
+        }
+        let has_stopped = |choice: &Choice| choice.stopped;
+        if self.choices.iter().any(has_stopped) && !self.choices.iter().all(has_stopped) {
+            return self.fail("the stream ended before all of its choices did", sink);
         }
         for choice in &mut self.choices {
             choice.stop(&JsonStr::default(), sink);

@@ -61,7 +61,6 @@ impl StreamWriter {
             } => {
                 self.usage = *usage;
                 self.begin(id, model, *created);
-                self.choice(0, out);
             }
             Event::BlockStart { choice, block } => self.block_start(*choice, block, out),
             Event::Delta { choice, text } => self.delta(*choice, text, out),

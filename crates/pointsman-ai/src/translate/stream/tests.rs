@@ -1,0 +1,145 @@
+use super::*;
+use crate::{Outside, Provider};
+
+/// Clients whose protocol has one answer.
+const OF_ONE: [Protocol; 4] = [
+    Protocol::OpenaiResponses,
+    Protocol::AnthropicMessages,
+    Protocol::CohereChat,
+    Protocol::BedrockConverse,
+];
+
+const OF_SEVERAL: [Protocol; 2] = [Protocol::OpenaiChat, Protocol::GeminiGenerateContent];
+
+fn translation(client: Protocol, target: Protocol) -> Translation {
+    let body = match client {
+        Protocol::GeminiGenerateContent => r#"{"contents":[{"parts":[{"text":"x"}]}]}"#,
+        Protocol::BedrockConverse => r#"{"messages":[{"role":"user","content":[{"text":"x"}]}]}"#,
+        Protocol::OpenaiResponses => r#"{"input":"x"}"#,
+        _ => r#"{"messages":[{"role":"user","content":"x"}]}"#,
+    };
+    let outside = Outside {
+        model: Some("m"),
+        stream: true,
+        now: 1,
+        seed: "s",
+    };
+    let provider = Provider::OpenaiCompatible;
+    Translation::request(body.as_bytes(), client, target, provider, outside)
+        .expect("a request")
+        .translation
+}
+
+/// What a client gets of a stream with these events, and whether that was complete.
+fn told(client: Protocol, target: Protocol, events: &[&str]) -> (Vec<u8>, StreamTranslator, bool) {
+    let translation = translation(client, target);
+    let mut translator = translation.stream(false).expect("a conversation");
+    let mut out = Vec::new();
+    for event in events {
+        translator.push(format!("data: {event}\n\n").as_bytes(), &mut out);
+    }
+    let is_complete = translator.finish(&mut out);
+    (out, translator, is_complete)
+}
+
+/// What was written for `client` reads as complete, or as broken, in its own protocol.
+fn reads_as_complete(client: Protocol, bytes: &[u8]) -> bool {
+    let mut reader = StreamReader::new(&Setting::alone(client)).expect("a conversation");
+    let mut ends = Vec::new();
+    Framing::of(client).push(bytes, |unframed| match unframed {
+        Unframed::Event { name, data } => reader.event(name, data, &mut |event| match event {
+            Event::End => ends.push(true),
+            Event::Error(_) => ends.push(false),
+            _ => {}
+        }),
+        Unframed::Broken(what) => panic!("{what}"),
+    });
+    reader.finish(&mut |event| ends.push(matches!(event, Event::End)));
+    assert_eq!(ends.len(), 1, "{}", String::from_utf8_lossy(bytes));
+    ends[0]
+}
+
+fn check(client: Protocol, target: Protocol, events: &[&str], expected: bool) -> String {
+    let (out, _, is_complete) = told(client, target, events);
+    let text = String::from_utf8_lossy(&out).into_owned();
+    assert_eq!(is_complete, expected, "{client:?}: {text}");
+    assert_eq!(
+        reads_as_complete(client, &out),
+        expected,
+        "{client:?}: {text}"
+    );
+    text
+}
+
+const GEMINI: Protocol = Protocol::GeminiGenerateContent;
+const CHAT: Protocol = Protocol::OpenaiChat;
+
+/// A client with one answer is shown the first. If that never comes, or never stops, nobody has
+/// answered.
+#[test]
+fn another_choices_end_is_not_the_end_of_the_shown_one() {
+    let second = r#"{"candidates":[{"content":{"parts":[{"text":"other"}],"role":"model"},"finishReason":"STOP","index":1}]}"#;
+    let first =
+        r#"{"candidates":[{"content":{"parts":[{"text":"shown"}],"role":"model"},"index":0}]}"#;
+    let end = r#"{"candidates":[{"content":{"parts":[{"text":""}],"role":"model"},"finishReason":"STOP","index":0}]}"#;
+    for client in OF_ONE {
+        let text = check(client, GEMINI, &[second], false);
+        assert!(!text.contains("other"), "{client:?}: {text}");
+        check(client, GEMINI, &[first, second], false);
+        let text = check(client, GEMINI, &[first, second, end], true);
+        assert!(text.contains("shown") && !text.contains("other"), "{text}");
+    }
+    // Here it is an answer like any other.
+    for events in [&[second][..], &[second, first, end]] {
+        let text = check(CHAT, GEMINI, events, true);
+        assert!(text.contains("other"), "{text}");
+    }
+}
+
+/// Content that a client is not shown does not keep another instance from answering.
+#[test]
+fn a_stream_shows_no_content_before_its_client_sees_some() {
+    let second = r#"{"candidates":[{"content":{"parts":[{"text":"other"}],"role":"model"},"finishReason":"STOP","index":1}]}"#;
+    let (_, translator, _) = told(Protocol::BedrockConverse, GEMINI, &[second]);
+    assert!(!translator.opening().has_content);
+    assert!(translator.opening().error.is_some());
+    let (_, translator, _) = told(CHAT, GEMINI, &[second]);
+    assert!(translator.opening().has_content);
+    assert_eq!(translator.opening().error, None);
+}
+
+/// Of several choices, one that never ends makes the whole incomplete, whatever comes behind it.
+#[test]
+fn each_of_several_choices_has_to_end() {
+    let piece = |index: u32, finish: &str| {
+        format!(
+            r#"{{"choices":[{{"index":{index},"delta":{{"content":"t{index}"}},"finish_reason":{finish}}}]}}"#
+        )
+    };
+    let (first, second) = (piece(0, "null"), piece(1, "null"));
+    let (first_end, second_end) = (piece(0, r#""stop""#), piece(1, r#""length""#));
+    for client in OF_ONE.into_iter().chain(OF_SEVERAL) {
+        for (events, expected) in [
+            (&[&*first, &second, &first_end, "[DONE]"][..], false),
+            (&[&*first, &second, &second_end, "[DONE]"], false),
+            (&[&*first, &second, &second_end], false),
+            (&[&*first, &second, &first_end, &second_end, "[DONE]"], true),
+            (&[&*first, &second, &first_end, &second_end], true),
+            // Some providers never say why.
+            (&[&*first, &second, "[DONE]"], true),
+        ] {
+            if client != CHAT {
+                check(client, CHAT, events, expected);
+            }
+        }
+    }
+    let chunk = |index: u32, finish: &str| {
+        format!(
+            r#"{{"candidates":[{{"content":{{"parts":[{{"text":"t"}}],"role":"model"}},"index":{index}{finish}}}]}}"#
+        )
+    };
+    let end = r#","finishReason":"STOP""#;
+    check(CHAT, GEMINI, &[&chunk(0, ""), &chunk(1, end)], false);
+    check(CHAT, GEMINI, &[&chunk(0, end), &chunk(1, "")], false);
+    check(CHAT, GEMINI, &[&chunk(0, end), &chunk(1, end)], true);
+}
