@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
+use serde_json::Value;
 use support::{Gateway, Start, Upstream, get};
 
 /// Active checks that say nothing while a test runs: `passive` needs them beside it.
@@ -103,4 +106,68 @@ fn failed_tries_count_without_passive_checks() {
         log.contains("health verdict changed").then_some(())
     });
     gateway.wait_for_status(dead.port(), "unhealthy");
+}
+
+/// A configuration with one route to `nodes` (`"address": weight`), whose active checks are silent.
+fn route(nodes: &[String], passive: &str, more: &str) -> String {
+    let active = "active: {http_path: /health, healthy: {interval: 3600}, \
+                  unhealthy: {interval: 3600, tcp_failures: 200}}";
+    let nodes = nodes.join(", ");
+    format!(
+        "routes: [{{id: 1, uri: /*, upstream: {{nodes: {{{nodes}}}, checks: {{{active}, passive: {passive}}}{more}}}}}]"
+    )
+}
+
+/// B-143: nobody answers, whoever owns the key and whatever is known: a 502 after one try at each.
+#[test]
+fn b_143_two_dead_nodes_are_a_502_after_one_try_each() {
+    let dead = [Upstream::nobody(), Upstream::nobody()];
+    let nodes = dead.map(|address| format!("\"{address}\": 1"));
+    let passive = "{unhealthy: {http_statuses: [502], http_failures: 1, tcp_failures: 1}}";
+    let more = ", type: chash, key: remote_addr, retries: 3";
+    let gateway = Gateway::start(&route(&nodes, passive, more));
+    let names: BTreeSet<String> = dead.map(|address| address.to_string()).into();
+    for number in 1..=2 {
+        assert_eq!(get(gateway.proxy, "/x", &[]).status, 502);
+        let line = gateway.access_log(number).remove(number - 1);
+        let picks = line["picks"].as_array().expect("there were two picks");
+        let tried = picks.iter().filter_map(|pick| pick["member"].as_str());
+        let tried: Vec<String> = tried.map(str::to_owned).collect();
+        assert_eq!(tried.len(), 2, "nobody twice: {line}");
+        assert_eq!(tried.into_iter().collect::<BTreeSet<_>>(), names, "{line}");
+        // The first request has shown what both are; the second is offered both all the same.
+        for address in dead {
+            gateway.wait_for_status(address.port(), "unhealthy");
+        }
+        let opened = (picks.iter()).filter(|pick| pick["failed_open"] == true);
+        assert!(number == 1 || opened.count() == 2, "{line}");
+    }
+}
+
+/// B-153: a node of weight 0 takes over from the only other one, once a 502 has shown that it is dead.
+#[test]
+fn b_153_a_node_without_weight_takes_over_from_a_dead_one() {
+    let (spare, dead) = (Upstream::named("spare"), Upstream::nobody());
+    let nodes = [
+        format!("\"{}\": 0", spare.address),
+        format!("\"{dead}\": 1"),
+    ];
+    let passive = "{unhealthy: {http_statuses: [502], http_failures: 1}}";
+    let gateway = Gateway::start(&route(&nodes, passive, ", retries: 0"));
+    spare.wait_for_probes(1);
+    assert_eq!(get(gateway.proxy, "/x", &[]).status, 502);
+    assert_eq!(spare.hits(), 0);
+    gateway.wait_for_status(dead.port(), "unhealthy");
+    for _ in 0..5 {
+        assert_eq!(get(gateway.proxy, "/x", &[]).status, 200);
+    }
+    assert_eq!(spare.hits(), 5);
+    let of_dead = |node: &Value| node["port"] == dead.port();
+    let checkers = gateway.checkers();
+    let nodes = checkers[0]["nodes"].as_array().expect("a list");
+    let node = nodes
+        .iter()
+        .find(|node| of_dead(node))
+        .expect("it is listed");
+    assert_eq!(node["counter"]["http_failure"], 1, "{node}");
 }

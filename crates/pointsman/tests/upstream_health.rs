@@ -5,7 +5,9 @@ mod support;
 use std::{collections::BTreeSet, net::SocketAddr};
 
 use serde_json::{Value, json};
-use support::{Answer, Gateway, SecureUpstream, Start, Upstream, client::Connection, get};
+use support::{
+    Answer, Gateway, SecureUpstream, Start, Upstream, client::Connection, get, wait_until,
+};
 
 /// `checks.active` that decides by one HTTP failure or two refused connections.
 fn active(more: Value) -> Value {
@@ -278,6 +280,101 @@ fn nodes_are_probed_over_tls() {
     gateway.reload(&route(&json!({"nodes": named, "checks": checks})));
     let name = "localhost".to_owned();
     fine.wait_for(|seen| seen.contains(&(Some(name.clone()), name.clone())));
+}
+
+/// B-168: as B-141, for clients of either family of addresses.
+#[test]
+fn b_168_listeners_of_both_families_obey_the_same_verdicts() {
+    let (alive, nobody) = (Upstream::named("alive"), Upstream::nobody());
+    let gateway = Gateway::start_with(Start {
+        document: &route(&upstream(&[alive.address, nobody], json!({"retries": 0}))),
+        apisix: "  node_listen: [{ip: 127.0.0.1, port: 0}, {ip: \"::1\", port: 0}]",
+        ..Start::default()
+    });
+    let line = gateway.wait_for_lines("listening proxy=", 2).remove(1);
+    let (_, other) = line.split_once('=').expect("an address");
+    let other: SocketAddr = other.trim().parse().expect("an address");
+    assert!(other.is_ipv6(), "{other}");
+    gateway.wait_for_status(nobody.port(), "unhealthy");
+    for (count, at) in [gateway.proxy, other].into_iter().enumerate() {
+        for _ in 0..12 {
+            assert_eq!(get(at, "/x", &[]).status, 200);
+        }
+        assert_eq!(alive.hits(), 12 * (count + 1), "{at}");
+    }
+}
+
+/// Nodes with priorities, which nobody probes after the first time; a closed connection is a failure.
+fn tiers(nodes: &[(SocketAddr, i32)], more: Value) -> String {
+    let node = |(address, priority): &(SocketAddr, i32)| {
+        let (host, port) = (address.ip().to_string(), address.port());
+        json!({"host": host, "port": port, "weight": 1, "priority": priority})
+    };
+    let nodes: Vec<Value> = nodes.iter().map(node).collect();
+    route(&upstream(
+        &[],
+        json!({"nodes": nodes, "checks": active(more)}),
+    ))
+}
+
+/// B-184: all nodes of both tiers are known to be down: all are tried, those of the higher one first.
+#[test]
+fn b_184_with_everybody_down_all_are_tried_by_priority() {
+    let (high, low) = (
+        [Upstream::nobody(), Upstream::nobody()],
+        [Upstream::nobody(), Upstream::nobody()],
+    );
+    let nodes = [(low[0], -1), (high[0], 1), (low[1], -1), (high[1], 1)];
+    let gateway = Gateway::start(&tiers(&nodes, json!({})));
+    for (address, _) in nodes {
+        gateway.wait_for_status(address.port(), "unhealthy");
+    }
+    assert_eq!(statuses(&gateway, 1), [502]);
+    let line = gateway.access_log(1).remove(0);
+    let picks = line["picks"].as_array().expect("four picks");
+    let tried = picks.iter().filter_map(|pick| pick["member"].as_str());
+    let tried: Vec<&str> = tried.collect();
+    let both = |tier: [SocketAddr; 2]| BTreeSet::from(tier.map(|address| address.to_string()));
+    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    assert_eq!(tried.len(), 4, "{line}");
+    assert_eq!(
+        (set(&tried[..2]), set(&tried[2..])),
+        (both(high), both(low))
+    );
+    assert!(
+        picks.iter().all(|pick| pick["failed_open"] == true),
+        "{line}"
+    );
+}
+
+/// B-185: while one failure of the higher tier is counted it is tried once for each request, and the
+/// lower one answers; once it is known to be down it is not tried.
+#[test]
+fn b_185_a_lower_tier_answers_until_and_after_the_higher_one_is_known_to_be_down() {
+    let (primary, backup) = (
+        Upstream::start(|_| Answer::Close),
+        Upstream::named("backup"),
+    );
+    let rare = json!({
+        "healthy": {"interval": 3600, "successes": 1},
+        "unhealthy": {"interval": 3600, "tcp_failures": 2}
+    });
+    let nodes = [(primary.address, 0), (backup.address, -1)];
+    let gateway = Gateway::start(&tiers(&nodes, rare));
+    wait_until("the first probes to be known", || {
+        let targets = gateway.control("/v1/targets").json();
+        let mut targets = targets.as_array()?.iter();
+        targets
+            .all(|target| !target["last"].is_null())
+            .then_some(())
+    });
+    for count in 1..=2 {
+        assert_eq!(statuses(&gateway, 1), [200]);
+        assert_eq!((primary.hits(), backup.hits()), (count, count));
+        gateway.wait_for_status(primary.port(), ["mostly_healthy", "unhealthy"][count - 1]);
+    }
+    assert_eq!(statuses(&gateway, 6), [200; 6]);
+    assert_eq!((primary.hits(), backup.hits()), (2, 8));
 }
 
 /// B-151: nothing is checked, and half of the requests meet the dead node.

@@ -385,9 +385,14 @@ fn write_config_with(folder: &Path, apisix: &str, sections: &str, prometheus: &s
     } else {
         "  ssl: {enable: false}\n"
     };
+    let listen = if apisix.contains("node_listen:") {
+        ""
+    } else {
+        "  node_listen: [{ip: 127.0.0.1, port: 0}]\n"
+    };
     let text = format!(
         "deployment: {{role: data_plane, role_data_plane: {{config_provider: yaml}}}}\n\
-         apisix:\n  node_listen: [{{ip: 127.0.0.1, port: 0}}]\n{ssl}  \
+         apisix:\n{listen}{ssl}  \
          control: {{ip: 127.0.0.1, port: 0}}\n{apisix}\n\
          plugin_attr: {{prometheus: {{export_addr: {{ip: 127.0.0.1, port: 0}}, {prometheus}}}}}\n\
          pointsman:\n  access_log: {{path: \"{}\"}}\n  health_state_file: \"{}/health.state\"\n\
