@@ -304,3 +304,25 @@ fn a_clients_fault_opens_no_circuit() {
     }
     assert_eq!(picky.hits(), 10);
 }
+
+/// A quota, a credential and a model have guards of their own, and open no circuit, whatever their number.
+#[test]
+fn what_has_a_guard_of_its_own_opens_no_circuit() {
+    let missing = r#"{"error":{"message":"no such model","code":"model_not_found"}}"#;
+    for (status, body) in [(429, "{}"), (401, "{}"), (403, "{}"), (404, missing)] {
+        let refusing = Upstream::start(move |_| Answer::status(status, body));
+        let good = Upstream::named("good");
+        let pair = [
+            instance("refusing", refusing.address, ", options: {model: m}"),
+            instance("good", good.address, ""),
+        ];
+        // Both kinds of guards, of which cool-downs have nothing to do.
+        let more = ", circuit_breaker: {failures: 1, error_percent: 1, min_requests: 1}, \
+                    cooldown: {auth_failure_ms: 0, model_missing_ms: 0}";
+        let gateway = Gateway::start(&flow_route(&pair, more));
+        for _ in 0..20 {
+            chat(&gateway);
+        }
+        assert_eq!(refusing.hits(), 10, "{status}");
+    }
+}

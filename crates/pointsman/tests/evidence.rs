@@ -16,9 +16,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use serde_json::json;
 use support::{
-    CHAT, Gateway, Start, Upstream, chat, chat_until, flow_route, instance, post_json, request,
-    upstream::Answer,
+    CHAT, Gateway, Received, Start, Upstream, chat, chat_until, flow_route, instance, post_json,
+    request, upstream::Answer,
 };
 
 /// Active checks that say nothing while a test runs: `passive` needs them beside it.
@@ -247,6 +248,43 @@ fn a_refused_credential_takes_out_all_that_use_it() {
         assert_eq!(chat(&gateway), 200);
     }
     assert_eq!(with_bad(), before);
+}
+
+/// One verdict wherever a credential is used: what a route has learned counts on another one, for another
+/// model, from the first request on.
+#[test]
+fn a_credential_that_is_refused_on_one_route_is_out_on_all() {
+    let server = Upstream::start(|request| match request.header("authorization") {
+        Some("Bearer good") => Answer::chat("good"),
+        _ => limited(401, &[]),
+    });
+    let with = |token: &str, model: &str| {
+        json!({
+            "name": token, "provider": "openai-compatible", "weight": 1,
+            "priority": i32::from(token == "bad"), "options": {"model": model},
+            "auth": {"header": {"Authorization": format!("Bearer {token}")}},
+            "override": {"endpoint": format!("http://{}", server.address)}
+        })
+    };
+    let route = |id: &str, model: &str| {
+        let instances = [with("bad", model), with("good", model)];
+        let plugin =
+            json!({"instances": instances, "fallback_http_statuses": [401], "cooldown": {}});
+        json!({"id": id, "uri": format!("/{id}"), "plugins": {"ai-proxy-multi": plugin}})
+    };
+    let routes = [route("one", "m"), route("two", "n")];
+    let gateway = Gateway::start(&json!({ "routes": routes }).to_string());
+    assert_eq!(post_json(gateway.proxy, "/one", CHAT).status, 200);
+    gateway.wait_for_line("the credential was refused");
+    for path in ["/two", "/one"] {
+        assert_eq!(post_json(gateway.proxy, path, CHAT).status, 200);
+    }
+    let requests = server.requests();
+    let bad = |received: &&Received| received.header("authorization") == Some("Bearer bad");
+    assert_eq!(
+        (requests.len(), requests.iter().filter(bad).count()),
+        (4, 1)
+    );
 }
 
 /// A model that is not there takes out the instance that names it; one that the client has chosen does
