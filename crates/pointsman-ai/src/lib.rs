@@ -28,6 +28,7 @@ mod error;
 mod estimate;
 pub mod gcp;
 mod json;
+pub mod multipart;
 mod prompt;
 mod protocol;
 mod provider;

@@ -5,7 +5,6 @@
 
 mod body;
 pub(crate) mod graphql;
-mod multipart;
 
 pub(crate) use body::reads_body;
 

@@ -8,11 +8,12 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::Method;
+use pointsman_ai::multipart;
 use serde_json::Value;
 
 use super::{
     graphql::{self, Operation},
-    multipart, query_arg,
+    query_arg,
 };
 use crate::{exchange::Exchange, vars::VarValue};
 

@@ -3,12 +3,12 @@
 //! One pass over bytes that are all here, up to the field that was asked for. A part is looked at
 //! as its sender framed it; what is no proper part ends the search.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 use memchr::memmem;
 
 /// The boundary that a `Content-Type` names, if it is that of a form.
-pub(super) fn boundary(content_type: &str) -> Option<Cow<'_, str>> {
+pub fn boundary(content_type: &str) -> Option<Cow<'_, str>> {
     let (kind, parameters) = content_type.split_once(';')?;
     if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
         return None;
@@ -20,17 +20,79 @@ pub(super) fn boundary(content_type: &str) -> Option<Cow<'_, str>> {
 }
 
 /// The value of the first field called `name`; `None` also when it is no UTF-8.
-pub(super) fn field<'b>(body: &'b [u8], boundary: &str, name: &str) -> Option<&'b str> {
-    let delimiter = format!("\r\n--{boundary}");
-    let delimiter = memmem::Finder::new(delimiter.as_bytes());
-    // The first one may stand at the very beginning, without a line before it.
-    let opening = &delimiter.needle()[2..];
-    let mut rest = match body.strip_prefix(opening) {
-        Some(rest) => rest,
-        None => &body[delimiter.find(body)? + delimiter.needle().len()..],
-    };
-    loop {
+pub fn field<'b>(body: &'b [u8], boundary: &str, name: &str) -> Option<&'b str> {
+    let part = Parts::new(body, boundary).find(|part| part.is_called(name))?;
+    std::str::from_utf8(&body[part.value]).ok()
+}
+
+/// One field of a form.
+#[derive(Debug)]
+pub struct Part<'b> {
+    head: &'b [u8],
+    /// Where its value stands in the body.
+    pub value: Range<usize>,
+}
+
+impl Part<'_> {
+    /// Whether its head says that it is the field `name`.
+    pub fn is_called(&self, name: &str) -> bool {
+        names(self.head, name)
+    }
+}
+
+/// The fields of a form, in their order, up to what is no proper part.
+#[derive(Debug)]
+pub struct Parts<'b> {
+    body: &'b [u8],
+    delimiter: memmem::Finder<'static>,
+    /// Behind the last delimiter; `None` when there is nothing more to find.
+    at: Option<usize>,
+    closed: bool,
+}
+
+impl<'b> Parts<'b> {
+    /// Those of `body`, between delimiters of `boundary`.
+    pub fn new(body: &'b [u8], boundary: &str) -> Self {
+        let delimiter = format!("\r\n--{boundary}");
+        let delimiter = memmem::Finder::new(delimiter.as_bytes()).into_owned();
+        // The first one may stand at the very beginning, without a line before it.
+        let opening = &delimiter.needle()[2..];
+        let at = if body.starts_with(opening) {
+            Some(opening.len())
+        } else {
+            let found = delimiter.find(body);
+            found.map(|at| at + delimiter.needle().len())
+        };
+        Self {
+            body,
+            delimiter,
+            at,
+            closed: false,
+        }
+    }
+
+    /// Where the first part begins, before any was asked for; `None` if there is none.
+    pub fn begin(&self) -> Option<usize> {
+        self.at
+    }
+
+    /// The delimiter that closes a form has been found, and so every field has.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+}
+
+impl<'b> Iterator for Parts<'b> {
+    type Item = Part<'b>;
+
+    fn next(&mut self) -> Option<Part<'b>> {
+        let from = self.at.take()?;
+        let rest = &self.body[from..];
         // `--` after a delimiter closes the form; blanks may fill its line.
+        if rest.starts_with(b"--") {
+            self.closed = true;
+            return None;
+        }
         let line_end = memmem::find(rest, b"\r\n")?;
         let is_delimiter = rest[..line_end]
             .iter()
@@ -39,15 +101,16 @@ pub(super) fn field<'b>(body: &'b [u8], boundary: &str, name: &str) -> Option<&'
             return None;
         }
         let part = &rest[line_end..];
-        let end = delimiter.find(part)?;
-        rest = &part[end + delimiter.needle().len()..];
+        let end = self.delimiter.find(part)?;
         // The head begins with the line end of the delimiter, so an empty one is found, too.
-        let part = &part[..end];
-        let searched = &part[..part.len().min(HEAD_BYTES_MAX)];
+        let searched = &part[..end.min(HEAD_BYTES_MAX)];
         let head_end = memmem::find(searched, b"\r\n\r\n")?;
-        if names(&part[..head_end], name) {
-            return std::str::from_utf8(&part[head_end + 4..]).ok();
-        }
+        let start = from + line_end;
+        self.at = Some(start + end + self.delimiter.needle().len());
+        Some(Part {
+            head: &part[..head_end],
+            value: start + head_end + 4..start + end,
+        })
     }
 }
 
@@ -150,6 +213,22 @@ mod tests {
         assert_eq!(field(not_ended, "b", "a"), None);
         let no_text = b"--b\r\nContent-Disposition: form-data; name=a\r\n\r\n\xff\r\n--b--";
         assert_eq!(field(no_text, "b", "a"), None);
+    }
+
+    #[test]
+    fn a_form_is_closed_when_all_of_it_was_read() {
+        let check = |body: &str, count: usize, closed: bool| {
+            let mut parts = Parts::new(body.as_bytes(), "b");
+            let found = parts.by_ref().count();
+            assert_eq!((found, parts.is_closed()), (count, closed), "{body}");
+        };
+        let part = "--b\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n";
+        check(&format!("{part}{part}--b--"), 2, true);
+        check(&format!("{part}--b"), 1, false);
+        check(&format!("{part}--bc\r\n{part}--b--"), 1, false);
+        check(&format!("{part}--b\r\nno head\r\n{part}--b--"), 1, false);
+        check("--b--", 0, true);
+        check("", 0, false);
     }
 
     #[test]
