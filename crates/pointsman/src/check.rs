@@ -16,8 +16,8 @@ use pointsman_gateway::{
 };
 
 use crate::{
-    cli::CheckOptions, config_source::DocumentFile, http_client::ClientTls, publisher::Publisher,
-    run::fail, sinks,
+    cli::CheckOptions, config_source, http_client::ClientTls, publisher::Publisher, run::fail,
+    sinks,
 };
 
 /// `pointsman check`.
@@ -70,24 +70,24 @@ fn document(options: &CheckOptions, settings: Settings, real: bool) -> Result<us
     for name in unknown {
         eprintln!("warning: {config}: plugins: `{name}` is not a plugin of this gateway");
     }
-    let mut document = DocumentFile::beside(&options.config, settings.document_format());
-    let path = document.path().display().to_string();
-    if !real && !document.path().exists() {
+    let mut source = config_source::of(&settings, &options.config);
+    let path = source.name();
+    if !real && !Path::new(&path).exists() {
         return Ok(errors);
     }
-    let text = document.read_if_changed()?.unwrap_or_default();
     let mut publisher = Publisher::new(
         Arc::new(settings),
         Arc::new(registry),
         Arc::new(NoSinks),
         SharedHealth::new(),
     );
-    match publisher.prepare(&text, document.format(), None) {
+    match publisher.prepare(&mut *source, None) {
         Err(error) => {
-            eprintln!("error: {path}: {error}");
+            eprintln!("error: {error}");
             errors += 1;
         }
-        Ok(prepared) => {
+        Ok(None) => {}
+        Ok(Some(prepared)) => {
             for problem in &prepared.problems {
                 let level = match problem.severity {
                     Severity::Error => {

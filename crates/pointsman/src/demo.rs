@@ -13,12 +13,11 @@ mod traffic;
 
 use std::{io::IsTerminal, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
-use pointsman_gateway::config::{document::Format, settings::Settings};
+use pointsman_gateway::config::settings::Settings;
 
 use self::{model::Model, traffic::Traffic};
 use crate::{
     cli::DemoOptions,
-    config_source::DocumentFile,
     run::{Program, fail, start_log},
 };
 
@@ -50,8 +49,7 @@ fn run(options: &DemoOptions) -> Result<(), String> {
             .collect::<Vec<_>>()
             .join("; ")
     })?;
-    let document = DocumentFile::beside(&folder.path.join("config.yaml"), Format::Yaml);
-    let program = Program::build(settings, document, None)?;
+    let program = Program::build(settings, &folder.path.join("config.yaml"), None)?;
     let address = program.proxy_address().ok_or("the demo has no listener")?;
     introduce(address, &models);
     let traffic = Traffic::start(

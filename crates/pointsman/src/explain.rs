@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::{
     check::{self, NoSinks},
     cli::ExplainOptions,
-    config_source::DocumentFile,
+    config_source,
     publisher::Publisher,
     run::fail,
 };
@@ -121,9 +121,8 @@ fn open(
 
 /// The configuration as it would be served. What is wrong with it is told by `check`.
 fn compile(options: &ExplainOptions, settings: Settings) -> Result<Arc<Snapshot>, String> {
-    let mut document = DocumentFile::beside(&options.config, settings.document_format());
-    let path = document.path().display().to_string();
-    let text = document.read_if_changed()?.unwrap_or_default();
+    let mut source = config_source::of(&settings, &options.config);
+    let path = source.name();
     let (registry, _) = check::registry(&settings);
     let mut publisher = Publisher::new(
         Arc::new(settings),
@@ -131,8 +130,9 @@ fn compile(options: &ExplainOptions, settings: Settings) -> Result<Arc<Snapshot>
         Arc::new(NoSinks),
         SharedHealth::new(),
     );
-    let prepared = publisher.prepare(&text, document.format(), None);
-    let prepared = prepared.map_err(|error| format!("{path}: {error}"))?;
+    let prepared = publisher.prepare(&mut *source, None);
+    let prepared = prepared.map_err(|error| error.to_string())?;
+    let prepared = prepared.unwrap_or_else(|| publisher.nothing());
     let wrong = |severity: &Severity| *severity == Severity::Error;
     let errors = prepared
         .problems

@@ -9,7 +9,7 @@ use pointsman_gateway::{
     clock,
     config::{
         compile::{self, Compiled},
-        document::{Document, DocumentError, Format, Parsed},
+        document::Parsed,
         problem::{Problem, Report, Severity},
         settings::Settings,
         snapshot::Snapshot,
@@ -20,6 +20,7 @@ use pointsman_gateway::{
     upstream::driver::SharedHealth,
 };
 
+use crate::config_source::{ConfigSource, Reading, SourceError};
 use crate::examples::Examples;
 use crate::health_file::HealthFile;
 use crate::http_client::Dialer;
@@ -73,20 +74,26 @@ impl Publisher {
         tokio::task::spawn_local(Rc::clone(&self.tokens).keep(Arc::clone(dialer)));
     }
 
-    /// Compiles `text`. Targets that are new are known to the monitor when this returns.
+    /// Compiles what `source` holds; `None` if that is what was compiled last. Targets that are new
+    /// are known to the monitor when this returns.
     ///
     /// # Errors
     /// When nothing of it can be used.
     pub(crate) fn prepare(
         &mut self,
-        text: &str,
-        format: Format,
+        source: &mut dyn ConfigSource,
         previous: Option<&Snapshot>,
-    ) -> Result<Prepared, DocumentError> {
+    ) -> Result<Option<Prepared>, SourceError> {
         let env = |name: &str| std::env::var(name).ok();
-        let parsed = Document::parse(text, format, &env, &*self.registry)?;
+        let reading = Reading {
+            env: &env,
+            catalog: &*self.registry,
+        };
+        let Some(parsed) = source.read(&reading)? else {
+            return Ok(None);
+        };
         self.generation += 1;
-        Ok(self.compile(parsed, previous))
+        Ok(Some(self.compile(parsed, previous)))
     }
 
     /// What is in force before anything could be loaded: no route at all, generation 0.
@@ -141,14 +148,8 @@ impl Publisher {
         }
     }
 
-    /// Puts `prepared`, which stands in the file `source`, in force.
-    pub(crate) fn publish(
-        &self,
-        prepared: Prepared,
-        source: &Path,
-        state: &State,
-        tls: &ServerTls,
-    ) {
+    /// Puts `prepared`, which comes from the source called `source`, in force.
+    pub(crate) fn publish(&self, prepared: Prepared, source: &str, state: &State, tls: &ServerTls) {
         let generation = prepared.snapshot.generation;
         let routes = prepared.snapshot.routes.len();
         tls.publish(prepared.certificates);
@@ -175,9 +176,8 @@ impl Publisher {
     }
 }
 
-/// Says what is wrong with the file `source`, one line each, as `check` does.
-fn tell(problems: &[Problem], source: &Path) {
-    let source = source.display();
+/// Says what is wrong with `source`, one line each, as `check` does.
+fn tell(problems: &[Problem], source: &str) {
     for problem in problems {
         match problem.severity {
             Severity::Error => tracing::error!("{source}: {problem}"),

@@ -11,10 +11,7 @@ use std::{
 };
 
 use pointsman_gateway::{
-    config::{
-        document::DocumentError,
-        settings::{Settings, Warning},
-    },
+    config::settings::{Settings, Warning},
     gateway::State,
     observe::metrics::Metrics,
     plugin::registry::Registry,
@@ -71,8 +68,7 @@ pub(crate) fn main(options: &RunOptions) -> ExitCode {
         }
     };
     tell_warnings(&warnings);
-    let document = DocumentFile::beside(&options.config, settings.document_format());
-    match Program::build(settings, document, options.workers)
+    match Program::build(settings, &options.config, options.workers)
         .map(Program::announced)
         .and_then(Program::serve)
     {
@@ -109,7 +105,7 @@ fn tell_warnings(warnings: &[Warning]) {
 /// Everything that is needed to serve; nothing runs yet, but all sockets are bound.
 pub(crate) struct Program {
     settings: Arc<Settings>,
-    document: DocumentFile,
+    source: Box<dyn ConfigSource>,
     workers: usize,
     runtime: Runtime,
     publisher: Publisher,
@@ -129,10 +125,11 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Reads, compiles and binds. Whatever fails here is one line and exit code 1.
+    /// Reads, compiles and binds, by `settings`, which stand in the file `config`. Whatever fails
+    /// here is one line and exit code 1.
     pub(crate) fn build(
         settings: Settings,
-        mut document: DocumentFile,
+        config: &Path,
         workers: Option<usize>,
     ) -> Result<Self, String> {
         let settings = Arc::new(settings);
@@ -157,9 +154,10 @@ impl Program {
             Arc::clone(&sinks) as Arc<dyn Sinks>,
             Arc::clone(&health),
         );
-        publisher.health_file = HealthFile::new(&settings, document.folder());
-        let text = document.read_if_changed()?.unwrap_or_default();
-        let first = first(&mut publisher, &text, &document)?;
+        let folder = config.parent().unwrap_or_else(|| Path::new("."));
+        publisher.health_file = HealthFile::new(&settings, folder);
+        let mut source = config_source::of(&settings, config);
+        let first = first(&mut publisher, &mut *source)?;
         let client_tls = Arc::new(ClientTls::new(settings.ssl.trusted_certificate.as_deref())?);
         let mut proxies = Vec::new();
         let plain = settings.node_listen.iter().map(|address| (*address, false));
@@ -175,7 +173,7 @@ impl Program {
             status: bind(settings.status)?,
             metrics: Arc::new(Metrics::new(&settings.prometheus)),
             settings,
-            document,
+            source,
             workers,
             runtime,
             publisher,
@@ -291,7 +289,7 @@ impl Program {
         let keeper = Keeper::new(self.publisher.health_file.clone(), Arc::clone(&self.health));
         let sides = self.sides(&state);
         self.publisher
-            .publish(self.first, self.document.path(), &state, &tls);
+            .publish(self.first, &self.source.name(), &state, &tls);
         let runtime = self.runtime;
         let (ending, ended) = watch::channel(false);
         // Kept to the end: verdicts go on while the program drains.
@@ -305,7 +303,7 @@ impl Program {
             tokio::task::spawn_local(keeper.clone().keep());
             let mut reloader = Reloader {
                 publisher: self.publisher,
-                document: self.document,
+                source: self.source,
                 state,
                 tls,
                 signals,
@@ -349,19 +347,14 @@ impl Program {
 
 /// The configuration to start with. A document that somebody is still writing is waited for: until
 /// then there is no route, and `/status/ready` says so.
-fn first(
-    publisher: &mut Publisher,
-    text: &str,
-    document: &DocumentFile,
-) -> Result<Prepared, String> {
-    let path = document.path().display();
-    match publisher.prepare(text, document.format(), None) {
-        Ok(prepared) => Ok(prepared),
-        Err(error @ DocumentError::Unfinished) => {
-            tracing::warn!("{path}: {error}; waiting for it");
+fn first(publisher: &mut Publisher, source: &mut dyn ConfigSource) -> Result<Prepared, String> {
+    match publisher.prepare(source, None) {
+        Ok(prepared) => Ok(prepared.unwrap_or_else(|| publisher.nothing())),
+        Err(SourceError::Unfinished(error)) => {
+            tracing::warn!("{error}; waiting for it");
             Ok(publisher.nothing())
         }
-        Err(error) => Err(format!("{path}: {error}")),
+        Err(SourceError::Unusable(error)) => Err(error),
     }
 }
 
@@ -398,7 +391,7 @@ async fn feed_collectors(
 /// Applies changes of the document.
 struct Reloader {
     publisher: Publisher,
-    document: DocumentFile,
+    source: Box<dyn ConfigSource>,
     state: Arc<State>,
     tls: Arc<ServerTls>,
     signals: Arc<Signals>,
@@ -427,10 +420,9 @@ impl Reloader {
                 self.publisher
                     .publish(prepared, source, &self.state, &self.tls);
             }
-            Err(error) => tracing::error!(
-                "configuration refused, the last one stays in force: {}: {error}",
-                self.document.path().display()
-            ),
+            Err(error) => {
+                tracing::error!("configuration refused, the last one stays in force: {error}");
+            }
         }
         true
     }
@@ -443,13 +435,12 @@ async fn until_signal(
     stop: impl Future<Output = ()>,
     announcement: Option<&str>,
 ) -> Result<(), String> {
-    let (_watcher, mut changes) = config_source::watch(reloader.document.path())?;
+    reloader.source.watch()?;
     let mut hangup = hangup()?;
     // What changed between the first reading and the watch would otherwise be missed.
     reloader.reload().await;
     let mut stop = std::pin::pin!(stop);
     let mut ended = std::pin::pin!(any_signal()?);
-    let mut look = tokio::time::interval(LOOK_INTERVAL);
     if let Some(announcement) = announcement {
         eprintln!("{announcement}");
     }

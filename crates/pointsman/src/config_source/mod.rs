@@ -1,129 +1,66 @@
-//! The configuration files: read, watched, read again.
+//! Where configuration comes from.
 //!
-//! The folder is watched rather than the file, because editors and Kubernetes replace files by
-//! renaming. A file that is mounted or linked from elsewhere changes without a word from the
-//! folder, so the file is also looked at once a second (APISIX does only that). All of this is a
-//! hint; whether anything changed is decided by the bytes.
+//! Each source holds one document, and all of them go the same way from here: the publisher reads
+//! the document, compiles and publishes it, and does so again whenever the source says that it may
+//! have changed. A source that cannot be read changes nothing.
 
-use std::{
-    path::{Path, PathBuf},
-    time::SystemTime,
+mod file;
+
+use std::path::Path;
+
+use pointsman_gateway::{
+    config::{document::Parsed, plugin_schema::PluginCatalog, settings::Settings, text::Env},
+    ports::LocalFuture,
 };
 
-use aws_lc_rs::digest;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use pointsman_gateway::config::document::Format;
-use tokio::sync::mpsc;
+use self::file::DocumentFile;
 
-/// The standalone document beside `config.yaml`.
-pub(crate) struct DocumentFile {
-    path: PathBuf,
-    format: Format,
-    /// What it was read as last: its SHA-256, since a configuration may be large.
-    last: Option<[u8; 32]>,
-    seen: Option<Stamp>,
+/// A place that holds a document.
+pub(crate) trait ConfigSource {
+    /// How problems name it.
+    fn name(&self) -> String;
+
+    /// The document, if it differs from the one that was read last.
+    ///
+    /// # Errors
+    /// When nothing of it can be used; the message says where and why.
+    fn read(&mut self, reading: &Reading<'_>) -> Result<Option<Parsed>, SourceError>;
+
+    /// Begins to notice changes.
+    ///
+    /// # Errors
+    /// When that cannot be done.
+    fn watch(&mut self) -> Result<(), String>;
+
+    /// Ends when the document may have changed since it was read. May be given up and asked for
+    /// anew at any time.
+    fn changed(&mut self) -> LocalFuture<'_, ()>;
 }
 
-/// What tells a changed file without reading it.
-#[derive(PartialEq, Eq)]
-struct Stamp {
-    modified: Option<SystemTime>,
-    bytes: u64,
-    #[cfg(unix)]
-    inode: u64,
+/// What a document is read with.
+pub(crate) struct Reading<'a> {
+    pub(crate) env: Env<'a>,
+    pub(crate) catalog: &'a dyn PluginCatalog,
 }
 
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some(Self {
-            modified: metadata.modified().ok(),
-            bytes: metadata.len(),
-            #[cfg(unix)]
-            inode: std::os::unix::fs::MetadataExt::ino(&metadata),
-        })
-    }
+/// Why a source has no document.
+#[derive(Debug)]
+pub(crate) enum SourceError {
+    /// Somebody is still writing it.
+    Unfinished(String),
+    /// Nothing of it can be used.
+    Unusable(String),
 }
 
-impl DocumentFile {
-    /// `apisix.yaml` or `apisix.json` in the folder of `config`.
-    pub(crate) fn beside(config: &Path, format: Format) -> Self {
-        let name = match format {
-            Format::Yaml => "apisix.yaml",
-            Format::Json => "apisix.json",
-        };
-        let folder = config.parent().unwrap_or_else(|| Path::new("."));
-        Self {
-            path: folder.join(name),
-            format,
-            last: None,
-            seen: None,
+impl std::fmt::Display for SourceError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unfinished(message) | Self::Unusable(message) => f.write_str(message),
         }
     }
-
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The folder that it shares with `config.yaml`.
-    pub(crate) fn folder(&self) -> &Path {
-        self.path.parent().unwrap_or_else(|| Path::new("."))
-    }
-
-    /// How it is written.
-    pub(crate) fn format(&self) -> Format {
-        self.format
-    }
-
-    /// Whether the file looks other than when it was read last, links followed.
-    pub(crate) fn looks_changed(&self) -> bool {
-        Stamp::of(&self.path) != self.seen
-    }
-
-    /// Its text, if that differs from the last one. Errors say which file and why.
-    pub(crate) fn read_if_changed(&mut self) -> Result<Option<String>, String> {
-        self.seen = Stamp::of(&self.path);
-        let bytes = std::fs::read(&self.path)
-            .map_err(|error| format!("cannot read {}: {error}", self.path.display()))?;
-        let mut digest = [0; 32];
-        digest.copy_from_slice(digest::digest(&digest::SHA256, &bytes).as_ref());
-        if self.last.replace(digest) == Some(digest) {
-            return Ok(None);
-        }
-        String::from_utf8(bytes)
-            .map(Some)
-            .map_err(|_| format!("{} is not UTF-8", self.path.display()))
-    }
 }
 
-/// Watches the folder of `path`; every message means that the file may have changed.
-pub(crate) fn watch(path: &Path) -> Result<(RecommendedWatcher, mpsc::Receiver<()>), String> {
-    // One message is enough: it says "look again", not what happened.
-    let (changed, changes) = mpsc::channel(1);
-    let folder = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or_else(|| Path::new("."));
-    let name = path.file_name().map(ToOwned::to_owned);
-    // Kubernetes swaps a link beside the file (`..data`) that the file leads through.
-    let concerns = move |event: &notify::Event| {
-        let is_link = |path: &Path| path.file_name().is_some_and(|name| name == "..data");
-        event.paths.is_empty()
-            || event
-                .paths
-                .iter()
-                .any(|path| path.file_name() == name.as_deref() || is_link(path))
-    };
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if event.is_ok_and(|event| !event.kind.is_access() && concerns(&event)) {
-            // Full: a message that nobody has read yet already says it.
-            let _ = changed.try_send(());
-        }
-    })
-    .map_err(|error| format!("cannot watch {}: {error}", folder.display()))?;
-    watcher
-        .watch(folder, RecursiveMode::NonRecursive)
-        .map_err(|error| format!("cannot watch {}: {error}", folder.display()))?;
-    Ok((watcher, changes))
+/// The source that `settings`, which stand in the file `config`, name.
+pub(crate) fn of(settings: &Settings, config: &Path) -> Box<dyn ConfigSource> {
+    Box::new(DocumentFile::beside(config, settings.document_format()))
 }
