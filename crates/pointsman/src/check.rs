@@ -5,7 +5,7 @@
     reason = "what it prints is what a person asked for"
 )]
 
-use std::{process::ExitCode, sync::Arc};
+use std::{path::Path, process::ExitCode, sync::Arc};
 
 use bytes::Bytes;
 use pointsman_gateway::{

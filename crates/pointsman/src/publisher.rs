@@ -1,9 +1,10 @@
 //! From the text of a document to the configuration in force.
 //!
-//! Lives on the control thread and owns what must not be shared, such as the documents as last applied. A document that cannot be read at all changes nothing; one with
-//! bad items is applied without them.
+//! Lives on the control thread and owns what must not be shared, such as the documents as last
+//! applied. A document that cannot be read at all changes nothing; one with bad items is applied
+//! without them.
 
-use std::{path::Path, rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc};
 
 use pointsman_gateway::{
     clock,

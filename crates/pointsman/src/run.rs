@@ -6,8 +6,7 @@
 //! the other two publish.
 
 use std::{
-    net::TcpListener as StdListener, process::ExitCode, sync::Arc, thread::JoinHandle,
-    time::Duration,
+    net::TcpListener as StdListener, path::Path, process::ExitCode, sync::Arc, thread::JoinHandle,
 };
 
 use pointsman_gateway::{
@@ -26,7 +25,7 @@ use tokio::{
 
 use crate::{
     cli::RunOptions,
-    config_source::{self, DocumentFile},
+    config_source::{self, ConfigSource, SourceError},
     dns::Resolver,
     drain::{self, End, any_signal},
     health_file::{HealthFile, Keeper},
@@ -400,25 +399,16 @@ struct Reloader {
 impl Reloader {
     /// Puts the document in force if it has changed; says whether it had.
     async fn reload(&mut self) -> bool {
-        let text = match self.document.read_if_changed() {
-            Ok(Some(text)) => text,
-            Ok(None) => return false,
-            Err(error) => {
-                tracing::error!("configuration refused, the last one stays in force: {error}");
-                return true;
-            }
-        };
         let previous = self.state.snapshot();
-        match self
-            .publisher
-            .prepare(&text, self.document.format(), Some(&previous))
-        {
-            Ok(prepared) => {
+        let source = &mut *self.source;
+        match self.publisher.prepare(source, Some(&previous)) {
+            Ok(None) => return false,
+            Ok(Some(prepared)) => {
                 self.signals.tell_reconciled();
                 names::first_answers(&self.publisher.health, &self.signals.answered).await;
-                let source = self.document.path();
+                let name = source.name();
                 self.publisher
-                    .publish(prepared, source, &self.state, &self.tls);
+                    .publish(prepared, &name, &self.state, &self.tls);
             }
             Err(error) => {
                 tracing::error!("configuration refused, the last one stays in force: {error}");
@@ -451,14 +441,7 @@ async fn until_signal(
             _ = hangup.recv() => if !reloader.reload().await {
                 tracing::info!("SIGHUP: the configuration has not changed");
             },
-            _ = look.tick() => if reloader.document.looks_changed() {
-                tokio::time::sleep(SETTLE).await;
-                reloader.reload().await;
-            },
-            Some(()) = changes.recv() => {
-                // An editor's write is several events; look once they have settled.
-                tokio::time::sleep(SETTLE).await;
-                let _ = changes.try_recv();
+            () = reloader.source.changed() => {
                 reloader.reload().await;
             }
         }
@@ -473,7 +456,3 @@ fn hangup() -> Result<tokio::signal::unix::Signal, String> {
 
 /// More workers than this help nobody.
 const WORKERS_MAX: usize = 256;
-/// How often the document is looked at, as APISIX does.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// From a change in the folder to reading the file.
-const SETTLE: Duration = Duration::from_millis(30);
