@@ -250,6 +250,30 @@ fn a_refused_credential_takes_out_all_that_use_it() {
     assert_eq!(with_bad(), before);
 }
 
+/// An account that has no credit left is refused by 402: its credential is out, the other one is not.
+#[test]
+fn an_account_without_credit_is_out() {
+    let server = Upstream::start(|request| match request.header("authorization") {
+        Some("Bearer rich") => Answer::chat("rich"),
+        _ => limited(402, &[]),
+    });
+    let with = |name: &str, priority: u8| {
+        format!(
+            "{{name: {name}, provider: openai-compatible, weight: 1, priority: {priority}, auth: {{header: {{authorization: Bearer {name}}}}}, override: {{endpoint: \"http://{}\"}}}}",
+            server.address
+        )
+    };
+    let more = ", fallback_http_statuses: [402], cooldown: {auth_failure_ms: 60000}";
+    let gateway = Gateway::start(&flow_route(&[with("poor", 1), with("rich", 0)], more));
+    assert_eq!(chat(&gateway), 200);
+    gateway.wait_for_line("the credential was refused");
+    let before = server.hits();
+    for _ in 0..6 {
+        assert_eq!(chat(&gateway), 200);
+    }
+    assert_eq!((before, server.hits()), (2, 8));
+}
+
 /// One verdict wherever a credential is used: what a route has learned counts on another one, for another
 /// model, from the first request on.
 #[test]

@@ -507,3 +507,46 @@ fn b103_a_restart_in_an_outage_remembers_addresses() {
     send(&gateway, 20);
     assert_eq!((alive.hits(), dead.hits()), (before.0 + 20, before.1));
 }
+
+/// What was known before a restart survives another one, though the name had no answer in between and
+/// something new was learned.
+#[test]
+fn b103_what_waits_for_a_name_is_not_lost_with_the_next_verdict() {
+    let names = NameServer::start();
+    let [alive, dead] = upstreams([2, 3]);
+    let third = Upstream::named("third");
+    dead.set_healthy(false);
+    names.point("one.test", &[ip(2), ip(3)]);
+    let checks = CHECKS.replace("failures: 1", "failures: 3");
+    let pair = [
+        at_name("one", "one.test", alive.port(), &checks),
+        support::instance("third", third.address, &checks),
+    ];
+    let mut gateway = start(&names, &multi(&pair, ""));
+    wait_for_ip(&gateway, "one", 3, "unhealthy");
+    let file = gateway.folder().join("logs/health.state");
+    let wait_for_unhealthy = |count: usize| {
+        wait_until(&format!("{count} verdicts to be written down"), || {
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            (text.matches(" unhealthy ").count() == count).then_some(())
+        });
+    };
+    wait_for_unhealthy(1);
+    gateway.signal("KILL");
+    gateway.wait_for_exit();
+    names.set("one.test", Zone::Silence);
+    third.set_healthy(false);
+    gateway.start_again(4);
+    gateway.wait_for_status(third.port(), "unhealthy");
+    wait_for_unhealthy(2);
+    gateway.signal("KILL");
+    gateway.wait_for_exit();
+    names.point("one.test", &[ip(2), ip(3)]);
+    let before = (alive.hits(), dead.hits(), third.hits());
+    gateway.start_again(4);
+    send(&gateway, 12);
+    assert_eq!(
+        (alive.hits(), dead.hits(), third.hits()),
+        (before.0 + 12, before.1, before.2)
+    );
+}

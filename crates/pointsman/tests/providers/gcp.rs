@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 use super::google::{EMAIL, Google, token};
 use crate::support::{
-    Answer, CHAT, Gateway, Received, Start, Upstream,
+    Answer, CHAT, Gateway, Received, Start, Upstream, chat,
     client::{Response, request},
-    post_json, wait_until,
+    flow_route, instance, post_json, wait_until,
 };
 
 /// A route to one instance of Vertex AI.
@@ -265,6 +265,32 @@ fn an_account_that_cannot_work_fails_over() {
     let response = post_json(gateway.proxy, "/two/v1/messages", body);
     assert_eq!(response.status, 200, "{}", response.text());
     assert_eq!(bearer(&good.last()), "token-1");
+}
+
+/// An instance for which there is no token is not tried by every request: with `cooldown` it is out for a while.
+#[test]
+fn an_instance_without_a_token_is_out_for_a_while() {
+    let google = Google::start(|_| Answer::status(503, "{}"));
+    let (vertex, good) = (Upstream::named("g"), Upstream::named("good"));
+    let first = format!(
+        "{{name: first, provider: vertex-ai, weight: 1, priority: 1, {}, provider_conf: \
+         {{project_id: p, region: r}}, override: {{endpoint: \"http://{}\"}}}}",
+        google.auth(""),
+        vertex.address
+    );
+    let instances = [first, instance("good", good.address, "")];
+    let more = ", fallback_strategy: [http_5xx], cooldown: {}";
+    let gateway = Gateway::start(&flow_route(&instances, more));
+    gateway.wait_for_line("gcp: no access token");
+    assert_eq!(chat(&gateway), 200);
+    gateway.wait_for_line("it has no access token");
+    assert_eq!(chat(&gateway), 200);
+    assert_eq!((vertex.hits(), good.hits()), (0, 2));
+    // The first request has found out, the second one was told.
+    let lines = gateway.access_log(2);
+    let excluded = |line: &Value| line["picks"][0]["excluded"].clone();
+    assert_eq!(excluded(&lines[0]), json!([]));
+    assert_eq!(excluded(&lines[1]), json!(["first"]));
 }
 
 /// What another instance said before stays in that one's terms, though one that speaks another protocol was

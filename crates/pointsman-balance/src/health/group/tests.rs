@@ -69,3 +69,25 @@ fn start() -> Instant {
 
 /// The entries of one page, and a few targets.
 const EFFORT_MAX: usize = 64 + 8;
+
+/// Requests that began before still find the addresses of names that a configuration has dropped, however
+/// many it has dropped at once.
+#[test]
+fn names_that_left_are_known_to_whoever_began_before() {
+    let mut monitor = Monitor::new();
+    let now = start();
+    let all = (0..NAMES).map(wanted).collect();
+    let (_, ids) = monitor.reconcile_with(Vec::new(), all, now);
+    let answers = (0..NAMES).zip(&ids);
+    let answers = answers.map(|(name, &id)| (id, addresses(name, &[1])));
+    monitor.regroup(answers.collect(), now);
+    monitor.reconcile_with(Vec::new(), Vec::new(), now);
+    let published = monitor.availability();
+    assert!(ids.iter().all(|&id| published.addresses(id).len() == 1));
+    // Later, when more leave, they are not.
+    let late = now + RETIRED_FOR + Duration::from_secs(1);
+    monitor.reconcile_with(Vec::new(), vec![wanted(NAMES)], late);
+    monitor.reconcile_with(Vec::new(), Vec::new(), late);
+    let published = monitor.availability();
+    assert!(ids.iter().all(|&id| published.addresses(id).is_empty()));
+}
