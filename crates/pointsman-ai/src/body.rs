@@ -7,15 +7,26 @@ use bytes::Bytes;
 use crate::{
     Protocol,
     json::{self, Kind, Member},
+    multipart::Parts,
 };
 
-/// A request body that is valid JSON.
+/// A request body that is valid JSON, or a form.
 #[derive(Clone, Debug)]
 pub struct RequestBody {
     bytes: Bytes,
     kind: Kind,
     members: Vec<Member>,
     end: usize,
+    form: Option<Form>,
+}
+
+/// What is known of a form.
+#[derive(Clone, Debug)]
+pub(crate) struct Form {
+    /// Where the value of the field `model` is.
+    pub(crate) model: Option<Range<usize>>,
+    pub(crate) boundary: String,
+    stream: bool,
 }
 
 /// A body that cannot be used.
@@ -35,6 +46,8 @@ pub enum BodyError {
     /// A key that must be unambiguous appears twice: what is authorised and what is served could
     /// differ.
     Repeated(&'static str),
+    /// It is no form that can be read to its end.
+    BrokenForm,
 }
 
 impl std::fmt::Display for BodyError {
@@ -52,6 +65,10 @@ impl std::fmt::Display for BodyError {
                     "could not parse JSON request body: the key `{key}` appears twice"
                 )
             }
+            Self::BrokenForm => f.write_str(
+                "could not parse the request body: the form does not begin and end with its \
+                 boundary, or a part of it has no proper head",
+            ),
         }
     }
 }
@@ -83,11 +100,51 @@ impl RequestBody {
             kind: outline.kind,
             members: outline.members,
             end: outline.end,
+            form: None,
         };
         if body.places("model").count() > 1 {
             return Err(BodyError::Repeated("model"));
         }
         Ok(body)
+    }
+
+    /// Checks that `bytes` are a form between delimiters of `boundary`, and notes its model.
+    pub fn form(bytes: Bytes, boundary: &str) -> Result<Self, BodyError> {
+        if bytes.is_empty() {
+            return Err(BodyError::Empty);
+        }
+        let mut parts = Parts::new(&bytes, boundary);
+        // What stands before the first delimiter, or behind a part that cannot be read, others
+        // might read: with a model that we have not seen.
+        let mut is_plain = parts.begins_at_once();
+        let (mut model, mut stream, mut count) = (None, false, 0);
+        for part in parts.by_ref() {
+            count += 1;
+            if count > MEMBERS_MAX {
+                return Err(BodyError::TooManyMembers(count));
+            }
+            is_plain &= part.is_plain();
+            if part.is_called("model") && model.replace(part.value.clone()).is_some() {
+                return Err(BodyError::Repeated("model"));
+            }
+            if part.is_called("stream") {
+                stream = bytes[part.value].eq_ignore_ascii_case(b"true");
+            }
+        }
+        if !(is_plain && parts.is_closed()) {
+            return Err(BodyError::BrokenForm);
+        }
+        Ok(Self {
+            kind: Kind::Other,
+            members: Vec::new(),
+            end: bytes.len(),
+            form: Some(Form {
+                model,
+                boundary: boundary.to_owned(),
+                stream,
+            }),
+            bytes,
+        })
     }
 
     /// The client's own bytes.
@@ -104,6 +161,10 @@ impl RequestBody {
 
     /// `model`, if it says something: a non-empty text, or a number as text.
     pub fn model(&self) -> Option<Cow<'_, str>> {
+        if let Some(form) = &self.form {
+            let text = std::str::from_utf8(&self.bytes[form.model.clone()?]).ok();
+            return text.filter(|text| !text.is_empty()).map(Cow::Borrowed);
+        }
         let value = self.member("model")?;
         match value.first()? {
             b'"' => json::text(value).filter(|model| !model.is_empty()),
@@ -113,9 +174,17 @@ impl RequestBody {
         }
     }
 
+    /// It is a form rather than JSON.
+    pub fn is_form(&self) -> bool {
+        self.form.is_some()
+    }
+
     /// `stream` is literally `true`.
     pub fn stream(&self) -> bool {
-        self.member("stream") == Some(b"true")
+        match &self.form {
+            Some(form) => form.stream,
+            None => self.member("stream") == Some(b"true"),
+        }
     }
 
     /// What a payload log shows of the request: messages or input, as they stand.
@@ -127,7 +196,7 @@ impl RequestBody {
             | Protocol::CohereChat => self.member("messages"),
             Protocol::OpenaiResponses | Protocol::OpenaiEmbeddings => self.member("input"),
             Protocol::GeminiGenerateContent => self.member("contents"),
-            Protocol::Vectors(_) | Protocol::Passthrough => None,
+            Protocol::Vectors(_) | Protocol::Direct(_) | Protocol::Passthrough => None,
         }
     }
 
@@ -150,6 +219,11 @@ impl RequestBody {
 
     pub(crate) fn members(&self) -> &[Member] {
         &self.members
+    }
+
+    /// What is known of it, if it is a form.
+    pub(crate) fn as_form(&self) -> Option<&Form> {
+        self.form.as_ref()
     }
 
     /// Offset of the closing brace.
@@ -225,6 +299,43 @@ mod tests {
         assert_eq!(model(r#"{"model":null}"#), None);
         assert_eq!(model(r#"{"model":[1]}"#).as_deref(), Some("<non-scalar>"));
         assert_eq!(model(r#"{"mod\u0065l":"x"}"#).as_deref(), Some("x"));
+    }
+
+    #[test]
+    fn forms_name_their_model() {
+        let part = |head: &str, value: &str| format!("--b\r\n{head}\r\n\r\n{value}\r\n");
+        let field = |name: &str, value: &str| {
+            part(
+                &format!("Content-Disposition: form-data; name=\"{name}\""),
+                value,
+            )
+        };
+        let form = |parts: &str| RequestBody::form(Bytes::from(format!("{parts}--b--\r\n")), "b");
+        let whole = form(&(field("file", "\u{0}") + &field("model", "m-1"))).expect("a form");
+        assert_eq!(whole.model().as_deref(), Some("m-1"));
+        assert!(!whole.stream() && whole.member("model").is_none());
+        let streams = form(&field("stream", "True")).expect("a form");
+        assert!(streams.stream() && streams.model().is_none());
+        let refused = |parts: &str, expected: BodyError| {
+            assert_eq!(form(parts).expect_err("refused"), expected, "{parts}");
+        };
+        let two = field("model", "a") + &field("model", "b");
+        refused(&two, BodyError::Repeated("model"));
+        // Whatever others might find a model in.
+        let hidden = field("model", "b");
+        refused(&format!("--b\n\r\n{hidden}"), BodyError::BrokenForm);
+        let no_head = "--b\r\nno head\r\n";
+        refused(&(no_head.to_owned() + &hidden), BodyError::BrokenForm);
+        let folded = part("Content-Disposition: form-data;\r\n name=model", "b");
+        refused(&folded, BodyError::BrokenForm);
+        let extended = part("Content-Disposition: form-data; name*=UTF-8''model", "b");
+        refused(&extended, BodyError::BrokenForm);
+        let empty = RequestBody::form(Bytes::new(), "b").expect_err("empty");
+        assert_eq!(empty, BodyError::Empty);
+        let many = field("a", "").repeat(MEMBERS_MAX + 1);
+        refused(&many, BodyError::TooManyMembers(MEMBERS_MAX + 1));
+        let open = RequestBody::form(Bytes::from(hidden), "b").expect_err("open");
+        assert_eq!(open, BodyError::BrokenForm);
     }
 
     /// P-003, P-004

@@ -1,9 +1,9 @@
 //! Errors that the gateway makes itself, in the client's protocol.
 
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::Protocol;
+use crate::{DirectApi, Protocol};
 
 /// An error object in `protocol`, or APISIX's own shape when the client speaks none.
 pub fn error_body(protocol: Option<Protocol>, status: u16, message: &str) -> Bytes {
@@ -13,14 +13,13 @@ pub fn error_body(protocol: Option<Protocol>, status: u16, message: &str) -> Byt
             | Protocol::OpenaiResponses
             | Protocol::OpenaiEmbeddings
             | Protocol::Vectors(_),
-        ) => {
-            json!({
-                "error": {"message": message, "type": openai_type(status), "param": null, "code": null}
-            })
-        }
-        Some(Protocol::AnthropicMessages) => json!({
-            "type": "error", "error": {"type": anthropic_type(status), "message": message}
-        }),
+        ) => openai(status, message),
+        Some(Protocol::Direct(api)) => match api {
+            DirectApi::CountTokens => anthropic(status, message),
+            DirectApi::Rerank | DirectApi::RerankV2 => json!({ "message": message }),
+            _ => openai(status, message),
+        },
+        Some(Protocol::AnthropicMessages) => anthropic(status, message),
         Some(Protocol::GeminiGenerateContent) => json!({
             "error": {"code": status, "message": message, "status": google_status(status)}
         }),
@@ -28,6 +27,18 @@ pub fn error_body(protocol: Option<Protocol>, status: u16, message: &str) -> Byt
         Some(Protocol::Passthrough) | None => json!({ "error_msg": message }),
     };
     Bytes::from(value.to_string())
+}
+
+fn openai(status: u16, message: &str) -> Value {
+    json!({
+        "error": {"message": message, "type": openai_type(status), "param": null, "code": null}
+    })
+}
+
+fn anthropic(status: u16, message: &str) -> Value {
+    json!({
+        "type": "error", "error": {"type": anthropic_type(status), "message": message}
+    })
 }
 
 pub(crate) fn openai_type(status: u16) -> &'static str {
@@ -90,6 +101,21 @@ mod tests {
             Some(Protocol::AnthropicMessages),
             504,
             r#"{"type":"error","error":{"type":"timeout_error","message":"no \"x\""}}"#,
+        );
+        check(
+            Some(Protocol::Direct(DirectApi::CountTokens)),
+            504,
+            r#"{"type":"error","error":{"type":"timeout_error","message":"no \"x\""}}"#,
+        );
+        check(
+            Some(Protocol::Direct(DirectApi::RerankV2)),
+            503,
+            r#"{"message":"no \"x\""}"#,
+        );
+        check(
+            Some(Protocol::Direct(DirectApi::Speech)),
+            429,
+            r#"{"error":{"message":"no \"x\"","type":"rate_limit_error","param":null,"code":null}}"#,
         );
         check(None, 502, r#"{"error_msg":"no \"x\""}"#);
     }

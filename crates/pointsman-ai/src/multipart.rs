@@ -38,6 +38,16 @@ impl Part<'_> {
     pub fn is_called(&self, name: &str) -> bool {
         names(self.head, name)
     }
+
+    /// Its head has no line folding and no extended parameters (RFC 8187), which readers take
+    /// differently.
+    pub fn is_plain(&self) -> bool {
+        let head = String::from_utf8_lossy(self.head);
+        // It begins with the line end of the delimiter.
+        let mut lines = head.split("\r\n").skip(1);
+        let is_folded = |line: &str| line.starts_with([' ', '\t']) || line.contains('\n');
+        lines.all(|line| !is_folded(line) && !line.to_ascii_lowercase().contains("name*"))
+    }
 }
 
 /// The fields of a form, in their order, up to what is no proper part.
@@ -71,9 +81,9 @@ impl<'b> Parts<'b> {
         }
     }
 
-    /// Where the first part begins, before any was asked for; `None` if there is none.
-    pub fn begin(&self) -> Option<usize> {
-        self.at
+    /// No preamble comes before the first part; to be asked before there was any look at a part.
+    pub fn begins_at_once(&self) -> bool {
+        self.at == Some(self.delimiter.needle().len() - 2)
     }
 
     /// The delimiter that closes a form has been found, and so every field has.
@@ -116,9 +126,8 @@ impl<'b> Iterator for Parts<'b> {
 
 /// Whether the head of a part says that it is the field `name`.
 fn names(head: &[u8], name: &str) -> bool {
-    let Ok(head) = std::str::from_utf8(head) else {
-        return false;
-    };
+    // A file may have a name in another encoding; what is asked for is ASCII.
+    let head = String::from_utf8_lossy(head);
     head.split("\r\n").any(|line| {
         let Some((key, value)) = line.split_once(':') else {
             return false;

@@ -19,7 +19,10 @@ pub fn last_user_text(protocol: Protocol, body: &RequestBody, bytes_max: usize) 
         | Protocol::BedrockConverse
         | Protocol::GeminiGenerateContent
         | Protocol::CohereChat => body.raw_messages(protocol)?,
-        Protocol::OpenaiEmbeddings | Protocol::Vectors(_) | Protocol::Passthrough => return None,
+        Protocol::OpenaiEmbeddings
+        | Protocol::Vectors(_)
+        | Protocol::Direct(_)
+        | Protocol::Passthrough => return None,
     };
     if protocol == Protocol::OpenaiResponses && messages.starts_with(b"\"") {
         return text_of(messages, bytes_max);

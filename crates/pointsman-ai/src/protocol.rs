@@ -1,6 +1,6 @@
 //! The protocols that clients speak, and how to tell them apart.
 
-use crate::{RequestBody, VectorApi};
+use crate::{DirectApi, RequestBody, VectorApi};
 
 /// A wire format of LLM requests and responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -21,12 +21,14 @@ pub enum Protocol {
     CohereChat,
     /// A provider's own embeddings; no client speaks it.
     Vectors(VectorApi),
+    /// An API that is known by its path and passed on as it is.
+    Direct(DirectApi),
     /// Anything else that is JSON.
     Passthrough,
 }
 
 impl Protocol {
-    /// All that clients speak.
+    /// All that clients speak, but for what is passed on by its path.
     pub const ALL: [Self; 8] = [
         Self::OpenaiChat,
         Self::OpenaiResponses,
@@ -49,6 +51,7 @@ impl Protocol {
             Self::GeminiGenerateContent => "gemini-generate-content",
             Self::CohereChat => "cohere-chat",
             Self::Vectors(api) => api.as_str(),
+            Self::Direct(api) => api.as_str(),
             Self::Passthrough => "passthrough",
         }
     }
@@ -57,7 +60,7 @@ impl Protocol {
     pub fn is_conversation(self) -> bool {
         !matches!(
             self,
-            Self::OpenaiEmbeddings | Self::Vectors(_) | Self::Passthrough
+            Self::OpenaiEmbeddings | Self::Vectors(_) | Self::Direct(_) | Self::Passthrough
         )
     }
 

@@ -1,6 +1,6 @@
 //! Who serves models: where, in which protocols, and under which names for limits.
 
-use crate::{Protocol, VectorApi};
+use crate::{DirectApi, Protocol, VectorApi};
 
 /// A provider. Of APISIX's ten, protocols, paths and names are those of APISIX 3.18.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,6 +100,7 @@ impl Provider {
                 Some(("max_completion_tokens", &["max_tokens"]))
             }
             (_, Protocol::OpenaiChat) => Some(("max_tokens", &["max_completion_tokens"])),
+            (_, Protocol::Direct(DirectApi::Completion)) => Some(("max_tokens", &[])),
             (_, Protocol::OpenaiResponses) => Some(("max_output_tokens", &[])),
             (_, Protocol::AnthropicMessages | Protocol::CohereChat) => Some(("max_tokens", &[])),
             _ => None,
@@ -117,7 +118,7 @@ impl Provider {
 
     /// The model is named by the endpoint or the path, so it leaves the body.
     pub(crate) fn removes_model(self, target: Protocol) -> bool {
-        self == Self::AzureOpenai
+        (self == Self::AzureOpenai && !matches!(target, Protocol::Direct(_)))
             || matches!(
                 target,
                 Protocol::BedrockConverse
@@ -164,6 +165,8 @@ pub enum PathChoice {
     Provider(&'static str),
     /// The client's.
     Inbound,
+    /// The provider's own, of an API that is passed on: what it stands under, and its end.
+    Direct(DirectApi, &'static str, &'static str),
 }
 
 /// A provider does not speak the client's protocol.
@@ -177,13 +180,18 @@ pub struct Unsupported {
 
 impl std::fmt::Display for Unsupported {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let supported: Vec<&str> = self
+        let mut supported: Vec<&str> = self
             .provider
             .row()
             .paths
             .iter()
             .map(|(protocol, _)| protocol.as_str())
             .collect();
+        let direct = DirectApi::ALL.into_iter();
+        let direct = direct.filter(|api| api.place(self.provider, None).is_some());
+        if matches!(self.protocol, Protocol::Direct(_)) {
+            supported.extend(direct.map(DirectApi::as_str));
+        }
         write!(
             f,
             "provider {} does not support {} protocol (supported: {})",
@@ -217,6 +225,13 @@ pub fn bind(
             path: PathChoice::Inbound,
         });
     }
+    if let Protocol::Direct(api) = client {
+        let (stem, end) = api.place(provider, spoken).ok_or(unsupported)?;
+        return Ok(Binding {
+            target: client,
+            path: PathChoice::Direct(api, stem, end),
+        });
+    }
     let declared = spoken.filter(|spoken| spoken.is_conversation() == client.is_conversation());
     let own = provider.path(client).map(|_| client);
     let preferred = match client {
@@ -242,7 +257,7 @@ fn default_path(protocol: Protocol) -> Option<&'static str> {
         Protocol::GeminiGenerateContent => table::GEMINI,
         Protocol::CohereChat => "/v2/chat",
         Protocol::BedrockConverse => table::BEDROCK,
-        Protocol::Vectors(_) | Protocol::Passthrough => return None,
+        Protocol::Vectors(_) | Protocol::Direct(_) | Protocol::Passthrough => return None,
     })
 }
 

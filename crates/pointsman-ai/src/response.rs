@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::LazyLock};
 use memchr::memmem::Finder;
 
 use crate::{
-    Protocol, Usage,
+    DirectApi, Protocol, Usage,
     conversation::Part,
     dialect::{self, Setting},
     json::{self, items, value_at},
@@ -50,6 +50,7 @@ pub fn read_response(protocol: Protocol, body: &[u8], capture: Capture) -> Optio
                 ..ResponseFacts::default()
             });
         }
+        Protocol::Direct(api) => return read_direct(api, body, capture),
         Protocol::OpenaiEmbeddings | Protocol::Passthrough => None,
     };
     let name = sought.map_or("", |(name, _)| name);
@@ -71,6 +72,38 @@ pub fn read_response(protocol: Protocol, body: &[u8], capture: Capture) -> Optio
         usage,
         has_tool_calls,
         text: (capture == Capture::Text).then(|| text_of(protocol, content)),
+    })
+}
+
+/// The same of an API that is passed on. What counts tokens for its client has used none.
+fn read_direct(api: DirectApi, body: &[u8], capture: Capture) -> Option<ResponseFacts> {
+    let [usage, meta, text, choices] = json::members(body, ["usage", "meta", "text", "choices"])?;
+    let read = |usage| Usage::read(Protocol::Direct(api), usage, Total::Summed);
+    // Cohere has both; units that were billed need not be tokens.
+    let in_meta = |name| meta.and_then(|meta| value_at(meta, [name])).and_then(read);
+    let usage = match api {
+        DirectApi::CountTokens => None,
+        DirectApi::Rerank | DirectApi::RerankV2 => usage
+            .and_then(read)
+            .or_else(|| in_meta("tokens"))
+            .or_else(|| in_meta("billed_units")),
+        _ => usage.and_then(read),
+    };
+    let text = (capture == Capture::Text).then(|| {
+        let mut texts: Vec<String> = Vec::new();
+        let mut take = |text: Option<&[u8]>| {
+            texts.extend(text.and_then(json::text).map(Cow::into_owned));
+        };
+        take(text);
+        items(choices.unwrap_or_default(), |choice| {
+            take(value_at(choice, ["text"]));
+        });
+        texts.join(" ")
+    });
+    Some(ResponseFacts {
+        usage,
+        has_tool_calls: false,
+        text,
     })
 }
 
@@ -136,6 +169,42 @@ mod tests {
 
     fn read(protocol: Protocol, body: &str) -> ResponseFacts {
         read_response(protocol, body.as_bytes(), Capture::Text).expect("an object")
+    }
+
+    #[test]
+    fn what_is_passed_on_states_its_tokens_in_many_ways() {
+        let check = |api, body: &str, expected: Option<(u64, u64, u64)>, text: &str| {
+            let facts = read(Protocol::Direct(api), body);
+            let usage = facts
+                .usage
+                .map(|usage| (usage.prompt, usage.completion, usage.total));
+            assert_eq!(usage, expected, "{body}");
+            assert_eq!(facts.text.as_deref(), Some(text), "{body}");
+        };
+        check(
+            DirectApi::Completion,
+            r#"{"choices":[{"text":"a"},{"text":"b"}],"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}"#,
+            Some((3, 4, 7)),
+            "a b",
+        );
+        check(
+            DirectApi::Transcription,
+            r#"{"text":"hi","usage":{"type":"tokens","input_tokens":14,"output_tokens":45,"total_tokens":59}}"#,
+            Some((14, 45, 59)),
+            "hi",
+        );
+        let seconds = r#"{"text":"","usage":{"type":"duration","seconds":3}}"#;
+        check(DirectApi::Transcription, seconds, None, "");
+        let images = r#"{"data":[],"usage":{"input_tokens":50,"output_tokens":60}}"#;
+        check(DirectApi::ImageGeneration, images, Some((50, 60, 110)), "");
+        let jina = r#"{"results":[],"usage":{"total_tokens":815}}"#;
+        check(DirectApi::Rerank, jina, Some((815, 0, 815)), "");
+        let cohere = r#"{"meta":{"billed_units":{"search_units":1},"tokens":{"input_tokens":9}}}"#;
+        check(DirectApi::RerankV2, cohere, Some((9, 0, 9)), "");
+        let units = r#"{"meta":{"billed_units":{"search_units":1}}}"#;
+        check(DirectApi::RerankV2, units, None, "");
+        let counted = r#"{"input_tokens":7,"usage":{"input_tokens":7}}"#;
+        check(DirectApi::CountTokens, counted, None, "");
     }
 
     /// P-162, P-163

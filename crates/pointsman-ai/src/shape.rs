@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     Protocol, Provider, Replaced, RequestBody,
+    body::Form,
     json::{self, Kind},
 };
 
@@ -98,11 +99,20 @@ impl Shaper {
             body,
             changes: Vec::new(),
         };
+        if let Some(form) = body.as_form() {
+            return self.shape_form(body, form);
+        }
         if body.is_object() {
             if target == Protocol::OpenaiChat && streaming {
                 edits.include_usage();
             }
             for (key, value) in &self.options {
+                if let Protocol::Direct(api) = target
+                    && key != "model"
+                    && !api.takes_options()
+                {
+                    continue;
+                }
                 edits.set(key, value.clone());
             }
             if let Some(tokens) = &self.max_tokens
@@ -118,7 +128,11 @@ impl Shaper {
             {
                 edits.set_inside(object, name, tokens);
             }
-            if let Some(patch) = self.request_body.get(&target) {
+            let named = match target {
+                Protocol::Direct(_) => Protocol::Passthrough,
+                target => target,
+            };
+            if let Some(patch) = self.request_body.get(&named) {
                 for (key, value) in patch {
                     edits.merge(key, value, self.force);
                 }
@@ -132,6 +146,33 @@ impl Shaper {
             }
         }
         edits.apply()
+    }
+
+    /// A form with this instance's model, and otherwise as it is.
+    fn shape_form(&self, body: &RequestBody, form: &Form) -> Shaped {
+        let bytes = body.bytes();
+        let option = self.options.iter().find(|(key, _)| key == "model");
+        let model = option.and_then(|(_, value)| json::text(value));
+        let parts = match (&model, &form.model) {
+            (None, _) => vec![bytes.clone()],
+            (Some(model), Some(place)) => vec![
+                body.slice(0..place.start),
+                Bytes::copy_from_slice(model.as_bytes()),
+                body.slice(place.end..bytes.len()),
+            ],
+            (Some(model), None) => vec![
+                Bytes::from(format!(
+                    "--{}\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n{model}\r\n",
+                    form.boundary
+                )),
+                bytes.clone(),
+            ],
+        };
+        Shaped {
+            verbatim: model.is_none(),
+            parts: parts.into_iter().filter(|part| !part.is_empty()).collect(),
+            replaced: Replaced::default(),
+        }
     }
 }
 

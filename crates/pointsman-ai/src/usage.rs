@@ -63,6 +63,7 @@ impl Usage {
                 cache_creation: raw.cache_creation_input_tokens,
                 reasoning: 0,
             },
+            Protocol::Direct(_) => raw.of_any_name()?,
             Protocol::BedrockConverse
             | Protocol::GeminiGenerateContent
             | Protocol::CohereChat
@@ -122,6 +123,28 @@ struct Raw {
 }
 
 impl Raw {
+    /// Under whichever of the names tokens are stated; `None` if under none of them, as where time
+    /// is what counts.
+    fn of_any_name(self) -> Option<Usage> {
+        let completion = self.completion_tokens.max(self.output_tokens);
+        let stated = self.prompt_tokens.max(self.input_tokens);
+        // Rerankers state a total and no more.
+        let prompt = match stated {
+            0 => self.total_tokens.saturating_sub(completion),
+            stated => stated,
+        };
+        let cached = self.prompt_details.cached.or(self.input_details.cached);
+        let usage = Usage {
+            prompt,
+            completion,
+            total: self.total_tokens,
+            cache_read: cached.unwrap_or_default(),
+            cache_creation: 0,
+            reasoning: self.completion_details.reasoning,
+        };
+        (prompt > 0 || completion > 0).then_some(usage)
+    }
+
     /// `None` when `usage` is not an object: whatever else stands there states no tokens.
     fn read(usage: &[u8]) -> Option<Self> {
         let [

@@ -62,7 +62,7 @@ macro_rules! of_dialect {
             Protocol::GeminiGenerateContent => gemini_generate_content::$name($($argument),*),
             Protocol::CohereChat => cohere_chat::$name($($argument),*),
             Protocol::BedrockConverse => bedrock_converse::$name($($argument),*),
-            Protocol::OpenaiEmbeddings | Protocol::Vectors(_) | Protocol::Passthrough => $else,
+            Protocol::OpenaiEmbeddings | Protocol::Vectors(_) | Protocol::Direct(_) | Protocol::Passthrough => $else,
         }
     };
 }
@@ -76,7 +76,10 @@ pub fn expresses(protocol: Protocol) -> Features {
         Protocol::GeminiGenerateContent => gemini_generate_content::EXPRESSES,
         Protocol::CohereChat => cohere_chat::EXPRESSES,
         Protocol::BedrockConverse => bedrock_converse::EXPRESSES,
-        Protocol::OpenaiEmbeddings | Protocol::Vectors(_) | Protocol::Passthrough => Features::NONE,
+        Protocol::OpenaiEmbeddings
+        | Protocol::Vectors(_)
+        | Protocol::Direct(_)
+        | Protocol::Passthrough => Features::NONE,
     }
 }
 
@@ -131,7 +134,10 @@ pub fn said_by_clients(protocol: Protocol) -> Features {
             Feature::ReasoningDisabled,
             Feature::ReasoningAdaptive,
         ],
-        Protocol::OpenaiEmbeddings | Protocol::Vectors(_) | Protocol::Passthrough => {
+        Protocol::OpenaiEmbeddings
+        | Protocol::Vectors(_)
+        | Protocol::Direct(_)
+        | Protocol::Passthrough => {
             return Features::NONE;
         }
     };

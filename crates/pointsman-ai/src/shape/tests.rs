@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::DirectApi;
 
 fn body(text: &str) -> RequestBody {
     RequestBody::parse(Bytes::copy_from_slice(text.as_bytes())).expect("JSON")
@@ -55,6 +56,47 @@ fn without_a_change_the_bytes_are_the_clients() {
         false,
     );
     assert!(shaped.is_verbatim());
+}
+
+#[test]
+fn what_is_passed_on_gets_the_model_and_no_other_option() {
+    let options = json!({"options": {"model": "m", "temperature": 1}, "max_tokens": 9});
+    let direct = |api, text: &str| {
+        let protocol = Protocol::Direct(api);
+        shape(Provider::AzureOpenai, options.clone(), protocol, text)
+    };
+    let speech = direct(DirectApi::Speech, r#"{ "model":"x", "input":"a" }"#);
+    assert_eq!(speech, r#"{ "model":"m", "input":"a" }"#);
+    let completion = direct(DirectApi::Completion, r#"{"model":"x"}"#);
+    let expected = r#"{"model":"m","temperature":1,"max_tokens":9}"#;
+    assert_eq!(completion, expected);
+    let patch = json!({"request_body": {"passthrough": {"user": "u"}}});
+    let patched = Protocol::Direct(DirectApi::Moderation);
+    let patched = shape(Provider::Openai, patch, patched, r#"{"input":"a"}"#);
+    assert_eq!(patched, r#"{"input":"a","user":"u"}"#);
+}
+
+#[test]
+fn a_form_gets_the_model_and_keeps_everything_else() {
+    let part = |name: &str, value: &str| {
+        format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+    };
+    let check = |conf: Value, form: &str, expected: &str| {
+        let body = RequestBody::form(Bytes::from(form.to_owned()), "b").expect("a form");
+        let shaper = Shaper::compile(Provider::Openai, &shaping(conf));
+        let target = Protocol::Direct(DirectApi::Transcription);
+        let shaped = shaper.shape(&body, target, false);
+        assert_eq!(String::from_utf8(shaped.to_vec()).expect("UTF-8"), expected);
+        assert_eq!(shaped.is_verbatim(), form == expected);
+    };
+    let (file, end) = (part("file", "abc"), "--b--\r\n");
+    let named = format!("{file}{}{end}", part("model", "x"));
+    let model = json!({"options": {"model": "whisper-1", "language": "de"}});
+    let renamed = format!("{file}{}{end}", part("model", "whisper-1"));
+    check(json!({"options": {"language": "de"}}), &named, &named);
+    check(model.clone(), &named, &renamed);
+    let added = format!("{}{file}{end}", part("model", "whisper-1"));
+    check(model, &format!("{file}{end}"), &added);
 }
 
 /// P-039, B-037, P-042 (spliced, not sorted)

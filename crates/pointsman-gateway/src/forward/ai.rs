@@ -18,7 +18,7 @@ use std::{rc::Rc, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Response, StatusCode, header};
 use pointsman_ai::{Capture, Complaint, Protocol};
-use pointsman_balance::Picked;
+use pointsman_balance::{Picked, Tried};
 
 use crate::{
     body::{self, Body, CollectError},
@@ -77,6 +77,29 @@ impl AiPlan {
     /// What the last attempt's error was about, if that is known.
     pub fn complaint(&self) -> Option<Complaint> {
         self.complaint
+    }
+
+    /// Those who cannot be asked: an API that is passed on goes to whoever has it.
+    pub fn unable(&self) -> Result<Tried, Failure> {
+        let mut unable = Tried::new();
+        if !matches!(self.protocol, Protocol::Direct(_)) {
+            return Ok(unable);
+        }
+        let mut refused = None;
+        let instances = &self.target.instances;
+        for (member, instance) in instances.iter().enumerate() {
+            let bound = pointsman_ai::bind(instance.provider, instance.spoken, self.protocol);
+            if let Err(unsupported) = bound {
+                unable.mark(member);
+                refused = refused.or(Some(unsupported));
+            }
+        }
+        match refused {
+            Some(refused) if unable.len() == instances.len() => {
+                Err(Failure::Refused(refused.to_string()))
+            }
+            _ => Ok(unable),
+        }
     }
 
     /// When an attempt may be followed by another.

@@ -53,7 +53,7 @@ async fn answer(exchange: &mut Exchange) -> Result<Response<Body>, Failure> {
     }
     semantic::rank(exchange).await;
     let mut plan = Plan::of(exchange)?;
-    let mut tried = Tried::new();
+    let mut tried = plan.unable()?;
     let mut held: Option<Held> = None;
     let began = clock::now();
     // Attempts that count against the request's retries; trials are none that it has asked for.
@@ -229,6 +229,14 @@ impl Plan {
             Backend::ServiceMissing => Err(Failure::ServiceMissing),
             Backend::PluginConfigMissing => Err(Failure::PluginConfigMissing),
             Backend::NothingToPick => Err(Failure::NothingToPick),
+        }
+    }
+
+    /// Those who cannot be asked, whatever their health.
+    fn unable(&self) -> Result<Tried, Failure> {
+        match self {
+            Self::Plain(_) => Ok(Tried::new()),
+            Self::Ai(plan) => plan.unable(),
         }
     }
 

@@ -185,6 +185,7 @@ fn target(
         repeat: common.retry.unwrap_or_default(),
         rejects: false,
         strict: common.strict_translation,
+        by_path: common.typed_passthrough,
         opening: Opening {
             hold: common.hold_stream_start,
             first_token: common.first_token_timeout_ms.map(Duration::from_millis),

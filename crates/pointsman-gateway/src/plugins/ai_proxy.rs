@@ -4,6 +4,8 @@
 //! the client speaks, and sets the exchange's destination; the attempt loop treats that like any
 //! other. `ai-proxy` is a pool of one instance that is never retried.
 
+mod intake;
+
 use std::{
     collections::HashMap,
     sync::Arc,
@@ -11,16 +13,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode, Uri};
+use http::{HeaderName, HeaderValue, Uri};
 use pointsman_ai::{
-    BodyError, PathChoice, Protocol, Provider, Replaced, RequestBody, Sent, Shaper, StreamMeter,
+    DirectApi, PathChoice, Protocol, Provider, Replaced, RequestBody, Sent, Shaper, StreamMeter,
     StreamTranslator, Translation, sign::AwsKeys,
 };
 use pointsman_balance::{Passive, Pool, Tally, TargetId};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
-    body::CollectError,
     config::{
         plugin::ai_proxy::{Cooldown, Retry},
         plugin_schema::Faults,
@@ -28,7 +29,7 @@ use crate::{
     exchange::Exchange,
     forward::judge::RetryPolicy,
     plugin::{
-        Flow, Phases, Plugin, Reply, Step,
+        Phases, Plugin, Step,
         registry::{Building, PluginKind},
     },
     plugins::ai_instance,
@@ -63,6 +64,8 @@ pub struct AiTarget {
     pub strict: bool,
     /// What happens before a stream's content begins.
     pub opening: Opening,
+    /// What is known by its path is that, whatever its body looks like (`typed_passthrough`).
+    pub by_path: bool,
     /// Tokens that no provider stated are estimated (`estimate_usage`).
     pub estimates: bool,
     /// Limits of each operation on a connection.
@@ -73,6 +76,15 @@ pub struct AiTarget {
     pub limits: AiLimits,
     /// What reaches log entries.
     pub logging: Logging,
+}
+
+impl AiTarget {
+    /// Whether requests for `api` are known by their path. Tokens that Anthropic is to count always
+    /// are where nobody else could get them: the path does not tell them from a chat otherwise.
+    pub fn knows(&self, api: DirectApi) -> bool {
+        let counts = |instance: &AiInstance| instance.serves(Protocol::Direct(api));
+        self.by_path || (api == DirectApi::CountTokens && self.instances.iter().all(counts))
+    }
 }
 
 /// Limits on requests and responses.
@@ -222,6 +234,11 @@ impl AiInstance {
         targets
     }
 
+    /// Whether it can be sent what a client says in `protocol`.
+    pub fn serves(&self, protocol: Protocol) -> bool {
+        pointsman_ai::bind(self.provider, self.spoken, protocol).is_ok()
+    }
+
     /// The request target for requests in `protocol`, when it is always the same.
     pub fn fixed_target(&self, protocol: Protocol) -> Option<&FixedTarget> {
         self.fixed_targets
@@ -360,89 +377,6 @@ impl Plugin for AiProxy {
     fn ai_target(&self) -> Option<&Arc<AiTarget>> {
         Some(&self.target)
     }
-}
-
-impl AiProxy {
-    /// Reads the request and claims the exchange for this plugin's instances.
-    async fn claim(&self, exchange: &mut Exchange) -> Flow {
-        if exchange.ai.is_some() {
-            // `ai-proxy-multi` has run; two destinations for one request cannot both be right.
-            return Flow::Continue;
-        }
-        if let Some(reply) = refuse_content_type(exchange) {
-            return Flow::Respond(reply);
-        }
-        let limit = self.target.limits.request_bytes;
-        let bytes = match exchange.read_body(limit).await {
-            Ok(bytes) => bytes,
-            Err(CollectError::TooLarge(size)) => return Flow::Respond(too_large(size, limit)),
-            Err(error) => return Flow::Fail(crate::gateway::body_failure(&error)),
-        };
-        match self.read(exchange, bytes) {
-            Ok(call) => {
-                exchange.ai = Some(Box::new(call));
-                Flow::Continue
-            }
-            Err(reply) => Flow::Respond(*reply),
-        }
-    }
-
-    fn read(&self, exchange: &mut Exchange, bytes: Bytes) -> Result<AiCall, Box<Reply>> {
-        let body = RequestBody::parse(bytes).map_err(|error| Box::new(refuse_body(&error)))?;
-        let path = exchange.inbound_path();
-        let protocol = pointsman_ai::detect(&path, &body).ok_or_else(|| {
-            let text = "no matching AI protocol for the request";
-            Box::new(Reply::text(StatusCode::BAD_REQUEST, text))
-        })?;
-        let streaming = pointsman_ai::is_streaming(protocol, &path, &body);
-        let in_path = pointsman_ai::model_in_path(protocol, &path).map(str::to_owned);
-        let in_body = || body.model().map(std::borrow::Cow::into_owned);
-        let request_model = in_path.or_else(in_body);
-        exchange.llm.protocol = Some(protocol);
-        exchange.llm.stream = streaming;
-        exchange.llm.request_model = request_model;
-        let target = Arc::clone(&self.target);
-        Ok(AiCall {
-            target,
-            protocol,
-            streaming,
-            body,
-            replaced: Replaced::default(),
-            translated: None,
-            meter: None,
-            translator: None,
-            relay_limits: RelayLimits::default(),
-            first: None,
-            ranked: None,
-        })
-    }
-}
-
-/// Anything but JSON is refused; no content type counts as JSON.
-fn refuse_content_type(exchange: &Exchange) -> Option<Reply> {
-    let value = exchange.request.headers.get(http::header::CONTENT_TYPE)?;
-    if value.as_bytes().starts_with(b"application/json") {
-        return None;
-    }
-    let value = String::from_utf8_lossy(value.as_bytes());
-    let text = format!("unsupported content-type: {value}, only application/json is supported");
-    Some(Reply::text(StatusCode::BAD_REQUEST, text))
-}
-
-fn too_large(size: u64, limit: u64) -> Reply {
-    let text = format!(
-        "could not get body: request size {size} is greater than the maximum size {limit} allowed"
-    );
-    Reply::json(StatusCode::PAYLOAD_TOO_LARGE, json!({ "message": text }))
-}
-
-fn refuse_body(error: &BodyError) -> Reply {
-    let text = match error {
-        BodyError::Empty => "could not get body: request body is empty".to_owned(),
-        BodyError::Malformed { .. } => format!("could not parse JSON request body: {error}"),
-        BodyError::TooManyMembers(_) | BodyError::Repeated(_) => error.to_string(),
-    };
-    Reply::json(StatusCode::BAD_REQUEST, json!({ "message": text }))
 }
 
 /// Whether a configured path says by its end whether a stream is asked for.

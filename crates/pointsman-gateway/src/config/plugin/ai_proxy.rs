@@ -63,6 +63,10 @@ pub struct Common {
     /// Hold the beginning of a stream back until there is content, so that another instance can
     /// answer in its place. By default wherever another may be asked. Our addition.
     pub hold_stream_start: Option<bool>,
+    /// Known paths beside chats and embeddings (audio, images, moderations, rerank, completions,
+    /// token counts) are passed on as what they are. Our addition.
+    #[serde(default)]
+    pub typed_passthrough: bool,
     /// Estimate the tokens of a stream that ended before its provider stated them. Our addition.
     #[serde(default)]
     pub estimate_usage: bool,
@@ -405,6 +409,7 @@ impl Default for Common {
             stream_idle_timeout_ms: None,
             first_token_timeout_ms: None,
             hold_stream_start: None,
+            typed_passthrough: false,
             estimate_usage: false,
         }
     }

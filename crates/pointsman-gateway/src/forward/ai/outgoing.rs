@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
-use pointsman_ai::{Binding, PathChoice, Protocol, Provider, VectorApi};
+use pointsman_ai::{Binding, DirectApi, PathChoice, Protocol, Provider, VectorApi};
 
 use crate::{
     body::Body,
@@ -31,6 +31,7 @@ pub(super) fn request(
     };
     call.translated = translated;
     let (client, streaming) = (call.protocol, call.streaming);
+    let is_form = call.body.is_form();
     let shaped = instance
         .shaper
         .shape(call.outgoing(), binding.target, streaming);
@@ -39,6 +40,10 @@ pub(super) fn request(
     let (mut uri, path) = instance_target(exchange, instance, client, binding)?;
     let sent = &exchange.request;
     let mut headers = instance_headers(&sent.headers, instance, client, binding.target);
+    // A form goes by its own boundary.
+    let kind = sent.headers.get(header::CONTENT_TYPE);
+    let kind = kind.filter(|_| is_form).cloned().unwrap_or(JSON);
+    headers.insert(header::CONTENT_TYPE, kind);
     let method = match client {
         Protocol::Passthrough => sent.method.clone(),
         _ => Method::POST,
@@ -106,25 +111,16 @@ fn path_of(
         && client == Protocol::GeminiGenerateContent
         && !wants_sse(exchange.request.query.as_deref());
     match (&instance.path, binding.path) {
+        (Some(path), PathChoice::Direct(api, ..)) => Ok(api.beside(path).into_owned()),
         (Some(path), _) => Ok(ended_for(path, streaming, array)),
         (None, PathChoice::Inbound) => {
             Ok(crate::router::path::encode(&exchange.inbound_path()).into_owned())
         }
+        (None, PathChoice::Direct(_, stem, end)) => {
+            filled(exchange, instance, &format!("{stem}{end}"), false)
+        }
         (None, PathChoice::Provider(template)) => {
-            let filled = pointsman_ai::fill(
-                template,
-                exchange.llm.model.as_deref(),
-                instance.region.as_deref(),
-                instance.project.as_deref(),
-                streaming,
-            );
-            let filled = filled.ok_or_else(|| {
-                let text = format!(
-                    "could not resolve upstream path: `{template}` needs {}",
-                    missing(exchange, instance)
-                );
-                Failure::Untranslatable(text)
-            })?;
+            let filled = filled(exchange, instance, template, streaming)?;
             Ok(if array {
                 filled.replace(SSE_QUERY, "")
             } else {
@@ -132,6 +128,29 @@ fn path_of(
             })
         }
     }
+}
+
+/// A provider's path with its places filled.
+fn filled(
+    exchange: &Exchange,
+    instance: &AiInstance,
+    template: &str,
+    streaming: bool,
+) -> Result<String, Failure> {
+    let filled = pointsman_ai::fill(
+        template,
+        exchange.llm.model.as_deref(),
+        instance.region.as_deref(),
+        instance.project.as_deref(),
+        streaming,
+    );
+    filled.ok_or_else(|| {
+        let text = format!(
+            "could not resolve upstream path: `{template}` needs {}",
+            missing(exchange, instance)
+        );
+        Failure::Untranslatable(text)
+    })
 }
 
 /// A configured path that ends as for whole answers or as for streams, with the end that it needs.
@@ -191,11 +210,11 @@ fn instance_headers(
     for (name, value) in &instance.auth_headers {
         headers.insert(name.clone(), value.clone());
     }
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
+    let is_anthropic = matches!(
+        target,
+        Protocol::AnthropicMessages | Protocol::Direct(DirectApi::CountTokens)
     );
-    if target == Protocol::AnthropicMessages && !headers.contains_key("anthropic-version") {
+    if is_anthropic && !headers.contains_key("anthropic-version") {
         headers.insert("anthropic-version", HeaderValue::from_static("2023-06-01"));
     }
     if translated {
@@ -245,6 +264,8 @@ fn carry_key(headers: &mut HeaderMap, provider: Provider, target: Protocol) {
         headers.insert(own, value);
     }
 }
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Asks Gemini for server-sent events.
 const SSE_QUERY: &str = "?alt=sse";

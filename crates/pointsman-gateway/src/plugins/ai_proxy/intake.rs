@@ -1,0 +1,131 @@
+//! The access phase of an AI plugin: what kind of request this is, and whether it is one at all.
+
+use std::sync::Arc;
+
+use http::{StatusCode, header::CONTENT_TYPE};
+use pointsman_ai::{BodyError, DirectApi, Replaced, RequestBody, multipart};
+use serde_json::json;
+
+use super::{AiCall, AiProxy, RelayLimits};
+use crate::{
+    body::CollectError,
+    exchange::Exchange,
+    plugin::{Flow, Reply},
+};
+
+impl AiProxy {
+    /// Reads the request and claims the exchange for this plugin's instances.
+    pub(super) async fn claim(&self, exchange: &mut Exchange) -> Flow {
+        if exchange.ai.is_some() {
+            // `ai-proxy-multi` has run; two destinations for one request cannot both be right.
+            return Flow::Continue;
+        }
+        let api = self.api_of(exchange);
+        let boundary = api.and_then(|api| form_boundary(exchange, api));
+        if boundary.is_none()
+            && let Some(reply) = refuse_content_type(exchange)
+        {
+            return Flow::Respond(reply);
+        }
+        let limit = self.target.limits.request_bytes;
+        let bytes = match exchange.read_body(limit).await {
+            Ok(bytes) => bytes,
+            Err(CollectError::TooLarge(size)) => return Flow::Respond(too_large(size, limit)),
+            Err(error) => return Flow::Fail(crate::gateway::body_failure(&error)),
+        };
+        let body = match &boundary {
+            Some(boundary) => RequestBody::form(bytes, boundary),
+            None => RequestBody::parse(bytes),
+        };
+        let call = body
+            .map_err(|error| Box::new(refuse_body(&error)))
+            .and_then(|body| self.read(exchange, body, api));
+        match call {
+            Ok(call) => {
+                exchange.ai = Some(Box::new(call));
+                Flow::Continue
+            }
+            Err(reply) => Flow::Respond(*reply),
+        }
+    }
+
+    /// The API that the request's path alone says it is for, if that is listened to.
+    fn api_of(&self, exchange: &Exchange) -> Option<DirectApi> {
+        DirectApi::of_path(&exchange.inbound_path()).filter(|api| self.target.knows(*api))
+    }
+
+    fn read(
+        &self,
+        exchange: &mut Exchange,
+        body: RequestBody,
+        api: Option<DirectApi>,
+    ) -> Result<AiCall, Box<Reply>> {
+        let path = exchange.inbound_path();
+        let by_path = self.target.by_path || api.is_some();
+        let known = by_path.then(|| pointsman_ai::detect_by_path(&path, &body));
+        let detected = known
+            .flatten()
+            .or_else(|| pointsman_ai::detect(&path, &body));
+        let protocol = detected.ok_or_else(|| {
+            let text = "no matching AI protocol for the request";
+            Box::new(Reply::text(StatusCode::BAD_REQUEST, text))
+        })?;
+        let streaming = pointsman_ai::is_streaming(protocol, &path, &body);
+        let in_path = pointsman_ai::model_in_path(protocol, &path).map(str::to_owned);
+        let in_body = || body.model().map(std::borrow::Cow::into_owned);
+        let request_model = in_path.or_else(in_body);
+        exchange.llm.protocol = Some(protocol);
+        exchange.llm.stream = streaming;
+        exchange.llm.request_model = request_model;
+        let target = Arc::clone(&self.target);
+        Ok(AiCall {
+            target,
+            protocol,
+            streaming,
+            body,
+            replaced: Replaced::default(),
+            translated: None,
+            meter: None,
+            translator: None,
+            relay_limits: RelayLimits::default(),
+            first: None,
+            ranked: None,
+        })
+    }
+}
+
+/// The boundary of the request's body, if that is a form and `api` takes forms.
+fn form_boundary(exchange: &Exchange, api: DirectApi) -> Option<String> {
+    let kind = exchange.request.headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    let boundary = multipart::boundary(kind).filter(|_| api.takes_forms())?;
+    Some(boundary.into_owned())
+}
+
+/// Anything but JSON is refused; no content type counts as JSON.
+fn refuse_content_type(exchange: &Exchange) -> Option<Reply> {
+    let value = exchange.request.headers.get(CONTENT_TYPE)?;
+    if value.as_bytes().starts_with(b"application/json") {
+        return None;
+    }
+    let value = String::from_utf8_lossy(value.as_bytes());
+    let text = format!("unsupported content-type: {value}, only application/json is supported");
+    Some(Reply::text(StatusCode::BAD_REQUEST, text))
+}
+
+fn too_large(size: u64, limit: u64) -> Reply {
+    let text = format!(
+        "could not get body: request size {size} is greater than the maximum size {limit} allowed"
+    );
+    Reply::json(StatusCode::PAYLOAD_TOO_LARGE, json!({ "message": text }))
+}
+
+fn refuse_body(error: &BodyError) -> Reply {
+    let text = match error {
+        BodyError::Empty => "could not get body: request body is empty".to_owned(),
+        BodyError::Malformed { .. } => format!("could not parse JSON request body: {error}"),
+        BodyError::TooManyMembers(_) | BodyError::Repeated(_) | BodyError::BrokenForm => {
+            error.to_string()
+        }
+    };
+    Reply::json(StatusCode::BAD_REQUEST, json!({ "message": text }))
+}
