@@ -26,7 +26,7 @@ use crate::{
     upstream::evidence::{Evidence, EvidenceQueue},
 };
 
-/// What all workers read and the control thread publishes.
+/// What all workers read: the thread of health publishes verdicts, the control thread configuration.
 pub struct State {
     snapshot: ArcSwap<Snapshot>,
     availability: ArcSwap<Availability>,
