@@ -85,44 +85,20 @@ impl HttpClient {
         // How the request ended that is sent once more.
         let mut ended: Option<SendError> = None;
         loop {
-            let idle = match ended {
-                None => self.idle(&attempt.destination, attempt.addresses.first()),
-                Some(_) => None,
-            };
-            let (mut connection, connect_time) = match idle {
-                // Time may have passed since the pick, with whoever closed an idle connection before, or
-                // while an access token was waited for.
-                Some(connection) if !attempt.holds(connection.address.ip()) => {
-                    self.keep(&attempt, connection);
-                    return Err(overtaken(parcel));
+            let obtained = self.obtain(&attempt, began, ended.is_none()).await;
+            let (mut connection, connect_time) = match obtained {
+                Ok(obtained) => obtained,
+                Err(NoConnection::Overtaken) => {
+                    return Err(ended.unwrap_or_else(|| overtaken(parcel)));
                 }
-                Some(connection) => (connection, None),
-                None => match self
-                    .connect(
-                        &attempt.destination,
-                        &attempt.addresses,
-                        attempt.timeouts.connect,
-                        ended.is_none(),
-                    )
-                    .await
-                {
-                    // Time has passed; and nothing has been sent over it.
-                    Ok((connection, _)) if !attempt.holds(connection.address.ip()) => {
-                        self.keep(&attempt, connection);
-                        return Err(ended.unwrap_or_else(|| overtaken(parcel)));
+                Err(NoConnection::Failed(error)) => {
+                    return Err(Lost {
+                        error,
+                        parcel: Some(parcel),
+                        silent: false,
                     }
-                    Ok((connection, Dialled::Now)) => (connection, Some(clock::now() - began)),
-                    Ok((connection, Dialled::Before)) => (connection, None),
-                    Err(error) => {
-                        let parcel = Some(parcel);
-                        return Err(Lost {
-                            error,
-                            parcel,
-                            silent: false,
-                        }
-                        .into_error());
-                    }
-                },
+                    .into_error());
+                }
             };
             connection.requests += 1;
             // A target may close an idle connection in the very moment in which it is used.
@@ -155,6 +131,40 @@ impl HttpClient {
                 },
             }
         }
+    }
+
+    /// A connection to send over, idle if there is one that may be used, and how long it took to open it.
+    /// Time may have passed since the pick, with whoever closed an idle connection before, while an access
+    /// token was waited for, or in opening this one: it is used only if the newest verdicts allow it.
+    async fn obtain(
+        &self,
+        attempt: &Attempt,
+        began: Instant,
+        may_be_idle: bool,
+    ) -> Result<(Connection, Option<Duration>), NoConnection> {
+        let first = attempt.addresses.first();
+        let idle = may_be_idle.then(|| self.idle(&attempt.destination, first));
+        let (connection, dialled) = match idle.flatten() {
+            Some(connection) => (connection, Dialled::Before),
+            None => self
+                .connect(
+                    &attempt.destination,
+                    &attempt.addresses,
+                    attempt.timeouts.connect,
+                    may_be_idle,
+                )
+                .await
+                .map_err(NoConnection::Failed)?,
+        };
+        if !attempt.holds(connection.address.ip()) {
+            self.keep(attempt, connection);
+            return Err(NoConnection::Overtaken);
+        }
+        let connect_time = match dialled {
+            Dialled::Now => Some(clock::now() - began),
+            Dialled::Before => None,
+        };
+        Ok((connection, connect_time))
     }
 
     /// Keeps a connection that nobody has used.
@@ -223,6 +233,13 @@ fn overtaken(parcel: Parcel) -> SendError {
         silent: false,
     }
     .into_error()
+}
+
+/// Why there is no connection to send over.
+enum NoConnection {
+    /// The target fell before anything was sent.
+    Overtaken,
+    Failed(SendError),
 }
 
 /// When a connection was opened.

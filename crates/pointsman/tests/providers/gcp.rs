@@ -293,6 +293,51 @@ fn an_instance_without_a_token_is_out_for_a_while() {
     assert_eq!(excluded(&lines[1]), json!(["first"]));
 }
 
+/// What becomes known while a token is waited for counts, over an idle connection too: nothing is sent to a
+/// target that fell meanwhile.
+#[test]
+fn a_verdict_that_comes_while_waiting_for_a_token_is_obeyed() {
+    let released = Arc::new(AtomicBool::new(false));
+    let is_released = Arc::clone(&released);
+    let google = Google::start(move |nth| {
+        wait_until("the token to be released", || {
+            is_released.load(Ordering::SeqCst).then_some(())
+        });
+        token(nth, 3600)
+    });
+    let (slow, health) = (Upstream::named("slow"), Upstream::named("health"));
+    let fast = Upstream::named("fast");
+    let first = format!(
+        "{{name: slow, provider: vertex-ai, weight: 1, priority: 1, {}, provider_conf: {{project_id: p, \
+         region: r}}, override: {{endpoint: \"http://{}\"}}, checks: {{active: {{type: http, http_path: \
+         /health, port: {}, healthy: {{interval: 1, successes: 1}}, unhealthy: {{interval: 1, http_failures: 1}}}}}}}}",
+        google.auth(""),
+        slow.address,
+        health.port()
+    );
+    let others = instance("fast", fast.address, "");
+    let idle = instance("idle", slow.address, "");
+    let gateway = Gateway::start(&format!(
+        "routes:\n  - {{id: 1, uri: /x, plugins: {{ai-proxy-multi: {{balancer: {{algorithm: least_conn}}, instances: [{first}, {others}]}}}}}}\n  \
+         - {{id: 2, uri: /idle, plugins: {{ai-proxy-multi: {{instances: [{idle}]}}}}}}\n"
+    ));
+    health.wait_for_probes(1);
+    assert_eq!(post_json(gateway.proxy, "/idle", CHAT).status, 200);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| chat(&gateway));
+        wait_until("the pick", || {
+            let targets = gateway.control("/v1/targets").json();
+            let members = targets[0]["members"].as_array()?.clone();
+            (members[0]["in_flight"] == 1).then_some(())
+        });
+        health.set_healthy(false);
+        gateway.wait_for_status(health.port(), "unhealthy");
+        released.store(true, Ordering::SeqCst);
+        assert_eq!(waiting.join().expect("answered"), 200);
+    });
+    assert_eq!((slow.hits(), fast.hits()), (1, 1));
+}
+
 /// What another instance said before stays in that one's terms, though one that speaks another protocol was
 /// to be asked after it.
 #[test]
