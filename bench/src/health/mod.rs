@@ -9,7 +9,7 @@ pub(crate) mod verdict;
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub(crate) struct Program {
 struct Gateway {
     process: Child,
     proxy: SocketAddr,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Gateway {
@@ -51,7 +51,7 @@ impl Gateway {
             "config.yaml",
             &settings(&path("access.log").display().to_string()),
         )?;
-        write("apisix.yaml", &format!("{document}\n#END\n"))?;
+        write_document(&path("apisix.yaml"), document)?;
         let log = fs::File::create(path("log")).map_err(|error| error.to_string())?;
         let other = log.try_clone().map_err(|error| error.to_string())?;
         let process = Command::new(&program.pointsman)
@@ -68,9 +68,9 @@ impl Gateway {
         let mut gateway = Self {
             process,
             proxy: SocketAddr::from(([127, 0, 0, 1], 0)),
-            _folder: folder,
+            folder,
         };
-        let log = gateway._folder.path().join("log");
+        let log = gateway.folder.path().join("log");
         let give_up = clock::now() + Duration::from_secs(60);
         loop {
             let text = fs::read_to_string(&log).unwrap_or_default();
@@ -86,9 +86,27 @@ impl Gateway {
         }
     }
 
+    /// The file that its configuration is in.
+    fn document(&self) -> PathBuf {
+        self.folder.path().join("apisix.yaml")
+    }
+
+    /// What it has written to its log.
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
     fn pid(&self) -> Pid {
         Pid(self.process.id())
     }
+}
+
+/// Replaces the configuration at `path` as a whole.
+fn write_document(path: &Path, document: &Value) -> Result<(), String> {
+    let next = path.with_extension("next");
+    fs::write(&next, format!("{document}\n#END\n"))
+        .and_then(|()| fs::rename(&next, path))
+        .map_err(|error| format!("{}: {error}", path.display()))
 }
 
 impl Drop for Gateway {

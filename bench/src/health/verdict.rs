@@ -13,12 +13,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::server::{self, Event, Instance};
-use super::{Gateway, Program, instance, route};
+use super::{Gateway, Program, instance, route, write_document};
 use crate::clock;
 use crate::histogram::Histogram;
 use crate::http1::{self, BodyReader, Framing};
@@ -37,6 +37,9 @@ pub(crate) struct Options {
     /// Connections, each with one request after the other.
     #[arg(long, default_value_t = 8)]
     connections: usize,
+    /// Reload the configuration all the time, with this many further routes of two instances each.
+    #[arg(long, default_value_t = 0)]
+    reload_routes: usize,
 }
 
 /// Measures and prints one line.
@@ -49,9 +52,23 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     let configs: Vec<_> = (addresses.iter().enumerate())
         .map(|(at, address)| instance(&format!("i{at}"), *address, true))
         .collect();
-    let document = json!({ "routes": [route(1, "/*", &configs)] });
-    let gateway = Gateway::start(&options.program, &document)?;
+    let measured = route(1, "/*", &configs);
+    let further = options.reload_routes;
+    let gateway = Gateway::start(&options.program, &document(&measured, further, 0))?;
     drive(gateway.proxy, options.connections)?;
+    if further > 0 {
+        let path = gateway.document();
+        thread::spawn(move || {
+            // Until the process ends.
+            for turn in 1.. {
+                if let Err(error) = write_document(&path, &document(&measured, further, turn)) {
+                    eprintln!("{error}");
+                    return;
+                }
+                thread::sleep(RELOAD_PAUSE);
+            }
+        });
+    }
     let give_up = clock::now() + Duration::from_secs(60 + options.flips as u64);
     loop {
         thread::sleep(Duration::from_millis(500));
@@ -60,12 +77,32 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
             .flat_map(|instance| lags(&instance.events()))
             .collect();
         if lags.len() >= options.flips || clock::now() > give_up {
-            return report(&lags, &instances);
+            let reloads = gateway.log().matches("configuration applied").count();
+            return report(&lags, &instances, reloads);
         }
     }
 }
 
-fn report(lags: &[Duration], instances: &[Arc<Instance>]) -> Result<(), String> {
+/// The route that is measured, and `further` ones that nobody asks, other ones in every `turn`.
+fn document(measured: &Value, further: usize, turn: usize) -> Value {
+    let unasked = |number: usize| {
+        let place = |last: u16| SocketAddr::from(([127, 0, 0, 1], last));
+        let name = |side: &str| format!("{side}-{turn}");
+        let pair = [
+            instance(&name("a"), place(9), false),
+            instance(&name("b"), place(19), false),
+        ];
+        let mut route = route(2 + number, &format!("/further/{number}"), &pair);
+        route["plugins"]["ai-proxy-multi"]["cooldown"] = json!({});
+        route
+    };
+    let routes: Vec<Value> = std::iter::once(measured.clone())
+        .chain((0..further).map(unasked))
+        .collect();
+    json!({ "routes": routes })
+}
+
+fn report(lags: &[Duration], instances: &[Arc<Instance>], reloads: usize) -> Result<(), String> {
     let mut histogram = Histogram::new();
     for lag in lags {
         histogram.record(*lag);
@@ -83,6 +120,7 @@ fn report(lags: &[Duration], instances: &[Arc<Instance>]) -> Result<(), String> 
     let line = json!({
         "flips": lags.len(),
         "requests": requests,
+        "reloads": reloads,
         "with_a_request_after": lags.iter().filter(|lag| !lag.is_zero()).count(),
         "p50_us": histogram.quantile(0.5).as_micros(),
         "p99_us": histogram.quantile(0.99).as_micros(),
@@ -222,3 +260,6 @@ mod tests {
         assert_eq!(lags(&events), [Duration::from_millis(3), Duration::ZERO]);
     }
 }
+
+/// From one change of the configuration to the next.
+const RELOAD_PAUSE: Duration = Duration::from_millis(1500);
