@@ -3,7 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../crates/pointsman-ai/tests/support/fuzzed.rs"]
-mod fuzzed;
-
-fuzz_target!(|data: &[u8]| fuzzed::any(data));
+fuzz_target!(|data: &[u8]| pointsman_ai::fuzzed::any(data));

@@ -27,6 +27,8 @@ mod embedding;
 mod endpoint;
 mod error;
 mod estimate;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzed;
 pub mod gcp;
 mod json;
 pub mod multipart;

@@ -13,6 +13,8 @@ mod openai_responses;
 
 #[cfg(test)]
 mod properties;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod same;
 
 use crate::{
     Protocol, Provider, VectorApi,

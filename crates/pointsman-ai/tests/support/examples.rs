@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pointsman_ai::Protocol;
+use super::Protocol;
 
 /// The protocols of conversations.
 pub(crate) const DIALECTS: [Protocol; 6] = [

@@ -67,7 +67,7 @@ impl StreamWriter {
             }),
             Event::BlockEnd { choice: 0 } => self.block_end(out),
             Event::Stop { choice: 0, stop } => self.stop = Some(members_of(stop)),
-            Event::Usage(usage) => self.usage = *usage,
+            Event::Usage(usage) => self.usage.update(*usage),
             Event::Ping => write_event(out, "ping", |_| {}),
             Event::Error(error) => write_stream_error(error, out),
             Event::End => self.end(out),

@@ -264,7 +264,7 @@ impl StreamWriter {
             } => self.signature(signature, out),
             Event::BlockEnd { choice: 0 } => self.block_end(out),
             Event::Stop { choice: 0, stop } => write_stop(stop, out),
-            Event::Usage(usage) => self.usage = *usage,
+            Event::Usage(usage) => self.usage.update(*usage),
             Event::Error(error) => write_exception(error, out),
             Event::End => {
                 let usage = self.usage;

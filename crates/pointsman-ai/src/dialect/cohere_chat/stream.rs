@@ -266,7 +266,7 @@ impl StreamWriter {
                 write_event(out, "citation-end", |w| w.key("index").u64(index));
             }
             Event::Stop { choice: 0, stop } => self.stop = stop_word(stop),
-            Event::Usage(usage) => self.usage = *usage,
+            Event::Usage(usage) => self.usage.update(*usage),
             Event::Error(error) => self.end("ERROR", Some(error), out),
             Event::End => self.end(self.stop, None, out),
             _ => {}

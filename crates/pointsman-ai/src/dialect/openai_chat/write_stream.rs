@@ -80,7 +80,7 @@ impl StreamWriter {
                 let word = stop_word(stop, self.choices[at].refuses);
                 self.chunk(*choice, out, |_| {}, None, Some(word));
             }
-            Event::Usage(usage) => self.usage = Some(*usage),
+            Event::Usage(usage) => self.usage.get_or_insert_default().update(*usage),
             Event::Ping => out.extend_from_slice(b": ping\n\n"),
             Event::Error(error) => write_failure(error, out),
             Event::End => self.end(out),

@@ -2,14 +2,15 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    DIALECTS, Rng, cases, generate_answer, normal, reading, requests::assert_text, settings, strip,
-    written,
-};
+use super::{DIALECTS, Rng, cases, generate_answer, reading, settings, written};
 use crate::{
     Protocol,
     conversation::{Feature, Part, Request, Response, Signature},
-    dialect::{Setting, expresses, parse, read_error, read_response, write_response},
+    dialect::{
+        Setting, expresses, parse, read_error, read_response,
+        same::{assert_text, normal, strip},
+        write_response,
+    },
     json::write::Writer,
 };
 

@@ -4,17 +4,14 @@
 //! `POINTSMAN_PROPERTY_SEED=n` runs that case alone, `POINTSMAN_PROPERTY_CASES=n` runs n cases of
 //! each property instead of the usual number.
 //!
-//! Equal means equal in the form of [`normal`], which says what protocols may change without
-//! changing what is said. Requests, answers and streams have a file each, as have the generators.
+//! What equal means is in [`super::same`]. Requests, answers and streams have a file each, as have
+//! the generators.
 
 mod answers;
-mod events;
 mod generate;
 mod generate_answer;
-mod normal;
 mod requests;
 mod streams;
-mod strip;
 
 use super::{Setting, StreamReader, parse, read_request, write_request};
 use crate::{

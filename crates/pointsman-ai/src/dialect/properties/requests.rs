@@ -1,36 +1,14 @@
 //! Requests survive being written and read.
 
-use super::{DIALECTS, cases, generate, normal, reading, settings, strip, written};
+use super::{DIALECTS, cases, generate, reading, settings, written};
 use crate::{
     Protocol,
     conversation::{Feature, Features, Part, Request},
-    dialect::{Setting, expresses_to, said_by_clients},
+    dialect::{
+        Setting, expresses_to, said_by_clients,
+        same::{assert_text, normal, strip},
+    },
 };
-
-/// Like `assert_eq`; shows where they differ, and what was written.
-pub(super) fn assert_text<T: PartialEq + std::fmt::Debug>(
-    what: &str,
-    expected: &T,
-    got: &T,
-    texts: &[&[u8]],
-) {
-    if expected == got {
-        return;
-    }
-    let [left, right] = [expected, got].map(|one| format!("{one:#?}"));
-    let (left, right): (Vec<_>, Vec<_>) = (left.lines().collect(), right.lines().collect());
-    let same = left.iter().zip(&right).take_while(|(a, b)| a == b).count();
-    let rest = left[same..].iter().rev().zip(right[same..].iter().rev());
-    let same_end = rest.take_while(|(a, b)| a == b).count();
-    let around = |lines: &[&str]| lines[same.saturating_sub(6)..lines.len() - same_end].join("\n");
-    let texts = texts.iter().map(|text| String::from_utf8_lossy(text));
-    panic!(
-        "{what}\n--- expected\n{}\n--- got\n{}\n--- written\n{}",
-        around(&left),
-        around(&right),
-        texts.collect::<Vec<_>>().join("\n")
-    );
-}
 
 /// What of `request` cannot be said to `setting`'s provider.
 fn lost(request: &Request<'_>, setting: &Setting<'_>) -> Features {

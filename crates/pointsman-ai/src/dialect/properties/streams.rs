@@ -1,17 +1,18 @@
 //! Streams survive being written and read, however they are cut, and nothing makes readers and
 //! writers break their promises.
 
-use super::{
-    DIALECTS, Rng, cases,
-    events::{End, Gathered},
-    events_of, generate_answer, normal,
-    requests::assert_text,
-    settings, strip,
-};
+use super::{DIALECTS, Rng, cases, events_of, generate_answer, settings};
 use crate::{
     Protocol,
-    conversation::{Event, Part, Response},
-    dialect::{Setting, StreamReader, StreamWriter, expresses},
+    conversation::Event,
+    dialect::{
+        Setting, StreamReader, StreamWriter, expresses,
+        same::{
+            assert_text,
+            gathered::{End, Gathered},
+            normal, strip, without_call_signatures,
+        },
+    },
     stream::{Framing, Unframed},
 };
 
@@ -47,27 +48,11 @@ fn check(client: Protocol, rng: &mut Rng) {
     let lost = response.features(client).without(expresses(client));
     let [mut expected, mut got] = [response, got.into_response()];
     for one in [&mut expected, &mut got] {
-        if client == Protocol::OpenaiResponses {
-            without_call_signatures(one);
-        }
+        without_call_signatures(one, client);
         strip::response(one, lost, client);
         normal::response(one, client);
     }
     assert_text("stream", &expected, &got, &[&text]);
-}
-
-/// Here they come in an item behind the call, for the client to send back: a reader of the stream has
-/// ended the call by then.
-fn without_call_signatures(response: &mut Response<'_>) {
-    for part in response
-        .choices
-        .iter_mut()
-        .flat_map(|choice| &mut choice.parts)
-    {
-        if let Part::ToolCall(call) = part {
-            call.signature = None;
-        }
-    }
 }
 
 #[test]

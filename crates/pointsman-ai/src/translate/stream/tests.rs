@@ -143,3 +143,27 @@ fn each_of_several_choices_has_to_end() {
     check(CHAT, GEMINI, &[&chunk(0, end), &chunk(1, "")], false);
     check(CHAT, GEMINI, &[&chunk(0, end), &chunk(1, end)], true);
 }
+
+/// What a later chunk does not repeat is not taken back.
+#[test]
+fn counts_are_kept_that_later_events_leave_out() {
+    let first = r#"{"candidates":[{"content":{"parts":[{"text":"t"}],"role":"model"},"index":0}],"usageMetadata":{"promptTokenCount":100,"candidatesTokenCount":1,"cachedContentTokenCount":64}}"#;
+    let last = r#"{"candidates":[{"content":{"parts":[{"text":""}],"role":"model"},"finishReason":"STOP","index":0}],"usageMetadata":{"promptTokenCount":100,"candidatesTokenCount":2}}"#;
+    for client in OF_ONE.into_iter().chain([CHAT]) {
+        let (out, _, _) = told(client, GEMINI, &[first, last]);
+        let mut reader = StreamReader::new(&Setting::alone(client)).expect("a conversation");
+        let mut usage = crate::Usage::default();
+        Framing::of(client).push(&out, |unframed| {
+            let Unframed::Event { name, data } = unframed else {
+                panic!("{client:?}");
+            };
+            reader.event(name, data, &mut |event| {
+                if let Event::Usage(later) = event {
+                    usage = later;
+                }
+            });
+        });
+        let counts = (usage.prompt, usage.completion, usage.cache_read);
+        assert_eq!(counts, (100, 2, 64), "{client:?}");
+    }
+}

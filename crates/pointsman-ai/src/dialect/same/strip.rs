@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// `request` for `target`, without what is `lost`. What only other protocols know is always lost.
-pub(super) fn request(request: &mut Request<'_>, lost: Features, target: Protocol) {
+pub(crate) fn request(request: &mut Request<'_>, lost: Features, target: Protocol) {
     request.extras.retain(|extra| extra.protocol == target);
     request.tools.retain(|tool| match tool {
         Tool::Function(_) => true,
@@ -154,7 +154,7 @@ fn kind_of(media: &Media<'_>) -> Feature {
 }
 
 /// An answer for `client`, without what is `lost`.
-pub(super) fn response(response: &mut Response<'_>, lost: Features, client: Protocol) {
+pub(crate) fn response(response: &mut Response<'_>, lost: Features, client: Protocol) {
     if lost.has(Feature::ChoicesAnswer) {
         response.choices.truncate(1);
     }

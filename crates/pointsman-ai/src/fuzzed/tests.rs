@@ -1,11 +1,11 @@
 //! The fuzz target `translate` on examples whose bytes are disturbed: a few seconds of it, everywhere.
 
-#[path = "support/examples.rs"]
+#[path = "../../tests/support/examples.rs"]
 mod examples;
-#[path = "support/fuzzed.rs"]
-mod fuzzed;
 
 use examples::{DIALECTS, Kind, examples};
+
+use crate::{Protocol, fuzzed};
 
 /// Numbers that look random and follow from each other (SplitMix64).
 struct Rng(u64);

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// A request in that form, for a way through `protocols`.
-pub(super) fn request(request: &mut Request<'_>, protocols: &[Protocol]) {
+pub(crate) fn request(request: &mut Request<'_>, protocols: &[Protocol]) {
     request.model = None;
     request.stream = false;
     for message in &mut request.messages {
@@ -179,7 +179,7 @@ fn join_thoughts(parts: &mut Vec<Part<'_>>) {
 }
 
 fn compact(json: &str) -> Json<'static> {
-    let value: serde_json::Value = serde_json::from_str(json).unwrap();
+    let value: serde_json::Value = serde_json::from_str(json).expect("JSON");
     value.to_string().into()
 }
 
@@ -245,7 +245,7 @@ fn settings(request: &mut Request<'_>, protocols: &[Protocol]) {
 /// An answer in that form, for `client`: without id, model and time, which
 /// protocols make up or leave out; sources by address and title, at whatever text; probabilities as
 /// they are counted; of tokens those that every protocol tells apart.
-pub(super) fn response(response: &mut Response<'_>, client: Protocol) {
+pub(crate) fn response(response: &mut Response<'_>, client: Protocol) {
     response.id = None;
     response.model = None;
     response.created = None;

@@ -8,9 +8,9 @@ use crate::{
 
 /// Takes events in, and makes the answer of them.
 #[derive(Debug, Default)]
-pub(super) struct Gathered {
-    pub(super) response: Response<'static>,
-    pub(super) end: Option<End>,
+pub(crate) struct Gathered {
+    pub(crate) response: Response<'static>,
+    pub(crate) end: Option<End>,
     started: bool,
     choices: Vec<Progress>,
     broken: Option<&'static str>,
@@ -18,7 +18,7 @@ pub(super) struct Gathered {
 
 /// How a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     Proper,
     Error,
 }
@@ -32,7 +32,7 @@ struct Progress {
 
 impl Gathered {
     /// Takes the next event.
-    pub(super) fn take(&mut self, event: &Event<'_>) {
+    pub(crate) fn take(&mut self, event: &Event<'_>) {
         self.judge(event);
         match event {
             Event::Start { usage, .. } => self.response.usage = *usage,
@@ -147,11 +147,16 @@ impl Gathered {
     }
 
     /// The promise that was broken, if one was.
-    pub(super) fn broken(&self) -> Option<&'static str> {
+    pub(crate) fn broken(&self) -> Option<&'static str> {
         match self.end {
             None => Some("it does not end"),
             Some(_) => self.broken,
         }
+    }
+
+    /// Every answer that has begun has said why it stopped, and there is one.
+    pub(crate) fn all_have_stopped(&self) -> bool {
+        !self.choices.is_empty() && self.choices.iter().all(|choice| choice.stopped)
     }
 
     fn choice(&mut self, index: u32) -> &mut Choice<'static> {
@@ -165,7 +170,7 @@ impl Gathered {
     }
 
     /// The answer, choices in order.
-    pub(super) fn into_response(mut self) -> Response<'static> {
+    pub(crate) fn into_response(mut self) -> Response<'static> {
         let mut all: Vec<_> = self.choices.iter().map(|choice| choice.index).collect();
         all.truncate(self.response.choices.len());
         let mut choices: Vec<_> = all.into_iter().zip(self.response.choices).collect();
