@@ -5,6 +5,7 @@
 //! other. `ai-proxy` is a pool of one instance that is never retried.
 
 mod intake;
+mod models;
 
 use std::{
     collections::HashMap,

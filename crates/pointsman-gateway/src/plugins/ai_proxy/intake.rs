@@ -6,7 +6,7 @@ use http::{StatusCode, header::CONTENT_TYPE};
 use pointsman_ai::{BodyError, DirectApi, Replaced, RequestBody, multipart};
 use serde_json::json;
 
-use super::{AiCall, AiProxy, RelayLimits};
+use super::{AiCall, AiProxy, RelayLimits, models};
 use crate::{
     body::CollectError,
     exchange::Exchange,
@@ -19,6 +19,9 @@ impl AiProxy {
         if exchange.ai.is_some() {
             // `ai-proxy-multi` has run; two destinations for one request cannot both be right.
             return Flow::Continue;
+        }
+        if let Some(reply) = models::answer(&self.target, exchange) {
+            return Flow::Respond(reply);
         }
         let api = self.api_of(exchange);
         let boundary = api.and_then(|api| form_boundary(exchange, api));
