@@ -19,6 +19,7 @@ mod tokens;
 mod worker;
 
 mod dns;
+mod errands;
 mod examples;
 mod http_client;
 mod probe;

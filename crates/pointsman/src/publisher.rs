@@ -18,15 +18,15 @@ use pointsman_gateway::{
     gateway::State,
     plugin::registry::Registry,
     ports::Sinks,
+    semantic, tokens,
     upstream::driver::SharedHealth,
 };
 
 use crate::config_source::{ConfigSource, Reading, SourceError};
-use crate::examples::Examples;
+use crate::errands::Errands;
 use crate::health_file::HealthFile;
 use crate::http_client::Dialer;
 use crate::tls::{ServerTls, Table, TlsSettings};
-use crate::tokens::Tokens;
 
 /// Turns documents into snapshots and publishes them.
 pub(crate) struct Publisher {
@@ -36,8 +36,8 @@ pub(crate) struct Publisher {
     pub(crate) health: Arc<SharedHealth>,
     /// Where an earlier process wrote down what it knew about targets.
     pub(crate) health_file: Option<Arc<HealthFile>>,
-    examples: Rc<Examples>,
-    tokens: Rc<Tokens>,
+    examples: Rc<Errands<semantic::keeper::Keeper>>,
+    tokens: Rc<Errands<tokens::keeper::Keeper>>,
     generation: u64,
 }
 
@@ -71,8 +71,8 @@ impl Publisher {
     /// Starts the tasks that bring about what goes along with whatever is published: vectors of
     /// examples, and access tokens.
     pub(crate) fn spawn_keepers(&self, dialer: &Arc<Dialer>) {
-        tokio::task::spawn_local(Rc::clone(&self.examples).keep(Arc::clone(dialer)));
-        tokio::task::spawn_local(Rc::clone(&self.tokens).keep(Arc::clone(dialer)));
+        tokio::task::spawn_local(Rc::clone(&self.examples).run(Arc::clone(dialer)));
+        tokio::task::spawn_local(Rc::clone(&self.tokens).run(Arc::clone(dialer)));
     }
 
     /// Compiles what `source` holds; `None` if that is what was compiled last. Targets that are new

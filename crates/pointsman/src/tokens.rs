@@ -1,59 +1,39 @@
-//! Access tokens of service accounts: fetched and renewed here, off the path of requests.
-//!
-//! What is due, and what is kept, is for the [`Keeper`] to say; this is the loop around it, on the
-//! control thread, with a client of its own; and the signature that a request for a token needs.
+//! Access tokens of service accounts: how they are fetched and renewed, and the signature that a request
+//! for one needs.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::time::Instant;
 
 use aws_lc_rs::{rand::SystemRandom, rsa::KeyPair, signature::RSA_PKCS1_SHA256};
-use pointsman_gateway::{clock, config::snapshot::Snapshot, tokens::keeper::Keeper};
+use pointsman_gateway::{
+    config::snapshot::Snapshot,
+    tokens::keeper::{Errand, Keeper, Outcome},
+};
 use rustls_pki_types::{PrivateKeyDer, pem::PemObject};
-use tokio::sync::Notify;
 
-use crate::http_client::{Dialer, HttpClient};
+use crate::{errands, http_client::HttpClient};
 
-/// All access tokens, and the means to get them.
-#[derive(Default)]
-pub(crate) struct Tokens {
-    keeper: RefCell<Keeper>,
-    changed: Notify,
-}
+impl errands::Keeper for Keeper {
+    type Errand = Errand;
+    type Outcome = Outcome;
 
-impl Tokens {
-    /// To be called with every configuration, right before it is published.
-    pub(crate) fn adopt(&self, snapshot: &Snapshot) {
-        self.keeper.borrow_mut().adopt(snapshot, clock::now());
-        self.changed.notify_one();
+    fn adopt(&mut self, snapshot: &Snapshot, now: Instant) {
+        self.adopt(snapshot, now);
     }
 
-    /// Fetches tokens as they fall due.
-    pub(crate) async fn keep(self: Rc<Self>, dialer: Arc<Dialer>) {
-        let client = Rc::new(HttpClient::new(dialer));
-        loop {
-            loop {
-                let errand = self.keeper.borrow_mut().poll_errand(clock::now());
-                let Some(errand) = errand else { break };
-                let (tokens, client) = (Rc::clone(&self), Rc::clone(&client));
-                tokio::task::spawn_local(async move {
-                    let outcome = errand.perform(sign_rs256, &*client).await;
-                    let mut keeper = tokens.keeper.borrow_mut();
-                    keeper.on_outcome(&errand, outcome, clock::now());
-                    tokens.changed.notify_one();
-                });
-            }
-            client.sweep();
-            let deadline = self.keeper.borrow().next_deadline();
-            let due = async {
-                match deadline {
-                    Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = self.changed.notified() => {}
-                () = due => {}
-            }
-        }
+    fn poll(&mut self, now: Instant) -> Option<Errand> {
+        self.poll_errand(now)
+    }
+
+    async fn perform(errand: &Errand, client: &HttpClient) -> Outcome {
+        errand.perform(sign_rs256, client).await
+    }
+
+    fn on_outcome(&mut self, errand: &Errand, outcome: Outcome, now: Instant) {
+        self.on_outcome(errand, outcome, now);
+    }
+
+    fn next_deadline(&self, _: Instant) -> Option<Instant> {
+        self.next_deadline()
     }
 }
 
