@@ -118,7 +118,8 @@ impl Control {
 fn i1_i7_i9_a_pick_is_never_older_than_what_was_published_before_it() {
     let mut control = Control::new();
     let first = control.compile(None);
-    let state = State::new(first, control.health.lock().availability());
+    let state = State::new(Arc::clone(&first), control.health.lock().availability());
+    (control.health.lock()).put_in_force(first, &state, control.now);
     let (epoch, generation) = (AtomicU64::new(0), AtomicU64::new(1));
     let done = AtomicBool::new(false);
     let picks: u64 = std::thread::scope(|scope| {
@@ -130,9 +131,9 @@ fn i1_i7_i9_a_pick_is_never_older_than_what_was_published_before_it() {
             control.probe(&state, &epoch);
             if step % 50 == 49 {
                 let next = control.compile(Some(&state.snapshot()));
-                let verdicts = control.health.lock().availability();
-                state.publish(next, Arc::clone(&verdicts));
-                epoch.store(verdicts.epoch(), Ordering::SeqCst);
+                let mut health = control.health.lock();
+                health.put_in_force(next, &state, control.now);
+                epoch.store(health.availability().epoch(), Ordering::SeqCst);
                 generation.store(control.generation, Ordering::SeqCst);
             }
         }

@@ -32,6 +32,8 @@ pub(crate) struct Signals {
     pub(crate) names_changed: Notify,
     /// A look-up has been answered.
     pub(crate) answered: Notify,
+    /// A probe or a look-up has ended in a panic.
+    failed: Notify,
 }
 
 impl Signals {
@@ -39,6 +41,17 @@ impl Signals {
     pub(crate) fn tell_reconciled(&self) {
         self.health_changed.notify_one();
         self.names_changed.notify_one();
+    }
+}
+
+/// Tells if what it belongs to ends in a panic: nobody waits for the end of a probe or a look-up.
+pub(crate) struct Watched(pub(crate) Arc<Signals>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.failed.notify_one();
+        }
     }
 }
 
@@ -61,7 +74,7 @@ impl HealthThread {
     /// Starts it, and returns once it has done the first look-ups, or has waited long enough.
     pub(crate) fn start(keeping: Keeping) -> Result<Self, String> {
         let (goes_on, ended) = oneshot::channel::<()>();
-        let (telling, lost) = oneshot::channel();
+        let (telling, told) = oneshot::channel();
         let (begun, beginning) = mpsc::sync_channel::<Result<(), String>>(1);
         std::thread::Builder::new()
             .name("health".to_owned())
@@ -87,6 +100,9 @@ impl HealthThread {
                         why = first_to_end(tasks) => {
                             let _ = telling.send(why);
                         }
+                        () = keeping.signals.failed.notified() => {
+                            let _ = telling.send(lost("a probe or a look-up: it panicked"));
+                        }
                     }
                 });
             })
@@ -95,7 +111,7 @@ impl HealthThread {
             .recv()
             .map_err(|_| "the thread of health ended at once".to_owned())??;
         Ok(Self {
-            lost,
+            lost: told,
             _goes_on: goes_on,
         })
     }

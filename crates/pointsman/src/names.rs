@@ -10,7 +10,10 @@ use pointsman_gateway::{
 };
 use tokio::{sync::Notify, time::timeout};
 
-use crate::{dns::Lookups, health_thread::Signals};
+use crate::{
+    dns::Lookups,
+    health_thread::{Signals, Watched},
+};
 
 /// Waits until every name has had its first answer, so that no request has to, and each address is
 /// known by its verdict before anybody picks it. Whatever has none within [`FIRST_LIMIT`] is not
@@ -45,6 +48,7 @@ pub(crate) async fn keep_resolving(
             let (health, lookups) = (Arc::clone(&health), Rc::clone(&lookups));
             let (state, signals) = (Arc::clone(&state), Arc::clone(&signals));
             tokio::task::spawn_local(async move {
+                let _watched = Watched(Arc::clone(&signals));
                 let answer = perform(&lookups, &due.name).await;
                 let now = clock::now();
                 if health.lock().on_lookup(&due, answer, now, &state) {

@@ -21,7 +21,7 @@ use pointsman_gateway::{
 };
 
 use crate::{
-    health_thread::Signals,
+    health_thread::{Signals, Watched},
     http_client::Dialer,
     probe::{self, Stage},
 };
@@ -83,7 +83,12 @@ impl Prober {
             let Some(due) = due else {
                 return Started::All;
             };
-            tokio::task::spawn_local(Rc::clone(self).probe(due, began));
+            let watched = Watched(Arc::clone(&self.signals));
+            let probe = Rc::clone(self).probe(due, began);
+            tokio::task::spawn_local(async move {
+                probe.await;
+                drop(watched);
+            });
         }
         Started::Some
     }

@@ -121,11 +121,12 @@ impl Publisher {
             generation: self.generation,
             now: clock::now(),
         });
-        // What was known before a restart is about the first configuration of this process.
+        // What was known before a restart is about the first configuration of this process. Nothing of it
+        // is probed yet.
         if self.generation == 1
             && let Some(file) = &self.health_file
         {
-            file.restore(&mut self.health.lock(), clock::now());
+            file.restore(&self.health, clock::now());
         }
         let Compiled {
             snapshot,
@@ -156,11 +157,10 @@ impl Publisher {
         tls.publish(prepared.certificates);
         self.examples.adopt(&prepared.snapshot);
         self.tokens.adopt(&prepared.snapshot);
-        {
-            // No newer verdict may be published between these two.
-            let health = self.health.lock();
-            state.publish(prepared.snapshot, health.availability());
-        }
+        let snapshot = prepared.snapshot;
+        let mut health = self.health.lock();
+        health.put_in_force(snapshot, state, clock::now());
+        drop(health);
         let errors = prepared
             .problems
             .iter()

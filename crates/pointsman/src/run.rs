@@ -310,7 +310,10 @@ impl Program {
             let announcement = self.announces.then_some("ready");
             tokio::select! {
                 ended = until_signal(&mut reloader, stop, announcement) => ended?,
-                lost = lost.as_mut() => return Err(lost),
+                lost = lost.as_mut() => {
+                    keeper.finish();
+                    return Err(lost);
+                }
             }
             // Listened for before anybody can know of the first: one in between would be lost.
             let second = Box::pin(drain::second_signal());
@@ -321,7 +324,13 @@ impl Program {
             Ok::<_, String>((feeding, second))
         }));
         let (feeding, mut second) = outcome?;
-        let end = drain::finish(&runtime, &local, threads, drain, drain_limit, &mut second);
+        let cut = async {
+            tokio::select! {
+                () = second.as_mut() => {}
+                why = lost => tracing::error!("ending at once: {why}"),
+            }
+        };
+        let end = drain::finish(&runtime, &local, threads, drain, drain_limit, cut);
         let _ = ending.send(true);
         keeper.finish();
         if end == End::Orderly {
@@ -404,11 +413,13 @@ impl Reloader {
         match self.publisher.prepare(source, Some(&previous)) {
             Ok(None) => return false,
             Ok(Some(prepared)) => {
+                self.publisher.health.lock().announce(&self.state);
                 self.signals.tell_reconciled();
                 names::first_answers(&self.publisher.health, &self.signals.answered).await;
                 let name = source.name();
                 self.publisher
                     .publish(prepared, &name, &self.state, &self.tls);
+                self.signals.tell_reconciled();
             }
             Err(error) => {
                 tracing::error!("configuration refused, the last one stays in force: {error}");

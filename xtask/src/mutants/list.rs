@@ -217,6 +217,27 @@ pub(super) const MUTANTS: &[Mutant] = &[
         test: "-p pointsman --test races r18",
     },
     Mutant {
+        name: "what only the configuration in force wants goes before the next is in force",
+        file: "crates/pointsman-balance/src/health/monitor/settle.rs",
+        text: "let old = self.wishes(|line| !lines.contains(line));",
+        replacement: "let old = self.wishes(|line| !lines.contains(line) && false);",
+        test: "-p pointsman-balance --test lingering what_is_in_force",
+    },
+    Mutant {
+        name: "a reload does not ask what is known of an address under another name",
+        file: "crates/pointsman-balance/src/health/monitor/settle.rs",
+        text: "&& !wish.places.iter().any(|place| self.is_known_down(place, now));",
+        replacement: "&& (!wish.places.iter().any(|place| self.is_known_down(place, now)) || true);",
+        test: "-p pointsman-balance --test lingering a_name_that_was_known",
+    },
+    Mutant {
+        name: "a configuration does not wait for its names",
+        file: "crates/pointsman/src/run.rs",
+        text: "names::first_answers(&self.publisher.health, &self.signals.answered).await;",
+        replacement: "let _ = names::first_answers;",
+        test: "-p pointsman --test names a_new_name_begins",
+    },
+    Mutant {
         name: "no look at the verdicts before sending",
         file: "crates/pointsman/src/http_client/mod.rs",
         text: "if !attempt.holds(connection.address.ip()) {",

@@ -7,12 +7,15 @@
 //!
 //! A change of addresses touches its group alone. Pools do not notice.
 
+mod departed;
+
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::departed::Departed;
 use super::address_book::AddressBook;
 use super::effort;
 use super::monitor::{Definition, Monitor, Wanted};
@@ -89,10 +92,6 @@ struct Retired {
     since: Instant,
 }
 
-/// Where something was down when it left its last group.
-#[derive(Debug)]
-struct Departed<P>(VecDeque<(P, Instant)>);
-
 /// A distinct wish for a group, and who has it.
 pub(super) struct GroupWish<P> {
     definition: Arc<Definition<P>>,
@@ -107,6 +106,8 @@ pub(super) struct Candidate<P> {
     pub(super) checker: String,
     /// Targets whose place it takes.
     pub(super) ancestors: BTreeSet<TargetId>,
+    /// Where it is, whatever the name.
+    pub(super) place: Option<P>,
 }
 
 impl<P: Clone + Eq + Hash> Groups<P> {
@@ -154,8 +155,41 @@ impl<P: Clone + Eq + Hash> Groups<P> {
             }),
             checker: wish.checker.clone(),
             ancestors: same(address.ip),
+            place: address.place.clone(),
         };
         wish.addresses.iter().map(of_address).collect()
+    }
+
+    /// The wishes that made the checked groups, as far as `is_meant` by their lineages; `probe_of` is what a
+    /// target is asked.
+    pub(super) fn wishes(
+        &self,
+        is_meant: impl Fn(&String) -> bool,
+        probe_of: impl Fn(TargetId) -> Option<P>,
+    ) -> Vec<WantedGroup<P>> {
+        let wish = |(line, id): (&String, &TargetId)| {
+            let group = self.by_id.get(id)?;
+            let definition = group.definition.as_ref()?;
+            let address = |address: &Address| {
+                let target = address.target?;
+                Some(WantedAddress {
+                    ip: address.ip,
+                    probe: probe_of(target)?,
+                    place: self.place_of.get(&target).cloned(),
+                })
+            };
+            Some(WantedGroup {
+                whole: Wanted {
+                    probe: definition.probe.clone(),
+                    policy: definition.policy.clone(),
+                    lineage: line.clone(),
+                    checker: group.checker.clone(),
+                },
+                addresses: group.addresses.iter().filter_map(address).collect(),
+            })
+        };
+        let lines = self.by_lineage.iter().filter(|(line, _)| is_meant(line));
+        lines.filter_map(wish).collect()
     }
 
     fn ancestors(&self, wish: &GroupWish<P>) -> BTreeSet<TargetId> {
@@ -405,6 +439,12 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         }
     }
 
+    /// Whether there is such a group, and it is not retired.
+    #[must_use]
+    pub fn has_group(&self, group: TargetId) -> bool {
+        self.groups.by_id.contains_key(&group)
+    }
+
     /// The groups that a target is an address of.
     pub fn groups_of(&self, target: TargetId) -> impl Iterator<Item = TargetId> + '_ {
         self.groups.of(target)
@@ -431,16 +471,6 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
     /// Whether anything that was published of groups is not so any more.
     pub(super) fn groups_differ(&self) -> bool {
         !self.availability.has_groups(&self.groups.published())
-    }
-
-    /// Whether what is at `place` is known to be down under some name.
-    fn is_known_down(&mut self, place: &P, now: Instant) -> bool {
-        let mut here = self.groups.places.get(place).into_iter().flatten();
-        let is_down = |id: &TargetId| {
-            let target = self.targets.get(id);
-            target.is_some_and(|target| !target.state.status.usable())
-        };
-        here.any(is_down) || self.groups.departed.has(place, now)
     }
 
     /// The target of an address that joins a group, and whether it was made for that.
@@ -495,49 +525,6 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             self.depart((!target.state.status.usable()).then_some(place), now);
         }
     }
-
-    /// Where addresses of groups are down that are not among `staying`.
-    pub(super) fn down_places_but(&self, staying: &HashSet<TargetId>) -> Vec<P> {
-        let leaves_down = |id: &TargetId| {
-            let target = self.targets.get(id).filter(|_| !staying.contains(id));
-            target.is_some_and(|target| !target.state.status.usable())
-        };
-        let places = self.groups.place_of.iter();
-        let places = places.filter(|(id, _)| leaves_down(id));
-        places.map(|(_, place)| place.clone()).collect()
-    }
-
-    /// Remembers that these were down when they left.
-    pub(super) fn depart(&mut self, places: impl IntoIterator<Item = P>, now: Instant) {
-        for place in places {
-            // While others are there, they say how it is.
-            if !self.groups.places.contains_key(&place) {
-                self.groups.departed.remember(place, now);
-            }
-        }
-    }
-}
-
-impl<P: Eq> Departed<P> {
-    fn remember(&mut self, place: P, now: Instant) {
-        if self.0.len() >= DEPARTED_MAX {
-            self.0.pop_front();
-        }
-        self.0.push_back((place, now));
-    }
-
-    fn forget(&mut self, place: &P) {
-        self.0.retain(|(other, _)| other != place);
-    }
-
-    fn has(&mut self, place: &P, now: Instant) -> bool {
-        while let Some((_, since)) = self.0.front()
-            && now.saturating_duration_since(*since) > DEPARTED_FOR
-        {
-            self.0.pop_front();
-        }
-        self.0.iter().any(|(other, _)| other == place)
-    }
 }
 
 impl<P> Default for Groups<P> {
@@ -551,7 +538,7 @@ impl<P> Default for Groups<P> {
             places: HashMap::new(),
             place_of: HashMap::new(),
             alone: HashSet::new(),
-            departed: Departed(VecDeque::new()),
+            departed: Departed::default(),
             retired: VecDeque::new(),
         }
     }
@@ -590,10 +577,6 @@ fn distinct<P: Eq + Hash>(wanted: Vec<WantedGroup<P>>) -> (Vec<GroupWish<P>>, Ve
 const RETIRED_FOR: Duration = Duration::from_secs(3600);
 /// The most of them.
 const RETIRED_MAX: usize = 1 << 16;
-/// Places of which is known that they were down.
-const DEPARTED_MAX: usize = 1024;
-/// How long that counts. Names whose answers rotate bring an address back within minutes.
-const DEPARTED_FOR: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
 #[path = "group/tests.rs"]

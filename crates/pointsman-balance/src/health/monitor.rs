@@ -10,8 +10,9 @@
 //! target and one verdict; places in a list identify nothing.
 
 mod kept;
+mod settle;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,10 +21,10 @@ use super::Availability;
 use super::availability::Comeback;
 use super::effort;
 use super::gate::Gates;
-use super::group::{Candidate, Groups, WantedGroup};
+use super::group::Groups;
 use super::guard::Guards;
 use super::policy::{Limits, Policy, ProbeOutcome, Signal};
-use super::schedule::{Schedule, Seat, later};
+use super::schedule::{Schedule, later};
 use super::state::{Counters, State, Status};
 use crate::TargetId;
 
@@ -44,6 +45,8 @@ pub struct Monitor<P> {
     pub(super) availability: Arc<Availability>,
     /// Targets that began as another was, which was down, since somebody asked.
     pub(super) inherited: Vec<TargetId>,
+    /// Wishes that only the configuration before has, until another one is in force.
+    lingering: settle::Lingering,
     issued: u32,
 }
 
@@ -144,101 +147,9 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             groups: Groups::default(),
             availability: Arc::new(Availability::empty()),
             inherited: Vec::new(),
+            lingering: settle::Lingering::default(),
             issued: 0,
         }
-    }
-
-    /// Makes `wanted` all that is watched, and returns the target of each, in the same order.
-    ///
-    /// A definition that is watched already keeps its target and all that is known about it. One that
-    /// replaces another under the same lineage keeps the id, if nobody else uses that, and the verdict,
-    /// so that requests under the old configuration go on seeing the truth; its probe in flight is
-    /// void. Everything else starts healthy and is due at once. Targets nobody wants any more get no
-    /// new probe, and answers to probes in flight have no effect; their last verdict stays visible.
-    ///
-    /// # Panics
-    ///
-    /// After four billion targets in the life of the process.
-    pub fn reconcile(&mut self, wanted: Vec<Wanted<P>>, now: Instant) -> Vec<TargetId> {
-        self.reconcile_with(wanted, Vec::new(), now).0
-    }
-
-    /// The same with groups beside the targets: `groups` are all that are checked from now on. Returns
-    /// the group of each, too, in the same order. What holds for targets holds for the addresses of
-    /// groups: those of an equal group stay, and one that replaces another under the same lineage takes
-    /// over the verdicts of the addresses that both have.
-    ///
-    /// # Panics
-    ///
-    /// After four billion targets and groups in the life of the process.
-    pub fn reconcile_with(
-        &mut self,
-        wanted: Vec<Wanted<P>>,
-        groups: Vec<WantedGroup<P>>,
-        now: Instant,
-    ) -> (Vec<TargetId>, Vec<TargetId>) {
-        let mut wishes = Wishes::new(wanted);
-        let issued = &mut self.issued;
-        let (group_ids, settled) = self.groups.assign(groups, || next_id(issued));
-        let alone = wishes.of.len();
-        for (_, wish) in &settled {
-            for candidate in self.groups.candidates(wish) {
-                wishes.add(candidate);
-            }
-        }
-        let before: HashSet<TargetId> = self.targets.keys().copied().collect();
-        let ids = self.assign(&wishes);
-
-        let current: HashSet<TargetId> = ids.iter().copied().collect();
-        let left_down = self.down_places_but(&current);
-        self.targets.retain(|id, _| current.contains(id));
-        self.by_definition = self
-            .targets
-            .iter()
-            .map(|(&id, target)| (Arc::clone(&target.definition), id))
-            .collect();
-        let mut seats = Vec::with_capacity(ids.len());
-        self.by_lineage.clear();
-        for (wish, &target) in wishes.distinct.into_iter().zip(&ids) {
-            self.by_lineage
-                .extend(wish.lineages.into_iter().map(|lineage| (lineage, target)));
-            let concurrency = wish.definition.policy.concurrency;
-            seats.push(Seat {
-                target,
-                checker: wish.checker,
-                concurrency,
-            });
-        }
-        self.schedule.arrange(seats, now);
-        let mut of = wishes.of.into_iter().map(|wish| ids[wish]);
-        let of_targets: Vec<TargetId> = of.by_ref().take(alone).collect();
-        let wanted_alone = of_targets.iter().copied().collect();
-        self.groups.replace_checked(settled, of, wanted_alone, now);
-        self.depart(left_down, now);
-        let same_members = before.len() == current.len() && before.is_subset(&current);
-        self.publish_all(same_members);
-        (of_targets, group_ids)
-    }
-
-    /// Publishes everything, if anything is not as it was published.
-    fn publish_all(&mut self, same_members: bool) {
-        let mut verdicts: Vec<(TargetId, bool)> = self
-            .targets
-            .iter()
-            .map(|(&id, target)| (id, target.state.status.usable()))
-            .collect();
-        let groups_differ = self.groups_differ();
-        let flipped = |&(id, usable): &(TargetId, bool)| self.availability.usable(id) != usable;
-        if !same_members || groups_differ || verdicts.iter().any(flipped) {
-            verdicts.extend(
-                self.groups
-                    .checked()
-                    .map(|group| (group, self.group_usable(group))),
-            );
-            self.publish(verdicts);
-            self.publish_groups();
-        }
-        self.settle_all();
     }
 
     /// The next probe to perform, if one is due: call until `None`. Never two at a time for one target,
@@ -378,41 +289,6 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         }
     }
 
-    /// Gives each distinct wish its target. No verdict depends on the order of wishes: where one
-    /// definition takes the place of several, known-bad wins.
-    fn assign(&mut self, wishes: &Wishes<P>) -> Vec<TargetId> {
-        let mut taken: HashSet<TargetId> = (wishes.distinct.iter())
-            .filter_map(|wish| self.by_definition.get(&wish.definition).copied())
-            .collect();
-        let mut ids = Vec::with_capacity(wishes.distinct.len());
-        for wish in &wishes.distinct {
-            if let Some(&id) = self.by_definition.get(&wish.definition) {
-                ids.push(id);
-                continue;
-            }
-            let lines = wish.lineages.iter();
-            let ancestors: BTreeSet<TargetId> = lines
-                .filter_map(|line| self.by_lineage.get(line))
-                .chain(&wish.ancestors)
-                .copied()
-                .collect();
-            let usable = ancestors.iter().all(|&id| self.availability.usable(id));
-            let id = match ancestors.into_iter().find(|id| !taken.contains(id)) {
-                Some(id) => id,
-                None => self.issue(),
-            };
-            taken.insert(id);
-            if !usable && (self.targets.get(&id)).is_none_or(|target| target.state.status.usable())
-            {
-                self.inherited.push(id);
-            }
-            self.schedule.forget(id);
-            self.watch(id, &wish.definition, State::with_verdict(usable));
-            ids.push(id);
-        }
-        ids
-    }
-
     /// Begins to watch a target, of which nothing is known but where it starts.
     pub(super) fn watch(&mut self, id: TargetId, definition: &Arc<Definition<P>>, state: State) {
         let target = Target {
@@ -520,63 +396,5 @@ impl<P> Target<P> {
             .timeout
             .saturating_mul(3)
             .saturating_add(self.interval())
-    }
-}
-
-/// Wishes by definition.
-struct Wishes<P> {
-    distinct: Vec<Wish<P>>,
-    places: HashMap<Arc<Definition<P>>, usize>,
-    /// For each wish as given, its place in `distinct`.
-    of: Vec<usize>,
-}
-
-struct Wish<P> {
-    definition: Arc<Definition<P>>,
-    lineages: Vec<String>,
-    checker: String,
-    /// Targets whose place it takes, beside those of its lineages.
-    ancestors: BTreeSet<TargetId>,
-}
-
-impl<P: Eq + Hash> Wishes<P> {
-    fn new(wanted: Vec<Wanted<P>>) -> Self {
-        let mut wishes = Self {
-            distinct: Vec::new(),
-            places: HashMap::new(),
-            of: Vec::with_capacity(wanted.len()),
-        };
-        for Wanted {
-            probe,
-            policy,
-            lineage,
-            checker,
-        } in wanted
-        {
-            let wish = wishes.put(Arc::new(Definition { probe, policy }), checker);
-            wish.lineages.push(lineage);
-        }
-        wishes
-    }
-
-    /// Adds an address of a group.
-    fn add(&mut self, candidate: Candidate<P>) {
-        let wish = self.put(candidate.definition, candidate.checker);
-        wish.ancestors.extend(candidate.ancestors);
-    }
-
-    fn put(&mut self, definition: Arc<Definition<P>>, checker: String) -> &mut Wish<P> {
-        let next = self.distinct.len();
-        let place = *self.places.entry(Arc::clone(&definition)).or_insert(next);
-        if place == next {
-            self.distinct.push(Wish {
-                definition,
-                lineages: Vec::new(),
-                checker,
-                ancestors: BTreeSet::new(),
-            });
-        }
-        self.of.push(place);
-        &mut self.distinct[place]
     }
 }

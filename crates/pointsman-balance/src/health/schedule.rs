@@ -23,6 +23,8 @@ pub(super) struct Schedule {
     checkers: Vec<Checker>,
     /// Where in `checkers` each is, by its name.
     places: HashMap<String, usize>,
+    /// New ones that are not to be probed yet.
+    held: Vec<TargetId>,
     /// The last serial given to a probe.
     serial: u64,
 }
@@ -87,7 +89,7 @@ pub(super) struct Answered {
 
 impl Schedule {
     /// Replaces who is scheduled. Targets that stay keep their date or their probe in flight; new ones
-    /// are due now; what is known of all others is gone.
+    /// are due once they are [let go](Self::let_go); what is known of all others is gone.
     pub(super) fn arrange(&mut self, seats: Vec<Seat>, now: Instant) {
         let mut earlier = std::mem::take(&mut self.entries);
         self.agenda.clear();
@@ -104,7 +106,10 @@ impl Schedule {
             let overdue = earlier.as_ref().and_then(|entry| entry.overdue);
             let started = earlier.as_ref().and_then(|entry| entry.started);
             let phase = match earlier.map(|entry| entry.phase) {
-                None => Phase::Due(now),
+                None => {
+                    self.held.push(target);
+                    Phase::Due(later(now, HELD))
+                }
                 // Back to the agenda: the checker it is queued at may be another one now.
                 Some(Phase::Due(at) | Phase::Queued(at)) => Phase::Due(at),
                 Some(in_flight @ Phase::InFlight(_)) => {
@@ -122,6 +127,29 @@ impl Schedule {
                     overdue,
                 },
             );
+        }
+    }
+
+    /// Makes those due now that came with the last arrangements.
+    pub(super) fn let_go(&mut self, now: Instant) {
+        for target in std::mem::take(&mut self.held) {
+            if let Some(entry) = self.entries.get_mut(&target)
+                && let Phase::Due(at) = entry.phase
+            {
+                self.agenda.remove(&(at, target));
+                entry.phase = Phase::Due(now);
+                self.agenda.insert((now, target));
+            }
+        }
+    }
+
+    /// The name of the checker that a target belongs to, by target.
+    pub(super) fn checkers(&self) -> impl Fn(TargetId) -> Option<String> {
+        let places = self.places.iter();
+        let names: HashMap<usize, &String> = places.map(|(name, &place)| (place, name)).collect();
+        move |target| {
+            let entry = self.entries.get(&target)?;
+            names.get(&entry.checker).map(|name| (*name).clone())
         }
     }
 
@@ -330,6 +358,9 @@ pub(super) fn later(at: Instant, wait: Duration) -> Instant {
 }
 
 const SCHEDULED: &str = "agenda, queues and tickets only name targets that `arrange` has seated";
+
+/// How long new targets wait, unless they are let go before.
+const HELD: Duration = WAIT_MAX;
 
 /// Between two probes of one target. Without pause, a policy of zeros would be due for ever.
 const PAUSE_MIN: Duration = Duration::from_millis(10);

@@ -45,7 +45,12 @@ fn object(checked: &Checked, seen: &Overview) -> Value {
         .iter()
         .map(|(target, spec)| {
             let (status, counters) = seen.target(*target).map_or_else(
-                || ("healthy", pointsman_balance::Counters::default()),
+                || {
+                    // A name without an answer, or what a new configuration no longer probes.
+                    let usable = seen.availability.usable(*target);
+                    let status = if usable { "healthy" } else { "unhealthy" };
+                    (status, pointsman_balance::Counters::default())
+                },
                 |report| (report.status.as_str(), report.counters),
             );
             json!({

@@ -128,11 +128,10 @@ pub fn compile(input: Input<'_>) -> Compiled {
         mut report, built, ..
     } = compiler;
     let mut health = input.health.lock();
-    health.sweep_guards();
     if probes::drop_unbuilt(&mut plans, &built) {
         ids = settle(&mut health, &plans, input.now);
     }
-    health.sweep_names(input.now);
+    health.add_names(input.now);
     drop(health);
     probes::remarks(&plans, &mut report);
     snapshot.checked = probes::report(plans, &ids);

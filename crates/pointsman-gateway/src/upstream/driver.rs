@@ -8,6 +8,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
+    ops::{Deref, DerefMut},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -18,6 +19,7 @@ use pointsman_balance::{
 };
 
 use crate::{
+    config::snapshot::Snapshot,
     gateway::State,
     observe::metrics::SERIES_MAX,
     upstream::{
@@ -41,10 +43,10 @@ impl SharedHealth {
         Arc::default()
     }
 
-    /// It, once nobody else has it.
-    pub fn lock(&self) -> MutexGuard<'_, Health> {
+    /// It, once nobody else has it. What it has to tell is told after it is free again.
+    pub fn lock(&self) -> Locked<'_> {
         // A thread that ended in a panic ends the program, which still writes down what is known.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        Locked(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// A copy of all that is known.
@@ -53,10 +55,43 @@ impl SharedHealth {
     }
 
     /// It, unless somebody has it.
-    pub fn try_lock(&self) -> Option<MutexGuard<'_, Health>> {
-        self.0.try_lock().ok()
+    pub fn try_lock(&self) -> Option<Locked<'_>> {
+        Some(Locked(Some(self.0.try_lock().ok()?)))
     }
 }
+
+/// The health, as long as this is kept.
+pub struct Locked<'a>(Option<MutexGuard<'a, Health>>);
+
+impl Deref for Locked<'_> {
+    type Target = Health;
+
+    fn deref(&self) -> &Health {
+        self.0.as_deref().expect(KEPT)
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Health {
+        self.0.as_deref_mut().expect(KEPT)
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let Some(mut health) = self.0.take() else {
+            return;
+        };
+        let lines = std::mem::take(&mut health.lines);
+        drop(health);
+        // A log may be slow, or stuck: verdicts do not wait for it.
+        for line in lines {
+            line();
+        }
+    }
+}
+
+const KEPT: &str = "only dropping it gives the lock back";
 
 /// All targets that are checked, wherever they are configured.
 #[derive(Default)]
@@ -67,6 +102,8 @@ pub struct Health {
     /// What each guard stands for, for the log.
     guards: HashMap<TargetId, Arc<str>>,
     changes: Changes,
+    /// What is to be told, once nobody waits any more.
+    lines: Vec<Line>,
     /// What an earlier process knew, for the addresses of names whose first answer comes later, until
     /// then.
     kept: Option<(Box<Known>, Instant)>,
@@ -90,8 +127,10 @@ impl Health {
         Self::default()
     }
 
-    /// Settles which targets exist, and returns those of each checker, in the same order. Equal
-    /// ones keep their state. What is at a name gets the group of the addresses of that name.
+    /// Settles which targets exist for a configuration that is about to be in force, and returns those of
+    /// each checker, in the same order. Equal ones keep their state. What is at a name gets the group of the
+    /// addresses of that name. What only the configuration before wants stays until
+    /// [`put_in_force`](Self::put_in_force).
     pub fn reconcile(&mut self, checkers: &[&Checker], now: Instant) -> Vec<Vec<TargetId>> {
         let probes = checkers.iter().flat_map(|checker| &checker.probes);
         let mut ids = self.assign(probes, now).into_iter();
@@ -108,10 +147,35 @@ impl Health {
             settled.push(targets);
         }
         let users = users.into_iter();
-        self.users = users.map(|(id, users)| (id, users.into())).collect();
-        self.tell_inherited("it takes the place of what is down");
+        (self.users).extend(users.map(|(id, users)| (id, users.into())));
         self.changed();
         settled
+    }
+
+    /// Publishes the verdicts of what was [reconciled](Self::reconcile), for the configuration that is still
+    /// in force, and says which targets begin as others were.
+    pub fn announce(&mut self, state: &State) {
+        state.publish_availability(self.monitor.availability());
+        self.tell_inherited("it takes the place of what is down");
+    }
+
+    /// Puts the configuration that was compiled last in force. What only the one before wanted goes, and
+    /// what is new is probed from now on.
+    pub fn put_in_force(&mut self, snapshot: Arc<Snapshot>, state: &State, now: Instant) {
+        // No newer verdict can be published in between: whoever does has it locked.
+        state.publish(snapshot, self.monitor.availability());
+        self.monitor.release(now);
+        self.sweep_guards();
+        let monitor = &self.monitor;
+        self.checked.retain(|_, groups| {
+            groups.retain(|&group, _| monitor.has_group(group));
+            !groups.is_empty()
+        });
+        (self.users).retain(|&id, _| monitor.report(id).is_some() || monitor.has_group(id));
+        self.sweep_names(now);
+        self.note_unanswered();
+        state.publish_availability(self.monitor.availability());
+        self.changed();
     }
 
     /// The target of each probe: its own, or the group of its name.
@@ -127,9 +191,8 @@ impl Health {
             addresses: self.addresses_of(&planned.wanted.probe),
             whole: planned.wanted.clone(),
         });
-        let (alone, groups) = self.monitor.reconcile_with(alone, groups.collect(), now);
+        let (alone, groups) = self.monitor.prepare_with(alone, groups.collect(), now);
         let (mut alone, mut groups) = (alone.into_iter(), groups.into_iter());
-        self.checked.clear();
         let of = |planned: &Planned| {
             if !is_named(&planned) {
                 return alone.next();
@@ -137,14 +200,18 @@ impl Health {
             let group = groups.next()?;
             let probe = &planned.wanted.probe;
             let known = self.checked.entry(probe.host.clone()).or_default();
-            known.entry(group).or_insert_with(|| Arc::clone(probe));
+            known.insert(group, Arc::clone(probe));
             Some(group)
         };
         let targets = probes.filter_map(of).collect();
+        self.note_unanswered();
+        targets
+    }
+
+    fn note_unanswered(&mut self) {
         let names = self.checked.keys();
         let unanswered = names.filter(|name| self.names.addresses(name).is_empty());
         self.unanswered = unanswered.cloned().collect();
-        targets
     }
 
     /// Gives targets the state that an earlier process left of them, as `known` has it; to be
@@ -191,7 +258,7 @@ impl Health {
     }
 
     /// Says which of `restored` may not be picked. Returns how many there are, and how many of these.
-    fn tell_restored(&self, restored: &[TargetId]) -> (usize, usize) {
+    fn tell_restored(&mut self, restored: &[TargetId]) -> (usize, usize) {
         let mut down = 0;
         for target in restored {
             let report = self.monitor.report(*target);
@@ -201,7 +268,7 @@ impl Health {
             down += 1;
             let name = report.probe.address();
             let (users, state) = (self.users_of(*target), report.status.as_str());
-            tell_kept(&name, Some(&users), Some(state));
+            self.say(move || tell_kept(&name, Some(&users), Some(state)));
         }
         (restored.len(), down)
     }
@@ -218,7 +285,8 @@ impl Health {
             let report = self.monitor.guard_report(*guard);
             if report.is_some_and(|report| !report.usable) {
                 down += 1;
-                tell_kept(self.guard_name(*guard), None, None);
+                let name = self.guard_name(*guard).to_owned();
+                self.say(move || tell_kept(&name, None, None));
             }
         }
         (restored.len(), down)
@@ -284,7 +352,7 @@ impl Health {
     }
 
     /// Forgets the guards that the configuration just compiled did not ask for.
-    pub fn sweep_guards(&mut self) {
+    fn sweep_guards(&mut self) {
         self.monitor.sweep_guards();
         let monitor = &self.monitor;
         self.guards
@@ -360,16 +428,19 @@ impl Health {
             let (target, users) = (report.probe.address(), self.users_of(id));
             let to = report.status.as_str();
             self.changes.count(&target, false);
-            tracing::warn!(target, users, to, cause, "health verdict inherited");
+            let cause = cause.to_owned();
+            self.say(move || tracing::warn!(target, users, to, cause, "health verdict inherited"));
         }
     }
 
     fn tell_guard(&mut self, change: &Change, cause: &str) {
-        let target = self.guards.get(&change.target).map_or("", |name| name);
+        let target =
+            (self.guards.get(&change.target)).map_or_else(String::new, |name| name.to_string());
         let usable = change.to.usable();
-        self.changes.count(target, usable);
+        self.changes.count(&target, usable);
         self.changed();
-        tracing::warn!(target, usable, cause, "health verdict changed");
+        let cause = cause.to_owned();
+        self.say(move || tracing::warn!(target, usable, cause, "health verdict changed"));
     }
 
     /// A copy of all that is known.
@@ -413,6 +484,11 @@ impl Health {
         &self.monitor
     }
 
+    /// Has a line of the log written once nobody waits for the health any more.
+    pub(super) fn say(&mut self, line: impl FnOnce() + Send + 'static) {
+        self.lines.push(Box::new(line));
+    }
+
     pub(super) fn changed(&self) {
         if let Some(told) = &self.on_change {
             told();
@@ -429,9 +505,13 @@ impl Health {
         if change.usable_changed {
             self.changes.count(&target, change.to.usable());
             self.changed();
-            tracing::warn!(target, users, from, to, cause = ?outcome, "health verdict changed");
+            self.say(move || {
+                tracing::warn!(target, users, from, to, cause = ?outcome, "health verdict changed");
+            });
         } else {
-            tracing::info!(target, users, from, to, cause = ?outcome, "health state changed");
+            self.say(move || {
+                tracing::info!(target, users, from, to, cause = ?outcome, "health state changed");
+            });
         }
     }
 
@@ -481,6 +561,9 @@ fn tell_kept(target: &str, users: Option<&str>, state: Option<&str>) {
         "health verdict kept from before the restart"
     );
 }
+
+/// Writes a line of the log.
+type Line = Box<dyn FnOnce() + Send>;
 
 /// What an earlier process knew about a target.
 type Known = dyn Fn(&ProbeSpec, &Policy) -> Option<Kept> + Send;

@@ -87,14 +87,18 @@ enum Change {
 }
 
 impl Names {
-    /// Makes `wanted` all names there are. New ones are due at once; what is known of the others stays.
-    fn keep(&mut self, wanted: &HashSet<&str>, now: Instant) {
+    /// Forgets all names but those `wanted`.
+    fn keep(&mut self, wanted: &HashSet<&str>) {
         self.entries.retain(|name, _| wanted.contains(&**name));
         let entries = &self.entries;
         self.agenda.retain(|(_, name)| entries.contains_key(name));
+    }
+
+    /// Adds the `wanted` names that there are not yet, to be looked up at once.
+    fn add<'a>(&mut self, wanted: impl Iterator<Item = &'a str>, now: Instant) {
         for name in wanted {
-            if !self.entries.contains_key(*name) {
-                let name: Arc<str> = (*name).into();
+            if !self.entries.contains_key(name) {
+                let name: Arc<str> = name.into();
                 self.agenda.insert((now, Arc::clone(&name)));
                 let entry = Entry {
                     under_way: None,
@@ -212,14 +216,21 @@ impl Health {
         id
     }
 
-    /// Settles which names there are once a configuration is compiled: those that it uses.
-    pub fn sweep_names(&mut self, now: Instant) {
+    /// Has the names of a configuration looked up that is about to be in force.
+    pub fn add_names(&mut self, now: Instant) {
+        let wanted = self.unchecked.keys().chain(self.checked.keys());
+        self.names.add(wanted.map(String::as_str), now);
+    }
+
+    /// Settles which names there are once a configuration is in force: those that it uses.
+    pub(super) fn sweep_names(&mut self, now: Instant) {
         self.monitor.sweep_groups(now);
         let wanted = std::mem::take(&mut self.unchecked_wanted);
         self.unchecked.retain(|name, _| wanted.contains(name));
         let unchecked = self.unchecked.keys();
         let wanted = unchecked.chain(self.checked.keys()).map(String::as_str);
-        self.names.keep(&wanted.collect(), now);
+        self.names.keep(&wanted.collect());
+        self.add_names(now);
     }
 
     /// What is probed at the addresses of `spec`, which is at a name; none before the first answer.
@@ -273,14 +284,19 @@ impl Health {
         match change {
             Change::Nothing => return false,
             Change::Stays => {
-                tracing::warn!(name, "cannot be resolved, its last addresses stay: {error}");
+                let name = name.to_owned();
+                self.say(move || {
+                    tracing::warn!(name, "cannot be resolved, its last addresses stay: {error}");
+                });
                 return false;
             }
             Change::NeverResolved | Change::Addresses(_) => self.apply(name, now),
         }
         state.publish_availability(self.monitor.availability());
-        let addresses = self.names.addresses(name);
-        match change {
+        self.tell_inherited("its address is down under another name, or was when it left");
+        let addresses = self.names.addresses(name).to_vec();
+        let name = name.to_owned();
+        self.say(move || match change {
             Change::Addresses(left_out) => {
                 tracing::info!(name, ?addresses, "addresses changed");
                 if left_out > 0 {
@@ -289,7 +305,7 @@ impl Health {
                 }
             }
             _ => tracing::warn!(name, "cannot be resolved: {error}"),
-        }
+        });
         true
     }
 
@@ -308,7 +324,6 @@ impl Health {
         if !self.names.is_unanswered(name) {
             self.unanswered.remove(name);
         }
-        self.tell_inherited("its address is down under another name, or was when it left");
         self.restore_late(&new, now);
         self.changed();
     }

@@ -127,7 +127,7 @@ impl HealthFile {
 
     /// Gives the targets of `health` what an earlier process knew about them, as far as that is
     /// not too old. To be called once, when the first configuration has been compiled.
-    pub(crate) fn restore(&self, health: &mut Health, now: Instant) {
+    pub(crate) fn restore(&self, health: &SharedHealth, now: Instant) {
         let time = Time {
             now,
             wall_ms: clock::unix_millis(),
@@ -147,9 +147,11 @@ impl HealthFile {
                 let found = contents.lines.len() + contents.guards.len();
                 let memory = Arc::new(Memory::new(contents, time));
                 let of_targets = Arc::clone(&memory);
+                let mut health = health.lock();
                 let (targets, targets_down) =
                     health.restore(move |probe, policy| of_targets.target(probe, policy), now);
                 let (guards, guards_down) = health.restore_guards(|spec| memory.guard(spec), now);
+                drop(health);
                 let (restored, down) = (targets + guards, targets_down + guards_down);
                 tracing::info!(found, restored, down, "health restored from {path}");
                 left = Some(memory);

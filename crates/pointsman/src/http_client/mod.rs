@@ -145,7 +145,7 @@ impl HttpClient {
         let first = attempt.addresses.first();
         let idle = may_be_idle.then(|| self.idle(&attempt.destination, first));
         let (connection, dialled) = match idle.flatten() {
-            Some(connection) => (connection, Dialled::Before),
+            Some((connection, until)) => (connection, Dialled::Before { until }),
             None => self
                 .connect(
                     &attempt.destination,
@@ -157,26 +157,34 @@ impl HttpClient {
                 .map_err(NoConnection::Failed)?,
         };
         if !attempt.holds(connection.address.ip()) {
-            self.keep(attempt, connection);
+            self.keep(attempt, connection, dialled);
             return Err(NoConnection::Overtaken);
         }
         let connect_time = match dialled {
             Dialled::Now => Some(clock::now() - began),
-            Dialled::Before => None,
+            Dialled::Before { .. } => None,
         };
         Ok((connection, connect_time))
     }
 
     /// Keeps a connection that nobody has used.
-    fn keep(&self, attempt: &Attempt, connection: Connection) {
+    fn keep(&self, attempt: &Attempt, connection: Connection, dialled: Dialled) {
         if attempt.keepalive.pool_size > 0 && !attempt.keepalive.idle.is_zero() {
             let destination = Arc::clone(&attempt.destination);
+            let until = match dialled {
+                Dialled::Now => clock::now() + attempt.keepalive.idle,
+                Dialled::Before { until } => until,
+            };
             let mut pool = self.pool.borrow_mut();
-            pool.put(destination, attempt.keepalive, connection);
+            pool.put(destination, attempt.keepalive, connection, until);
         }
     }
 
-    fn idle(&self, destination: &Arc<Destination>, to: Option<&IpAddr>) -> Option<Connection> {
+    fn idle(
+        &self,
+        destination: &Arc<Destination>,
+        to: Option<&IpAddr>,
+    ) -> Option<(Connection, Instant)> {
         let mut pool = self.pool.borrow_mut();
         pool.take(destination, to.copied(), clock::now())
     }
@@ -196,9 +204,9 @@ impl HttpClient {
             for address in addresses {
                 if failure.is_some()
                     && may_be_idle
-                    && let Some(idle) = self.idle(destination, Some(address))
+                    && let Some((idle, until)) = self.idle(destination, Some(address))
                 {
-                    return Ok((idle, Dialled::Before));
+                    return Ok((idle, Dialled::Before { until }));
                 }
                 let to = SocketAddr::new(*address, destination.port);
                 at.set(Some(to));
@@ -246,7 +254,10 @@ enum NoConnection {
 #[derive(Clone, Copy)]
 enum Dialled {
     Now,
-    Before,
+    /// And may be kept until then.
+    Before {
+        until: Instant,
+    },
 }
 
 fn opened(stream: Stream, address: SocketAddr) -> Connection {

@@ -46,13 +46,13 @@ pub(super) struct Return {
 
 impl Pool {
     /// A connection to `destination` that its peer has not closed, as far as can be known: to that
-    /// address of its name, if one is given.
+    /// address of its name, if one is given; and until when it may be kept.
     pub(super) fn take(
         &mut self,
         destination: &Arc<Destination>,
         to: Option<IpAddr>,
         now: Instant,
-    ) -> Option<Connection> {
+    ) -> Option<(Connection, Instant)> {
         let list = self.idle.get_mut(&destination.address)?;
         loop {
             let same = |idle: &Idle| {
@@ -62,16 +62,18 @@ impl Pool {
             let place = list.iter().rposition(same)?;
             let mut idle = list.remove(place);
             if idle.until > now && is_open(&mut idle.connection) {
-                return Some(idle.connection);
+                return Some((idle.connection, idle.until));
             }
         }
     }
 
+    /// Keeps a connection until then.
     pub(super) fn put(
         &mut self,
         destination: Arc<Destination>,
         keepalive: Keepalive,
         connection: Connection,
+        until: Instant,
     ) {
         let address = &destination.address;
         let list = match self.idle.get_mut(address) {
@@ -85,7 +87,7 @@ impl Pool {
         list.push(Idle {
             destination,
             connection,
-            until: clock::now() + keepalive.idle,
+            until,
         });
     }
 
@@ -101,9 +103,10 @@ impl Pool {
 impl Return {
     /// Puts `connection` back.
     pub(super) fn put(self, connection: Connection) {
+        let until = clock::now() + self.keepalive.idle;
         self.pool
             .borrow_mut()
-            .put(self.destination, self.keepalive, connection);
+            .put(self.destination, self.keepalive, connection, until);
     }
 }
 

@@ -1,5 +1,11 @@
 use super::*;
 
+/// Makes `wanted` all names there are.
+fn keep(names: &mut Names, wanted: &HashSet<&str>, now: Instant) {
+    names.keep(wanted);
+    names.add(wanted.iter().copied(), now);
+}
+
 fn ip(last: u8) -> IpAddr {
     IpAddr::from([10, 0, 0, last])
 }
@@ -14,7 +20,7 @@ fn found(addresses: &[IpAddr], ttl: u64) -> Found {
 
 fn names(wanted: &[&str], now: Instant) -> Names {
     let mut names = Names::default();
-    names.keep(&wanted.iter().copied().collect(), now);
+    keep(&mut names, &wanted.iter().copied().collect(), now);
     names
 }
 
@@ -99,17 +105,17 @@ fn names_come_and_go_with_the_configuration() {
     let now = crate::clock::now();
     let names = &mut names(&["a"], now);
     let old = names.poll(now).expect("due");
-    names.keep(&HashSet::from(["b"]), now);
+    keep(names, &HashSet::from(["b"]), now);
     let b = names.poll(now).expect("due");
     assert_eq!(&*b.name, "b");
-    names.keep(&HashSet::from(["a", "b"]), now);
+    keep(names, &HashSet::from(["a", "b"]), now);
     let new = names.poll(now).expect("due");
     assert_eq!(&*new.name, "a");
     // An answer that was asked for under an earlier configuration is nobody's.
     let one = found(&[ip(1)], 1);
     assert_eq!(names.on_answer(&old, Some(&one), now), Change::Nothing);
     assert_eq!(names.on_answer(&new, Some(&one), now), Change::Addresses(0));
-    names.keep(&HashSet::from(["a"]), now);
+    keep(names, &HashSet::from(["a"]), now);
     assert_eq!(names.addresses("a"), [ip(1)]);
     assert_eq!(names.on_answer(&b, Some(&one), now), Change::Nothing);
     assert_eq!(names.under_way, 0);
