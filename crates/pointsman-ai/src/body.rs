@@ -147,6 +147,17 @@ impl RequestBody {
         })
     }
 
+    /// No body, as requests have it whose method needs none.
+    pub fn none() -> Self {
+        Self {
+            bytes: Bytes::new(),
+            kind: Kind::Other,
+            members: Vec::new(),
+            end: 0,
+            form: None,
+        }
+    }
+
     /// The client's own bytes.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes

@@ -33,16 +33,18 @@ pub enum DirectApi {
     Moderation,
     /// `POST /v1/completions`, the legacy one.
     Completion,
+    /// `GET /v1/realtime`, a WebSocket.
+    Realtime,
 }
 
 use DirectApi::{
     AudioTranslation, Completion, CountTokens, ImageEdit, ImageGeneration, ImageVariation,
-    Moderation, Rerank, RerankV2, Speech, Transcription,
+    Moderation, Realtime, Rerank, RerankV2, Speech, Transcription,
 };
 
 impl DirectApi {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         CountTokens,
         Rerank,
         RerankV2,
@@ -54,6 +56,7 @@ impl DirectApi {
         ImageVariation,
         Moderation,
         Completion,
+        Realtime,
     ];
 
     /// Its name in errors and logs.
@@ -70,6 +73,7 @@ impl DirectApi {
             ImageVariation => "image-variations",
             Moderation => "moderations",
             Completion => "completions",
+            Realtime => "realtime",
         }
     }
 
@@ -115,6 +119,7 @@ impl DirectApi {
         }
         let stem = match (provider, self) {
             _ if !self.is_served_by(provider) => return None,
+            (Provider::AzureOpenai, Realtime) => "/openai",
             // The endpoint names the deployment, or the model does.
             (Provider::AzureOpenai, _) => "/openai/deployments/{model}",
             (Provider::Cohere | Provider::Vllm, RerankV2) => "/v2",
@@ -135,9 +140,20 @@ impl DirectApi {
         let mut ends = CONVERSATIONS.iter().chain(&apis);
         // The longest comes first: `/chat/completions` ends in `/completions`.
         match ends.find_map(|end| path.strip_suffix(*end)) {
+            // The deployment is in the query there.
+            Some(stem) if self == Realtime => {
+                let stem = stem.split("/deployments/").next().unwrap_or_default();
+                Cow::Owned(format!("{stem}{}", self.end()))
+            }
             Some(stem) => Cow::Owned(format!("{stem}{}", self.end())),
             None => Cow::Owned(path.to_owned()),
         }
+    }
+
+    /// The deployment that a path of Azure's names.
+    pub fn deployment(path: &str) -> Option<&str> {
+        let (_, rest) = path.split_once("/deployments/")?;
+        rest.split('/').next().filter(|name| !name.is_empty())
     }
 
     /// What its paths end in.
@@ -153,6 +169,7 @@ impl DirectApi {
             ImageVariation => "/images/variations",
             Moderation => "/moderations",
             Completion => "/completions",
+            Realtime => "/realtime",
         }
     }
 
@@ -170,7 +187,7 @@ impl DirectApi {
             Gemini | Volcengine => self == ImageGeneration,
             Mistral => matches!(self, Transcription | Moderation),
             Groq => matches!(self, Speech | Transcription | AudioTranslation),
-            Xai => matches!(self, ImageGeneration | ImageEdit | Completion),
+            Xai => matches!(self, ImageGeneration | ImageEdit | Completion | Realtime),
             Together => matches!(
                 self,
                 Rerank
@@ -196,7 +213,8 @@ impl DirectApi {
 /// the body, which is an object or a form.
 pub fn detect_by_path(path: &str, body: &RequestBody) -> Option<Protocol> {
     let is_filled = body.as_form().is_some() || body.is_object();
-    let api = DirectApi::of_path(path).filter(|_| is_filled);
+    // No session begins with a body.
+    let api = DirectApi::of_path(path).filter(|api| is_filled && *api != Realtime);
     // Azure's own path, which says nothing of a version.
     let responses = path.ends_with("/openai/responses") && body.member("input").is_some();
     api.map(Protocol::Direct)
@@ -257,6 +275,7 @@ mod tests {
         let speech = Some(Protocol::Direct(Speech));
         check("/v1/audio/speech", r#"{"input":"a"}"#, speech);
         check("/v1/audio/speech", "[1]", None);
+        check("/v1/realtime", "{}", None);
         let input = r#"{"input":null}"#;
         let responses = Some(Protocol::OpenaiResponses);
         check("/openai/responses", input, responses);
@@ -286,6 +305,11 @@ mod tests {
             "/v1/messages/count_tokens",
         );
         check(Speech, "/tts", "/tts");
+        check(Realtime, "/v1/chat/completions", "/v1/realtime");
+        let deployed = "/openai/deployments/d/chat/completions";
+        check(Realtime, deployed, "/openai/realtime");
+        assert_eq!(DirectApi::deployment(deployed), Some("d"));
+        assert_eq!(DirectApi::deployment("/v1/realtime"), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod again;
 mod opening;
 mod outgoing;
+mod realtime;
 mod signed;
 mod token;
 mod told;
@@ -157,7 +158,7 @@ impl AiPlan {
             request,
             timeouts: target.timeouts,
             keepalive: target.keepalive,
-            upgrade: false,
+            upgrade: self.protocol == realtime::REALTIME,
         })
     }
 
@@ -189,6 +190,7 @@ impl AiPlan {
             {
                 Outcome::ErrorStatus(answer)
             }
+            Ok(answer) if realtime::has_switched(&answer.response) => Outcome::Answer(answer),
             Ok(answer) => match self.read(exchange, answer).await {
                 Ok(answer) => self.look_into(answer),
                 Err(failure) => {
@@ -472,16 +474,20 @@ fn may_complain(answer: &Answer) -> bool {
 /// Status, content type and the few headers that mean something to the client; the rest of a
 /// provider's headers (cookies, its server, its CDN) stays here.
 fn passed_on(answer: Answer) -> Response<Body> {
+    let has_switched = realtime::has_switched(&answer.response);
     let (mut parts, body) = answer.response.into_parts();
     // Few headers, and the allocator is quick with what is small.
     let mut headers = HeaderMap::with_capacity(6);
     for (name, value) in &parts.headers {
-        if is_passed_on(name) {
+        if is_passed_on(name) || (has_switched && realtime::is_of_handshake(name.as_str())) {
             headers.append(name.clone(), value.clone());
         }
     }
     parts.headers = headers;
-    parts.extensions = http::Extensions::new();
+    if !has_switched {
+        // There is the connection of a session in them.
+        parts.extensions = http::Extensions::new();
+    }
     Response::from_parts(parts, body)
 }
 

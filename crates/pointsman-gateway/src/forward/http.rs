@@ -297,7 +297,8 @@ fn with_tls_name(
     }
 }
 
-fn is_websocket(headers: &HeaderMap) -> bool {
+/// Whether a request asks to switch to WebSocket.
+pub fn is_websocket(headers: &HeaderMap) -> bool {
     headers
         .get(header::UPGRADE)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))

@@ -11,7 +11,11 @@ use crate::{
     exchange::Exchange,
     failure::Failure,
     forward::{
-        ai::{signed::Signing, token},
+        ai::{
+            realtime::{self, REALTIME},
+            signed::Signing,
+            token,
+        },
         http::end_to_end,
     },
     plugins::ai_proxy::{AiInstance, STREAM_ENDS, Translated, is_credential, with_query},
@@ -44,8 +48,11 @@ pub(super) fn request(
     let kind = sent.headers.get(header::CONTENT_TYPE);
     let kind = kind.filter(|_| is_form).cloned().unwrap_or(JSON);
     headers.insert(header::CONTENT_TYPE, kind);
+    if client == REALTIME {
+        realtime::ask_for_switch(&mut headers);
+    }
     let method = match client {
-        Protocol::Passthrough => sent.method.clone(),
+        Protocol::Passthrough | REALTIME => sent.method.clone(),
         _ => Method::POST,
     };
     headers.insert(header::HOST, destination.authority.clone());
@@ -61,7 +68,10 @@ pub(super) fn request(
         };
         signing.sign(&method, &mut uri, &mut headers, &pieces)?;
     }
-    let mut request = Request::new(Body::pieces(pieces));
+    let mut request = Request::new(match client {
+        REALTIME => Body::Empty,
+        _ => Body::pieces(pieces),
+    });
     *request.method_mut() = method;
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
@@ -79,11 +89,12 @@ fn instance_target(
         return Ok((fixed.uri.clone(), Arc::clone(&fixed.path)));
     }
     let path = path_of(exchange, instance, client, binding)?;
-    let client_query = match client {
-        Protocol::Passthrough => exchange.request.query.as_deref(),
-        _ => None,
+    let query = match client {
+        Protocol::Passthrough => instance.query(exchange.request.query.as_deref()),
+        REALTIME => realtime::query(exchange, instance, &path),
+        _ => instance.query(None),
     };
-    let full = with_query(&path, &instance.query(client_query));
+    let full = with_query(&path, &query);
     let length = full.len();
     let uri = Uri::try_from(full).map_err(|error| match length {
         // Encoded anew, a query may be three times as long as it was.
@@ -195,7 +206,8 @@ fn instance_headers(
     target: Protocol,
 ) -> HeaderMap {
     // The client's key is for us. Beside the instance's own it would only confuse, or leak.
-    let has_own_key = !instance.auth_query.is_empty()
+    let has_own_key = client == REALTIME
+        || !instance.auth_query.is_empty()
         || instance.gcp.is_some()
         || instance
             .auth_headers

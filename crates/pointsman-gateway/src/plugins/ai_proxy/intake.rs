@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use http::{StatusCode, header::CONTENT_TYPE};
-use pointsman_ai::{BodyError, DirectApi, Replaced, RequestBody, multipart};
+use http::{Method, StatusCode, header::CONTENT_TYPE};
+use pointsman_ai::{BodyError, DirectApi, Protocol, Replaced, RequestBody, multipart};
 use serde_json::json;
 
 use super::{AiCall, AiProxy, RelayLimits, models};
 use crate::{
     body::CollectError,
     exchange::Exchange,
+    forward::http::is_websocket,
     plugin::{Flow, Reply},
 };
 
@@ -24,6 +25,18 @@ impl AiProxy {
             return Flow::Respond(reply);
         }
         let api = self.api_of(exchange);
+        if api == Some(DirectApi::Realtime) && asks_for_session(exchange) {
+            let query = exchange.request.query.as_deref().unwrap_or_default();
+            exchange.llm.request_model = model_in_query(query);
+            let call = self.call(
+                exchange,
+                Protocol::Direct(DirectApi::Realtime),
+                true,
+                RequestBody::none(),
+            );
+            exchange.ai = Some(Box::new(call));
+            return Flow::Continue;
+        }
         let boundary = api.and_then(|api| form_boundary(exchange, api));
         if boundary.is_none()
             && let Some(reply) = refuse_content_type(exchange)
@@ -77,12 +90,21 @@ impl AiProxy {
         let in_path = pointsman_ai::model_in_path(protocol, &path).map(str::to_owned);
         let in_body = || body.model().map(std::borrow::Cow::into_owned);
         let request_model = in_path.or_else(in_body);
+        exchange.llm.request_model = request_model;
+        Ok(self.call(exchange, protocol, streaming, body))
+    }
+
+    fn call(
+        &self,
+        exchange: &mut Exchange,
+        protocol: Protocol,
+        streaming: bool,
+        body: RequestBody,
+    ) -> AiCall {
         exchange.llm.protocol = Some(protocol);
         exchange.llm.stream = streaming;
-        exchange.llm.request_model = request_model;
-        let target = Arc::clone(&self.target);
-        Ok(AiCall {
-            target,
+        AiCall {
+            target: Arc::clone(&self.target),
             protocol,
             streaming,
             body,
@@ -93,8 +115,22 @@ impl AiProxy {
             relay_limits: RelayLimits::default(),
             first: None,
             ranked: None,
-        })
+        }
     }
+}
+
+/// Whether a request wants to switch to WebSocket.
+fn asks_for_session(exchange: &Exchange) -> bool {
+    exchange.request.method == Method::GET && is_websocket(&exchange.request.headers)
+}
+
+/// The model that a query asks for; Azure's older clients name its deployment.
+fn model_in_query(query: &str) -> Option<String> {
+    let pairs = pointsman_ai::query_pairs(query);
+    let mut named = ["model", "deployment"]
+        .iter()
+        .filter_map(|name| pairs.iter().find(|(key, _)| key == name));
+    named.next().map(|(_, model)| model.clone())
 }
 
 /// The boundary of the request's body, if that is a form and `api` takes forms.
