@@ -346,6 +346,21 @@ fn concurrency_holds_across_changes() {
     assert_eq!(seen, kept);
 }
 
+/// I-16: a slot that an address leaves behind goes to one that stays, though the next in the queue leaves, too.
+#[test]
+fn a_slot_is_not_lost_with_those_who_waited_for_it() {
+    let mut wanted = group("a", &[1, 2, 3]);
+    wanted.whole.policy.concurrency = 1;
+    let (mut monitor, now) = (Monitor::new(), start());
+    let (_, ids) = monitor.reconcile_with(Vec::new(), vec![wanted], now);
+    let first = monitor.poll_probe(now).expect("all are due").probe.1;
+    assert!(monitor.poll_probe(now).is_none(), "one at a time");
+    assert_eq!(first, 1);
+    monitor.regroup(vec![(ids[0], addresses("a", &[3]))], now);
+    let next = monitor.poll_probe(now).expect("the slot is free");
+    assert_eq!(next.probe.1, 3);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     /// The name at this place resolves to this set.

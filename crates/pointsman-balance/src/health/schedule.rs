@@ -195,7 +195,8 @@ impl Schedule {
         let phase = entry.phase;
         self.agenda.remove(&(phase.date(), target));
         match phase {
-            Phase::Due(_) => {}
+            // It may have been called from the queue, and leaves its turn to the next.
+            Phase::Due(_) => self.call_next(target),
             Phase::Queued(at) => {
                 self.checker(target).queue.remove(&(at, target));
             }
@@ -308,9 +309,17 @@ impl Schedule {
 
     /// Frees the slot of a target in flight for whoever is first in the queue.
     fn release_slot(&mut self, target: TargetId) {
+        self.checker(target).in_flight -= 1;
+        self.call_next(target);
+    }
+
+    /// Calls whoever is first in the queue of a target's checker, if that has a free slot. Who is called in
+    /// vain queues again.
+    fn call_next(&mut self, target: TargetId) {
         let checker = self.checker(target);
-        checker.in_flight -= 1;
-        if let Some((at, first)) = checker.queue.pop_first() {
+        if checker.in_flight < checker.concurrency
+            && let Some((at, first)) = checker.queue.pop_first()
+        {
             self.place(first, Phase::Due(at));
         }
     }
