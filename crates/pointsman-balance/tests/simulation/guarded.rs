@@ -2,10 +2,12 @@
 //!
 //! Cool-downs and circuits come and go, ticks are late, trials are told, forgotten or told too late; names
 //! grow, shrink, swap addresses and are not answered; members are renamed, removed, put elsewhere and
-//! given other guards while requests are under way. After every event each verdict, each load and each
+//! given other guards while requests are under way. All the while targets are probed, and answers are late,
+//! overtaken by traffic, or about what is gone. After every event each verdict, each load and each
 //! pick is compared with [`Model`].
 
 mod judge;
+mod probes;
 mod reload;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +33,8 @@ const STEPS: u64 = 55;
 
 pub(crate) struct Life {
     chance: Chance,
+    /// That of probes.
+    luck: Chance,
     origin: Instant,
     now: u64,
     monitor: Monitor<Probed>,
@@ -47,6 +51,9 @@ pub(crate) struct Life {
     groups: Vec<TargetId>,
     pool: Rc<Judged>,
     open: Vec<Attempt>,
+    open_probes: Vec<probes::Open>,
+    probes_begun: u64,
+    slots: probes::Slots,
     seen: (u64, BTreeMap<TargetId, bool>),
     tally: BTreeMap<&'static str, u64>,
     traced: bool,
@@ -75,6 +82,7 @@ impl Life {
         let pool = Pool::new(vec![spec(0)], algorithm, 0).unwrap();
         let mut life = Self {
             chance,
+            luck: Chance::new(!seed),
             origin,
             now: 0,
             monitor: Monitor::new(),
@@ -93,6 +101,9 @@ impl Life {
                 members: Vec::new(),
             }),
             open: Vec::new(),
+            open_probes: Vec::new(),
+            probes_begun: 0,
+            slots: BTreeMap::new(),
             seen: (0, BTreeMap::new()),
             tally: BTreeMap::new(),
             traced,
@@ -119,6 +130,7 @@ impl Life {
                 self.model.tick(self.now);
             }
             self.step();
+            self.probe();
             self.compare();
         }
         self.tally
@@ -336,10 +348,9 @@ impl Life {
 
     fn flip(&mut self) {
         let up = self.chance.one_in(2);
-        let (target, place) = if self.chance.one_in(2) {
+        let (target, of) = if self.chance.one_in(2) {
             let site = self.chance.index(SITES);
-            self.model.sites[site] = up;
-            (self.sites[site], Place::Site(site))
+            (self.sites[site], (Place::Site(site), 0))
         } else {
             let name = self.chance.index(NAMES);
             let known: Vec<u8> = self.model.names[name].keys().copied().collect();
@@ -347,24 +358,25 @@ impl Life {
                 return;
             }
             let last = self.chance.choose(&known);
-            self.model.names[name].insert(last, up);
             let availability = self.monitor.availability();
             let addresses = availability.addresses(self.groups[name]);
             let found = addresses
                 .iter()
                 .find(|address| address.ip == Some(ip(last)));
-            (found.unwrap().target.unwrap(), Place::Name(name))
+            let target = found.unwrap().target.unwrap();
+            (target, (Place::Name(name), 1 + last))
         };
-        self.note("flips", || format!("{place:?} {up}"));
+        // A request that began before the latest failure has nothing new to say, if it succeeded.
+        let began = self.now.saturating_sub(self.luck.choose(&[0, 0, 10]));
+        self.note("flips", || format!("{of:?} {up}, since {began}"));
         let outcome = if up {
             ProbeOutcome::TcpOk
         } else {
             ProbeOutcome::TcpFailure
         };
-        let now = self.at(self.now);
-        // The failure before may be of this moment: only what began later is news.
-        self.monitor
-            .on_traffic(target, outcome, &at_once(), now, now);
+        let (began_at, now) = (self.at(began), self.at(self.now));
+        let _ = (self.monitor).on_traffic(target, outcome, &at_once(), began_at, now);
+        self.learn(of, up, began, self.now);
     }
 
     fn addresses(&mut self) -> BTreeSet<u8> {
@@ -391,6 +403,7 @@ impl Life {
         for (name, addresses) in answers {
             self.model.resolve(name, &addresses);
         }
+        self.forget_probes();
     }
 
     fn pools(&self) -> impl Iterator<Item = &Judged> {
@@ -432,6 +445,7 @@ impl Life {
             (verdicts.iter()).any(|(id, now)| before.get(id).is_some_and(|was| was != now));
         assert!(availability.epoch() >= *epoch + u64::from(flipped), "epoch");
         self.seen = (availability.epoch(), verdicts);
+        self.compare_targets();
         self.compare_loads();
     }
 

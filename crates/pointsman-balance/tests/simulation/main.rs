@@ -6,7 +6,8 @@
 //! a plain account of what it must say (`ledger.rs`), and every pick is judged by a plain list of who may
 //! be picked (`picks.rs`): I-2, I-3, I-6, I-9, I-10, I-11, I-14, I-16, I-17, I-18, I-19, I-21, I-23.
 //!
-//! Other lives have guards, names and load (`guarded.rs`), and are compared with `model.rs`.
+//! Other lives have guards, names, load and probes in one world (`guarded.rs`), and are compared with
+//! `model.rs`.
 //!
 //! `POINTSMAN_SIM_SEEDS` sets how many lives there are (default 10,000), `POINTSMAN_SIM_FROM` the first
 //! seed (default 0). A seed that fails is lived again to tell its last events.

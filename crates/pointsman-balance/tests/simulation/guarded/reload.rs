@@ -3,10 +3,9 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use pointsman_balance::{
-    Breaker, GuardSpec, MemberSpec, Policy, Pool, TargetId, Wanted, WantedGroup,
-};
+use pointsman_balance::{Breaker, GuardSpec, MemberSpec, Pool, TargetId, Wanted, WantedGroup};
 
+use super::probes::policy;
 use super::{ALGORITHMS, Judged, KINDS, Life, Probed, spec, wanted_addresses};
 use crate::model::{Guard, Member, NAMES, OPEN, Place, SITES, TRIALS};
 
@@ -160,7 +159,7 @@ const BREAKER: Breaker = Breaker {
 fn wanted(probe: Probed) -> Wanted<Probed> {
     Wanted {
         probe,
-        policy: Policy::default(),
+        policy: policy(),
         lineage: format!("{probe:?}"),
         checker: String::new(),
     }
