@@ -111,6 +111,15 @@ impl Model {
         }
     }
 
+    /// Whether the target of that number is probed: the only one of a site, or an address of a name.
+    pub(crate) fn watches(&self, place: Place, number: u8) -> bool {
+        match place {
+            Place::Site(_) => number == 0,
+            Place::Name(name) => number > 0 && self.names[name].contains_key(&(number - 1)),
+            Place::Anywhere => false,
+        }
+    }
+
     pub(crate) fn usable(&self, member: &Member) -> bool {
         let guards = member.guards.iter();
         self.place_usable(member.place) && guards.into_iter().all(|&at| self.guards[at].usable())

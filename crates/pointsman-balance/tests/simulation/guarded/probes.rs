@@ -39,7 +39,7 @@ impl Life {
         if !self.luck.one_in(3) {
             self.begin_probes();
         }
-        for _ in 0..self.luck.range(0, 4) {
+        for _ in 0..self.luck.range(0, 3) {
             self.answer();
         }
     }
@@ -48,7 +48,7 @@ impl Life {
         while let Some(probe) = self.monitor.poll_probe(self.at(self.now)) {
             let of = probe.probe;
             assert_eq!(probe.answer_within, Duration::from_millis(PATIENCE));
-            assert!(self.watched().contains(&of), "{of:?} is not watched");
+            assert!(self.model.watches(of.0, of.1), "{of:?} is not watched");
             let (now, number) = (self.now, self.probes_begun);
             self.probes_begun += 1;
             let slot = self.slots.entry(of).or_default();
@@ -84,13 +84,13 @@ impl Life {
         }
     }
 
-    fn watched(&self) -> Vec<Probed> {
+    fn watched(&self) -> impl Iterator<Item = Probed> {
         let sites = (0..SITES).map(|site| (Place::Site(site), 0));
         let names = (0..NAMES).flat_map(|name| {
             let lasts = self.model.names[name].keys();
             lasts.map(move |last| (Place::Name(name), 1 + last))
         });
-        sites.chain(names).collect()
+        sites.chain(names)
     }
 
     /// One answer, which may have been known for a while.
@@ -154,8 +154,8 @@ impl Life {
 
     /// Targets that a name has no more are forgotten, with all probes under way.
     pub(super) fn forget_probes(&mut self) {
-        let watched = self.watched();
-        self.slots.retain(|of, _| watched.contains(of));
+        let model = &self.model;
+        self.slots.retain(|of, _| model.watches(of.0, of.1));
     }
 
     /// Each target has the verdict that it ought to.
@@ -192,7 +192,7 @@ pub(super) fn policy() -> Policy {
 }
 
 /// Between probes, in milliseconds.
-const INTERVAL: u64 = 10;
+const INTERVAL: u64 = 20;
 const TIMEOUT: u64 = 10;
 /// Three timeouts and one interval.
 const PATIENCE: u64 = 3 * TIMEOUT + INTERVAL;
