@@ -34,7 +34,7 @@ enum Task {
     Protocols,
     /// Breaks each guard of health in turn and shows that a test notices. Takes long; not part of `ci`.
     Mutants {
-        /// Only those whose name or test contains this.
+        /// Only those whose name, file or test contains this.
         #[arg(long, default_value = "")]
         only: String,
     },

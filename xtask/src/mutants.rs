@@ -6,6 +6,7 @@
 //! tree itself is never touched.
 
 mod list;
+mod traffic;
 
 use std::{
     io::Write,
@@ -14,7 +15,11 @@ use std::{
     time::Duration,
 };
 
-use self::list::MUTANTS;
+/// All of them, by what they are about.
+fn all() -> impl Iterator<Item = &'static Mutant> {
+    let lists = [list::MUTANTS, traffic::MUTANTS];
+    lists.into_iter().flatten()
+}
 
 /// One guard, broken.
 struct Mutant {
@@ -27,6 +32,13 @@ struct Mutant {
     replacement: &'static str,
     /// What cargo is called with to run the test that must fail, after `test`.
     test: &'static str,
+}
+
+impl Mutant {
+    /// What `--only` is looked for in.
+    fn texts(&self) -> [&'static str; 3] {
+        [self.name, self.file, self.test]
+    }
 }
 
 /// What became of a mutant.
@@ -44,7 +56,7 @@ enum Fate {
 /// Problems of the list: texts that are not where they are said to be.
 pub(crate) fn problems(root: &Path) -> Vec<String> {
     let mut problems = Vec::new();
-    for mutant in MUTANTS {
+    for mutant in all() {
         let text = std::fs::read_to_string(root.join(mutant.file)).unwrap_or_default();
         let found = text.matches(mutant.text).count();
         if found != 1 {
@@ -57,17 +69,17 @@ pub(crate) fn problems(root: &Path) -> Vec<String> {
     problems
 }
 
-/// Tries every mutant whose name or test contains `only`, and prints what became of each.
+/// Tries every mutant whose name, file or test contains `only`, and prints what became of each.
 pub(crate) fn run(root: &Path, only: &str) -> Result<(), String> {
     let problems = problems(root);
     if !problems.is_empty() {
         return Err(problems.join("\n"));
     }
-    let chosen: Vec<&Mutant> = (MUTANTS.iter())
-        .filter(|mutant| mutant.name.contains(only) || mutant.test.contains(only))
+    let chosen: Vec<&Mutant> = all()
+        .filter(|mutant| mutant.texts().iter().any(|text| text.contains(only)))
         .collect();
     if chosen.is_empty() {
-        return Err(format!("no mutant's name or test contains `{only}`"));
+        return Err(format!("no mutant's name, file or test contains `{only}`"));
     }
     let copy = Copy::of(root)?;
     let mut tests: Vec<&str> = chosen.iter().map(|mutant| mutant.test).collect();

@@ -197,6 +197,28 @@ pub(super) const MUTANTS: &[Mutant] = &[
         test: "-p pointsman --test chaos flapping",
     },
     Mutant {
+        name: "every second change of a verdict is not published, for nodes",
+        file: "crates/pointsman-gateway/src/gateway.rs",
+        text: "        self.availability.store(availability);\n    }",
+        replacement: "        if availability.epoch() % 2 == 0 {\n            \
+                      self.availability.store(availability);\n        }\n    }",
+        test: "-p pointsman --test chaos moody_nodes",
+    },
+    Mutant {
+        name: "guards are not looked at, under load",
+        file: "crates/pointsman-balance/src/health/gate.rs",
+        text: "self.has_usable_target(availability) && self.shut(availability).next().is_none()",
+        replacement: "self.has_usable_target(availability)",
+        test: "-p pointsman --test chaos open_circuits",
+    },
+    Mutant {
+        name: "an address that changes its name starts healthy, under load",
+        file: "crates/pointsman-balance/src/health/group.rs",
+        text: "here.any(is_down) || self.groups.departed.has(place, now)",
+        replacement: "here.any(is_down) && self.groups.departed.has(place, now)",
+        test: "-p pointsman --test chaos addresses_get_nothing",
+    },
+    Mutant {
         name: "a probe of an older definition counts, seen from outside",
         file: "crates/pointsman-balance/src/health/monitor.rs",
         text: "            self.schedule.forget(id);\n",
