@@ -107,7 +107,7 @@ impl Table {
     /// A table of `resources`. Those that cannot be served are left out, and everything that is
     /// wrong with them is told to `report`.
     pub(crate) fn build(
-        resources: &[Item<Ssl>],
+        resources: &[Arc<Item<Ssl>>],
         settings: &TlsSettings,
         env: Env<'_>,
         report: &mut Report<'_>,

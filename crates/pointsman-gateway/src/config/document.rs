@@ -3,27 +3,26 @@
 //! A document that cannot be read at all is an error. An item that is wrong is reported with
 //! everything that is wrong with it, and dropped alone.
 
-use std::collections::HashMap;
+pub mod item;
+
+use std::{collections::HashMap, sync::Arc};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use self::item::{Found, ItemReader};
 use crate::config::{
-    plugin_schema::{self, Named, Place, PluginCatalog},
+    plugin_schema::{Named, PluginCatalog},
     problem::{Problem, Report, Severity, Spot},
-    reference,
     resource::{
-        Resource,
-        consumer::{Consumer, Credential, CredentialBody, PluginSet},
+        consumer::{Consumer, Credential, PluginSet},
         route::Route,
-        schema_of,
         service::Service,
         ssl::Ssl,
         upstream::Upstream,
     },
-    schema::{self, Issue, Schema},
     similar::did_you_mean,
-    text::{self, Coerce, Env, Lines, TextError, join},
+    text::{self, Coerce, Env, Lines, TextError},
 };
 
 /// How a document is written.
@@ -39,16 +38,16 @@ pub enum Format {
 #[derive(Debug, Default)]
 #[expect(missing_docs, reason = "the names are APISIX's collections")]
 pub struct Document {
-    pub routes: Vec<Item<Route>>,
-    pub services: Vec<Item<Service>>,
-    pub upstreams: Vec<Item<Upstream>>,
-    pub consumers: Vec<Item<Consumer>>,
-    pub credentials: Vec<Item<Credential>>,
-    pub consumer_groups: Vec<Item<PluginSet>>,
-    pub plugin_configs: Vec<Item<PluginSet>>,
-    pub global_rules: Vec<Item<PluginSet>>,
-    pub ssls: Vec<Item<Ssl>>,
-    metadata: HashMap<String, Value>,
+    pub routes: Vec<Arc<Item<Route>>>,
+    pub services: Vec<Arc<Item<Service>>>,
+    pub upstreams: Vec<Arc<Item<Upstream>>>,
+    pub consumers: Vec<Arc<Item<Consumer>>>,
+    pub credentials: Vec<Arc<Item<Credential>>>,
+    pub consumer_groups: Vec<Arc<Item<PluginSet>>>,
+    pub plugin_configs: Vec<Arc<Item<PluginSet>>>,
+    pub global_rules: Vec<Arc<Item<PluginSet>>>,
+    pub ssls: Vec<Arc<Item<Ssl>>>,
+    pub metadata: HashMap<String, Value>,
 }
 
 /// One resource.
@@ -130,7 +129,7 @@ impl Document {
                 located
             }
         };
-        let mut root = match located.value {
+        let root = match located.value {
             Value::Null => Map::new(),
             Value::Object(map) => map,
             _ => {
@@ -144,19 +143,31 @@ impl Document {
         if let Some(error) = nothing_known(&root, &located.lines) {
             return Err(DocumentError::Broken(error));
         }
+        Ok(Self::read(root, located.lines, env, catalog))
+    }
+
+    /// Reads the collections of `root`, which stand in the `lines` of a file.
+    pub fn read(
+        mut root: Map<String, Value>,
+        lines: Lines,
+        env: Env<'_>,
+        catalog: &dyn PluginCatalog,
+    ) -> Parsed {
         let named = Named::of(&mut root, catalog);
         let mut reader = Reader {
-            catalog: named.as_ref().map_or(catalog, |named| named),
-            report: Report::new(&located.lines),
-            env,
+            items: ItemReader {
+                catalog: named.as_ref().map_or(catalog, |named| named),
+                env,
+            },
+            report: Report::new(&lines),
         };
         let document = reader.document(root);
         let problems = reader.report.into_problems();
-        Ok(Parsed {
+        Parsed {
             document,
             problems,
-            lines: located.lines,
-        })
+            lines,
+        }
     }
 
     /// The metadata of a plugin.
@@ -200,7 +211,7 @@ fn list_nodes(upstream: &mut Upstream) {
     }
 }
 
-fn dump<T: Clone + Serialize>(items: &[Item<T>], normalise: impl Fn(&mut T)) -> Vec<Dump> {
+fn dump<T: Clone + Serialize>(items: &[Arc<Item<T>>], normalise: impl Fn(&mut T)) -> Vec<Dump> {
     items
         .iter()
         .map(|item| {
@@ -236,9 +247,8 @@ fn strip_nulls(value: &mut Value) {
 type Places = HashMap<String, usize>;
 
 struct Reader<'a> {
-    catalog: &'a dyn PluginCatalog,
+    items: ItemReader<'a>,
     report: Report<'a>,
-    env: Env<'a>,
 }
 
 /// What is wrong with a document that names collections, but none that is known: a slip of the
@@ -259,21 +269,16 @@ fn nothing_known(root: &Map<String, Value>, lines: &Lines) -> Option<TextError> 
     Some(TextError { message, line })
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     fn document(&mut self, mut root: Map<String, Value>) -> Document {
         let mut document = Document {
-            routes: self.collection(&mut root, "routes", Route::check, Place::Traffic),
-            services: self.collection(&mut root, "services", Service::check, Place::Traffic),
-            upstreams: self.collection(&mut root, "upstreams", Upstream::check, Place::Traffic),
-            plugin_configs: self.collection(&mut root, "plugin_configs", no_rules, Place::Traffic),
-            global_rules: self.collection(&mut root, "global_rules", no_rules, Place::Traffic),
-            consumer_groups: self.collection(
-                &mut root,
-                "consumer_groups",
-                no_rules,
-                Place::Consumer,
-            ),
-            ssls: self.collection(&mut root, "ssls", Ssl::check, Place::Traffic),
+            routes: self.collection(&mut root, "routes", ItemReader::route),
+            services: self.collection(&mut root, "services", ItemReader::service),
+            upstreams: self.collection(&mut root, "upstreams", ItemReader::upstream),
+            plugin_configs: self.collection(&mut root, "plugin_configs", ItemReader::plugins),
+            global_rules: self.collection(&mut root, "global_rules", ItemReader::plugins),
+            consumer_groups: self.collection(&mut root, "consumer_groups", ItemReader::group),
+            ssls: self.collection(&mut root, "ssls", ItemReader::ssl),
             ..Document::default()
         };
         self.consumers(&mut root, &mut document);
@@ -300,18 +305,14 @@ impl Reader<'_> {
         &mut self,
         root: &mut Map<String, Value>,
         name: &'static str,
-        rules: fn(&T) -> Vec<Issue>,
-        place: Place,
-    ) -> Vec<Item<T>>
-    where
-        T: Resource,
-    {
-        let schema = schema_of::<T>();
+        read: fn(&ItemReader<'a>, Value) -> Found<T>,
+    ) -> Vec<Arc<Item<T>>> {
         let mut items = Vec::new();
         let mut places = Places::new();
         for (index, value) in self.list(root, name).into_iter().enumerate() {
             let id = id_of(&value, index);
-            if let Some(item) = self.item(name, index, &id, value, &schema, rules, place) {
+            let found = read(&self.items, value);
+            if let Some(item) = self.item(name, index, id, found) {
                 self.add(&mut items, &mut places, item);
             }
         }
@@ -330,180 +331,66 @@ impl Reader<'_> {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call, which names them all")]
-    fn item<T: Resource>(
+    /// What was found in an item, if it is sound; tells what is wrong with it.
+    fn item<T>(
         &mut self,
         collection: &str,
         index: usize,
-        id: &str,
-        mut value: Value,
-        schema: &Schema,
-        rules: fn(&T) -> Vec<Issue>,
-        place: Place,
+        id: String,
+        found: Found<T>,
     ) -> Option<Item<T>> {
-        let at = format!("{collection}[{index}]");
-        let broken = schema.validate(&value);
-        let mut issues = broken.clone();
-        let mut warnings = Vec::new();
-        if let Some(plugins) = value.get("plugins").and_then(Value::as_object) {
-            let (wrong, odd) = plugin_schema::check(plugins, place, self.catalog);
-            issues.extend(wrong);
-            warnings = odd;
-        }
-        warnings.extend(self.unresolved(collection, &value, place));
-        // Plugins stay as they are: reading them with the rest would build each of them anew.
-        let plugins = value.get_mut("plugins").and_then(Value::as_object_mut);
-        let plugins = plugins.map(std::mem::take);
-        let parsed = if broken.is_empty() {
-            T::deserialize(value)
-        } else {
-            T::deserialize(&value).or_else(|_| T::deserialize(schema::without(&value, &broken)))
-        };
-        let parsed = match parsed {
-            Ok(mut parsed) => {
-                if let (Some(place), Some(plugins)) = (parsed.plugins_mut(), plugins) {
-                    *place = plugins;
-                }
-                // A rule must not complain of the absence of what was left out.
-                let counts = |issue: &Issue| {
-                    broken.is_empty()
-                        || !(issue.path.is_empty() || broken.iter().any(|b| b.is_in(&issue.path)))
-                };
-                issues.extend(rules(&parsed).into_iter().filter(counts));
-                Some(parsed)
-            }
-            Err(error) => {
-                if issues.is_empty() {
-                    issues.push(Issue::new("", error.to_string()));
-                }
-                None
-            }
-        };
-        let is_sound = issues.is_empty();
+        let place = format!("{collection}[{index}]");
         let spot = Spot {
-            place: &at,
-            id: Some(id),
+            place: &place,
+            id: Some(&id),
         };
-        self.report.issues(Severity::Warning, spot, warnings);
-        self.report.issues(Severity::Error, spot, issues);
-        let value = parsed.filter(|_| is_sound)?;
+        self.report.issues(Severity::Warning, spot, found.warnings);
+        let faults = found.faults.into_iter().map(|fault| fault.issue);
+        self.report.issues(Severity::Error, spot, faults.collect());
+        let value = found.value?;
         Some(Item {
-            id: id.to_owned(),
             key: format!("/{collection}/{id}"),
-            place: at,
+            id,
+            place,
             value,
         })
     }
 
-    /// The references in a resource that nothing will stand for.
-    fn unresolved(&self, collection: &str, value: &Value, place: Place) -> Vec<Issue> {
-        let mut found = Vec::new();
-        let plugins = value.get("plugins").and_then(Value::as_object);
-        for (name, conf) in plugins.into_iter().flatten() {
-            // What identifies a consumer is compiled with care, and told there.
-            if !(place == Place::Consumer && self.is_auth(name)) {
-                let path = join("plugins", name);
-                reference::unresolved(conf, self.env, &path, &mut found);
-            }
-        }
-        match collection {
-            "ssls" => {
-                for field in ["cert", "key", "certs", "keys"] {
-                    if let Some(value) = value.get(field) {
-                        reference::unresolved(value, self.env, field, &mut found);
-                    }
-                }
-            }
-            "upstreams" => reference::ineffective(value, "", &mut found),
-            _ => {
-                if let Some(upstream) = value.get("upstream") {
-                    reference::ineffective(upstream, "upstream", &mut found);
-                }
-            }
-        }
-        found
-    }
-
     /// A later item replaces an earlier one with the same id.
-    fn add<T>(&mut self, items: &mut Vec<Item<T>>, places: &mut Places, item: Item<T>) {
+    fn add<T>(&mut self, items: &mut Vec<Arc<Item<T>>>, places: &mut Places, item: Item<T>) {
         match places.get(&item.id) {
             Some(place) => {
                 let earlier = &mut items[*place];
                 let message = format!("the id is used twice; this one replaces {}", earlier.place);
                 self.report.warning(item.spot(), "id", message);
-                *earlier = item;
+                *earlier = Arc::new(item);
             }
             None => {
                 places.insert(item.id.clone(), items.len());
-                items.push(item);
+                items.push(Arc::new(item));
             }
         }
     }
 
     /// Consumers, and the credentials that stand among them.
     fn consumers(&mut self, root: &mut Map<String, Value>, document: &mut Document) {
-        let consumer_schema = schema_of::<Consumer>();
-        let credential_schema = schema_of::<CredentialBody>();
         let (mut users, mut credentials) = (Places::new(), Places::new());
         for (index, value) in self.list(root, "consumers").into_iter().enumerate() {
             let id = id_of(&value, index);
             if id.contains("/credentials/") {
-                let body: Option<Item<CredentialBody>> = self.item(
-                    "consumers",
-                    index,
-                    &id,
-                    value,
-                    &credential_schema,
-                    credential_rules,
-                    Place::Consumer,
-                );
-                let Some(body) = body else { continue };
-                let Some((username, credential_id)) = id.split_once("/credentials/") else {
-                    continue;
-                };
-                if let Some(other) = body.value.plugins.keys().find(|name| !self.is_auth(name)) {
-                    let path = join("plugins", other);
-                    let message = "only supports auth type plugins in consumer credential";
-                    self.report.error(body.spot(), &path, message);
-                    continue;
+                let found = self.items.credential(value);
+                if let Some(item) = self.item("consumers", index, id, found) {
+                    self.add(&mut document.credentials, &mut credentials, item);
                 }
-                let value = Credential {
-                    username: username.to_owned(),
-                    credential_id: credential_id.to_owned(),
-                    plugins: body.value.plugins,
-                };
-                let item = Item {
-                    id: body.id,
-                    key: body.key,
-                    place: body.place,
-                    value,
-                };
-                self.add(&mut document.credentials, &mut credentials, item);
                 continue;
             }
-            let id = value
-                .get("username")
-                .and_then(Value::as_str)
-                .map_or(id, str::to_owned);
-            let consumer = self.item(
-                "consumers",
-                index,
-                &id,
-                value,
-                &consumer_schema,
-                no_rules,
-                Place::Consumer,
-            );
-            if let Some(consumer) = consumer {
-                self.add(&mut document.consumers, &mut users, consumer);
+            let username = value.get("username").and_then(Value::as_str);
+            let id = username.map_or(id, str::to_owned);
+            let found = self.items.consumer(value);
+            if let Some(item) = self.item("consumers", index, id, found) {
+                self.add(&mut document.consumers, &mut users, item);
             }
         }
-    }
-
-    fn is_auth(&self, name: &str) -> bool {
-        self.catalog
-            .plugin(name)
-            .is_some_and(|plugin| plugin.is_auth)
     }
 
     fn metadata(&mut self, root: &mut Map<String, Value>, document: &mut Document) {
@@ -515,58 +402,14 @@ impl Reader<'_> {
                 continue;
             };
             // Metadata of a plugin that this gateway lacks is ignored, as in APISIX.
-            let Some(plugin) = self.catalog.plugin(&id) else {
+            let Some(found) = self.items.metadata(&id, value) else {
                 continue;
             };
-            let mut bare = value;
-            if let Some(map) = bare.as_object_mut() {
-                map.shift_remove("id");
+            if let Some(item) = self.item("plugin_metadata", index, id, found) {
+                document.metadata.insert(item.id, item.value);
             }
-            let issues = plugin
-                .metadata_schema
-                .as_ref()
-                .map(|schema| schema.validate(&bare))
-                .unwrap_or_default();
-            if issues.is_empty() {
-                document.metadata.insert(id, bare);
-                continue;
-            }
-            let spot = Spot {
-                place: &at,
-                id: Some(&id),
-            };
-            self.report.issues(Severity::Error, spot, issues);
         }
     }
-}
-
-fn no_rules<T>(_: &T) -> Vec<Issue> {
-    Vec::new()
-}
-
-fn credential_rules(body: &CredentialBody) -> Vec<Issue> {
-    let id_is_fine = body
-        .id
-        .split_once("/credentials/")
-        .is_some_and(|(user, id)| {
-            let name = |text: &str, more: &[u8]| {
-                !text.is_empty()
-                    && text
-                        .bytes()
-                        .all(|b| b.is_ascii_alphanumeric() || more.contains(&b))
-            };
-            name(user, b"-_") && name(id, b"-_.")
-        });
-    let mut wrong = Vec::new();
-    if !id_is_fine {
-        let text = "must look like `<username>/credentials/<id>`";
-        wrong.push(Issue::new("id", text));
-    }
-    if body.plugins.len() > 1 {
-        let text = "expect object to have at most 1 properties";
-        wrong.push(Issue::new("plugins", text));
-    }
-    wrong
 }
 
 /// The id as written, or `arr_<n>`, as APISIX counts.

@@ -3,7 +3,10 @@
 //! APISIX loads a resource whose reference dangles and fails its requests; so do we. But nobody
 //! wants that, so it is an error at load, with the line.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use crate::config::{
     document::{Document, Item},
@@ -99,6 +102,9 @@ impl<'a> References<'a> {
     }
 }
 
-fn by_id<T>(items: &[Item<T>]) -> HashMap<&str, &Item<T>> {
-    items.iter().map(|item| (item.id.as_str(), item)).collect()
+fn by_id<T>(items: &[Arc<Item<T>>]) -> HashMap<&str, &Item<T>> {
+    items
+        .iter()
+        .map(|item| (item.id.as_str(), &**item))
+        .collect()
 }
