@@ -24,6 +24,7 @@ pub mod tokens;
 pub mod upstream;
 
 pub mod admin;
+pub mod admin_api;
 pub mod config;
 pub mod explain;
 pub mod observe;

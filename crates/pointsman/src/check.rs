@@ -9,7 +9,11 @@ use std::{path::Path, process::ExitCode, sync::Arc};
 
 use bytes::Bytes;
 use pointsman_gateway::{
-    config::{problem::Severity, settings::Settings},
+    config::{
+        document::Format,
+        problem::Severity,
+        settings::{Provider, Settings},
+    },
     plugin::registry::Registry,
     ports::{Sink, SinkSpec, Sinks},
     upstream::driver::SharedHealth,
@@ -44,7 +48,11 @@ fn check(options: &CheckOptions) -> Result<usize, String> {
             for error in &errors {
                 eprintln!("error: {config}: {error}");
             }
-            let others = document(options, Settings::default(), false)?;
+            let assumed = Settings {
+                provider: Provider::File(Format::Yaml),
+                ..Settings::default()
+            };
+            let others = document(options, assumed, false)?;
             return Ok(errors.len() + others);
         }
     };
@@ -70,7 +78,7 @@ fn document(options: &CheckOptions, settings: Settings, real: bool) -> Result<us
     for name in unknown {
         eprintln!("warning: {config}: plugins: `{name}` is not a plugin of this gateway");
     }
-    let mut source = config_source::of(&settings, &options.config);
+    let mut source = config_source::look(&settings, &options.config)?;
     let path = source.name();
     if !real && !Path::new(&path).exists() {
         return Ok(errors);

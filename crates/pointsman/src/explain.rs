@@ -121,7 +121,7 @@ fn open(
 
 /// The configuration as it would be served. What is wrong with it is told by `check`.
 fn compile(options: &ExplainOptions, settings: Settings) -> Result<Arc<Snapshot>, String> {
-    let mut source = config_source::of(&settings, &options.config);
+    let mut source = config_source::look(&settings, &options.config)?;
     let path = source.name();
     let (registry, _) = check::registry(&settings);
     let mut publisher = Publisher::new(

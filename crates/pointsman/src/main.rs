@@ -3,6 +3,8 @@
 //! This crate is everything that touches the outside world: sockets, files, signals, DNS, TLS and
 //! the HTTP library. What should happen to a request is decided in `pointsman-gateway`.
 
+mod admin_keys;
+mod admin_server;
 mod check;
 mod cli;
 mod demo;
@@ -14,6 +16,7 @@ mod http1;
 mod http_server;
 mod listener;
 mod names;
+mod store;
 mod tls;
 mod tokens;
 mod worker;

@@ -4,7 +4,7 @@
 //! applied. A document that cannot be read at all changes nothing; one with bad items is applied
 //! without them.
 
-use std::{rc::Rc, sync::Arc};
+use std::{collections::HashSet, rc::Rc, sync::Arc};
 
 use pointsman_gateway::{
     clock,
@@ -39,12 +39,15 @@ pub(crate) struct Publisher {
     examples: Rc<Errands<semantic::keeper::Keeper>>,
     tokens: Rc<Errands<tokens::keeper::Keeper>>,
     generation: u64,
+    /// What was wrong with the configuration in force, of a source that changes item by item.
+    told: HashSet<String>,
 }
 
 /// A snapshot that is ready, and what was wrong on the way.
 pub(crate) struct Prepared {
     pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) certificates: Table,
+    /// `None` if those in force stay.
+    pub(crate) certificates: Option<Table>,
     pub(crate) problems: Vec<Problem>,
 }
 
@@ -65,6 +68,7 @@ impl Publisher {
             examples: Rc::default(),
             tokens: Rc::default(),
             generation: 0,
+            told: HashSet::new(),
         }
     }
 
@@ -139,7 +143,13 @@ impl Publisher {
             protocols: self.settings.ssl.protocols.clone(),
         };
         let mut report = Report::new(&lines);
-        let certificates = Table::build(&snapshot.document.ssls, &tls, &env, &mut report);
+        let ssls = &snapshot.document.ssls;
+        let stay = previous.is_some_and(|previous| {
+            let before = &previous.document.ssls;
+            let mut pairs = before.iter().zip(ssls);
+            before.len() == ssls.len() && pairs.all(|(before, now)| Arc::ptr_eq(before, now))
+        });
+        let certificates = (!stay).then(|| Table::build(ssls, &tls, &env, &mut report));
         problems.extend(report.into_problems());
         // As they stand in the file, whichever step found them.
         problems.sort_by_key(|problem| problem.line);
@@ -150,11 +160,19 @@ impl Publisher {
         }
     }
 
-    /// Puts `prepared`, which comes from the source called `source`, in force.
-    pub(crate) fn publish(&self, prepared: Prepared, source: &str, state: &State, tls: &ServerTls) {
+    /// Puts `prepared`, which comes from `source`, in force.
+    pub(crate) fn publish(
+        &mut self,
+        prepared: Prepared,
+        source: &dyn ConfigSource,
+        state: &State,
+        tls: &ServerTls,
+    ) {
         let generation = prepared.snapshot.generation;
         let routes = prepared.snapshot.routes.len();
-        tls.publish(prepared.certificates);
+        if let Some(certificates) = prepared.certificates {
+            tls.publish(certificates);
+        }
         self.examples.adopt(&prepared.snapshot);
         self.tokens.adopt(&prepared.snapshot);
         let snapshot = prepared.snapshot;
@@ -166,7 +184,14 @@ impl Publisher {
             .iter()
             .filter(|p| p.severity == Severity::Error)
             .count();
-        tell(&prepared.problems, source);
+        let mut news = prepared.problems;
+        if source.is_piecemeal() {
+            let all: Vec<String> = news.iter().map(ToString::to_string).collect();
+            let mut texts = all.iter();
+            news.retain(|_| texts.next().is_some_and(|text| !self.told.contains(text)));
+            self.told = all.into_iter().collect();
+        }
+        tell(&news, &source.name());
         if generation > 0 {
             tracing::info!(
                 routes,

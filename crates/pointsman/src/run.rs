@@ -10,6 +10,7 @@ use std::{
 };
 
 use pointsman_gateway::{
+    admin_api::{AdminApi, access::Access},
     config::settings::{Settings, Warning},
     gateway::State,
     observe::metrics::Metrics,
@@ -24,8 +25,10 @@ use tokio::{
 };
 
 use crate::{
+    admin_keys,
+    admin_server::{self, AdminServer},
     cli::RunOptions,
-    config_source::{self, ConfigSource, SourceError},
+    config_source::{self, ConfigSource, Opened, SourceError, Written},
     dns::Resolver,
     drain::{self, End, any_signal},
     health_file::{HealthFile, Keeper},
@@ -105,6 +108,8 @@ fn tell_warnings(warnings: &[Warning]) {
 pub(crate) struct Program {
     settings: Arc<Settings>,
     source: Box<dyn ConfigSource>,
+    written: Written,
+    access: Option<Access>,
     workers: usize,
     runtime: Runtime,
     publisher: Publisher,
@@ -120,6 +125,7 @@ pub(crate) struct Program {
     control: Option<StdListener>,
     exporter: Option<StdListener>,
     status: Option<StdListener>,
+    admin: Option<StdListener>,
     announces: bool,
 }
 
@@ -155,7 +161,13 @@ impl Program {
         );
         let folder = config.parent().unwrap_or_else(|| Path::new("."));
         publisher.health_file = HealthFile::new(&settings, folder);
-        let mut source = config_source::of(&settings, config);
+        let Opened {
+            mut source,
+            written,
+        } = config_source::open(&settings, config)?;
+        let access = settings.admin.as_ref();
+        let access = access.map(|admin| admin_keys::access(admin, &written));
+        let access = access.transpose()?;
         let first = first(&mut publisher, &mut *source)?;
         let client_tls = Arc::new(ClientTls::new(settings.ssl.trusted_certificate.as_deref())?);
         let mut proxies = Vec::new();
@@ -170,9 +182,12 @@ impl Program {
             control: bind(settings.control)?,
             exporter: bind(settings.prometheus.export_addr)?,
             status: bind(settings.status)?,
+            admin: bind(settings.admin.as_ref().map(|admin| admin.listen))?,
             metrics: Arc::new(Metrics::new(&settings.prometheus)),
             settings,
             source,
+            written,
+            access,
             workers,
             runtime,
             publisher,
@@ -207,6 +222,7 @@ impl Program {
             ("control", &self.control),
             ("metrics", &self.exporter),
             ("status", &self.status),
+            ("admin", &self.admin),
         ];
         for (name, socket) in sides {
             if let Some(address) = socket.as_ref().and_then(|socket| socket.local_addr().ok()) {
@@ -272,7 +288,7 @@ impl Program {
 
     /// The control thread's part, from the first publication to the end of the drain.
     fn control(
-        self,
+        mut self,
         state: Arc<State>,
         tls: Arc<ServerTls>,
         drain: watch::Sender<bool>,
@@ -287,14 +303,16 @@ impl Program {
         let writer = Arc::clone(&self.writer);
         let keeper = Keeper::new(self.publisher.health_file.clone(), Arc::clone(&self.health));
         let sides = self.sides(&state);
+        let admin = self.admin_server();
         self.publisher
-            .publish(self.first, &self.source.name(), &state, &tls);
+            .publish(self.first, &*self.source, &state, &tls);
         let runtime = self.runtime;
         let (ending, ended) = watch::channel(false);
         // Kept to the end: verdicts go on while the program drains.
         let mut lost = std::pin::pin!(health_thread.lost());
         let outcome = runtime.block_on(local.run_until(async {
             side_servers::start(sides, self.control, self.exporter, self.status)?;
+            admin_server::start(admin, self.written)?;
             let feeding = feed_collectors(self.queues, Arc::clone(&dialer), ended);
             let feeding = tokio::task::spawn_local(feeding);
             tokio::task::spawn_local(sinks::watch(Arc::clone(&self.sinks)));
@@ -338,6 +356,22 @@ impl Program {
         }
         writer.stop();
         Ok(())
+    }
+
+    /// The Admin API and its socket, if there is one.
+    fn admin_server(&mut self) -> Option<(AdminServer, StdListener)> {
+        let socket = self.admin.take()?;
+        let settings = self.settings.admin.as_ref()?;
+        let server = AdminServer {
+            api: AdminApi {
+                access: self.access.take()?,
+                cors: settings.cors,
+                server: self.settings.server_header.clone(),
+            },
+            registry: Arc::clone(&self.registry),
+            written: self.written.clone(),
+        };
+        Some((server, socket))
     }
 
     /// What the servers beside the proxy look at.
@@ -416,9 +450,8 @@ impl Reloader {
                 self.publisher.health.lock().announce(&self.state);
                 self.signals.tell_reconciled();
                 names::first_answers(&self.publisher.health, &self.signals.answered).await;
-                let name = source.name();
                 self.publisher
-                    .publish(prepared, &name, &self.state, &self.tls);
+                    .publish(prepared, source, &self.state, &self.tls);
                 self.signals.tell_reconciled();
             }
             Err(error) => {

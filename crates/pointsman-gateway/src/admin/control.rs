@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::{
     admin::{
@@ -10,6 +10,7 @@ use crate::{
         targets::{self, Time},
         text,
     },
+    admin_api::catalog,
     config::snapshot::Snapshot,
     plugin::registry::Registry,
     upstream::driver::SharedHealth,
@@ -123,24 +124,7 @@ fn report(ask: &Ask<'_>, report: Result<Value, (StatusCode, String)>) -> Respons
 
 /// `{main, plugins, stream_plugins}`.
 fn schemas(registry: &Registry) -> Value {
-    let mut plugins = Map::new();
-    for kind in registry.by_priority() {
-        let schema = &kind.schema;
-        let mut entry = Map::new();
-        entry.insert("priority".to_owned(), json!(schema.priority));
-        entry.insert("version".to_owned(), json!(schema.version));
-        entry.insert("schema".to_owned(), schema.schema.written().clone());
-        if let Some(consumer) = &schema.consumer_schema {
-            entry.insert("consumer_schema".to_owned(), consumer.written().clone());
-        }
-        if let Some(metadata) = &schema.metadata_schema {
-            entry.insert("metadata_schema".to_owned(), metadata.written().clone());
-        }
-        if schema.is_auth {
-            entry.insert("type".to_owned(), json!("auth"));
-        }
-        plugins.insert(schema.name.to_owned(), Value::Object(entry));
-    }
+    let plugins = catalog::all(registry);
     json!({ "main": crate::config::resource::schemas(), "plugins": plugins, "stream_plugins": {} })
 }
 

@@ -16,7 +16,7 @@ pub(crate) fn json(status: StatusCode, value: &Value) -> Response<Bytes> {
 }
 
 /// An error in the shape of APISIX's Control API.
-pub(crate) fn error(status: StatusCode, message: impl Into<String>) -> Response<Bytes> {
+pub fn error(status: StatusCode, message: impl Into<String>) -> Response<Bytes> {
     json(status, &serde_json::json!({ "error_msg": message.into() }))
 }
 

@@ -11,7 +11,9 @@ pub mod schema;
 mod similar;
 pub mod text;
 
+pub mod collection;
 pub mod document;
+pub mod items;
 pub mod plugin;
 pub mod resource;
 pub mod settings;

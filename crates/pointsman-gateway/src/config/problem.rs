@@ -61,7 +61,9 @@ impl<'a> Spot<'a> {
 impl std::fmt::Display for Spot<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.place)?;
-        match self.id {
+        // A place in a store is a key, which ends in the id.
+        let told = |id: &&str| !self.place.starts_with('/') || !self.place.ends_with(*id);
+        match self.id.as_ref().filter(|id| told(id)) {
             Some(id) => write!(f, " (id {id})"),
             None => Ok(()),
         }

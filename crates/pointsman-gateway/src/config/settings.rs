@@ -13,10 +13,11 @@ use std::{
 };
 
 use http::HeaderValue;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 pub use self::read::{SettingError, Warning};
 use crate::{
+    admin_api::access::{KeyDigest, Role},
     config::{document::Format, text::Env},
     router::path::PathOptions,
 };
@@ -56,8 +57,12 @@ pub struct Settings {
     pub ipv6: bool,
     /// `apisix.enable_resolv_search_opt`: short names are looked for in the system's search domains.
     pub dns_search: bool,
-    /// `deployment`'s document.
-    pub format: Format,
+    /// Where configuration comes from, by `deployment`.
+    pub provider: Provider,
+    /// `deployment.admin`, unless there is no Admin API.
+    pub admin: Option<AdminSettings>,
+    /// `pointsman.store_file`; `None` for the usual place.
+    pub store_file: Option<String>,
     /// `plugins`, if the list is given.
     pub plugins: Option<Vec<String>>,
     /// `plugin_attr.prometheus`.
@@ -86,6 +91,59 @@ pub struct Settings {
     pub send_timeout: Duration,
     /// The machine's name, for logs.
     pub hostname: String,
+}
+
+/// Where configuration comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provider {
+    /// The standalone document beside `config.yaml`.
+    File(Format),
+    /// The embedded store, which the Admin API writes.
+    Store,
+    /// The standalone Admin API, which is given documents as a whole.
+    Api,
+}
+
+/// `deployment.admin`.
+#[derive(Clone, Debug)]
+pub struct AdminSettings {
+    /// `admin_listen`.
+    pub listen: SocketAddr,
+    /// `allow_admin`; `None` for any address.
+    pub allow: Option<Vec<IpNet>>,
+    /// `admin_key`; `None` if no key is asked for.
+    pub keys: Option<Vec<AdminKey>>,
+    /// `enable_admin_cors`.
+    pub cors: bool,
+}
+
+/// An entry of `deployment.admin.admin_key`.
+#[derive(Clone, Debug)]
+pub struct AdminKey {
+    /// Whose it is.
+    pub name: String,
+    /// It; `None` if one has to be made.
+    pub key: Option<KeyDigest>,
+    /// What it allows.
+    pub role: Role,
+}
+
+impl Default for AdminSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9180)),
+            allow: Some(vec![IpNet::V4(Ipv4Net::new_assert(
+                Ipv4Addr::new(127, 0, 0, 0),
+                24,
+            ))]),
+            keys: Some(vec![AdminKey {
+                name: "admin".to_owned(),
+                key: None,
+                role: Role::Admin,
+            }]),
+            cors: true,
+        }
+    }
 }
 
 /// `pointsman.health_state_file`: where health is kept over a restart.
@@ -147,11 +205,6 @@ impl Settings {
     pub fn parse(text: &str, env: Env<'_>) -> Result<(Self, Vec<Warning>), Vec<SettingError>> {
         read::parse(text, env)
     }
-
-    /// How the standalone document is written.
-    pub fn document_format(&self) -> Format {
-        self.format
-    }
 }
 
 impl Default for Settings {
@@ -180,7 +233,9 @@ impl Default for Settings {
             dns_valid: None,
             ipv6: true,
             dns_search: true,
-            format: Format::Yaml,
+            provider: Provider::Store,
+            admin: Some(AdminSettings::default()),
+            store_file: None,
             plugins: None,
             prometheus: PrometheusSettings {
                 export_uri: "/apisix/prometheus/metrics".to_owned(),

@@ -4,16 +4,32 @@
 //! the document, compiles and publishes it, and does so again whenever the source says that it may
 //! have changed. A source that cannot be read changes nothing.
 
+mod api;
 mod file;
+mod store;
 
-use std::path::Path;
+use std::{
+    path::{Path, PathBuf},
+    rc::Rc,
+};
 
 use pointsman_gateway::{
-    config::{document::Parsed, plugin_schema::PluginCatalog, settings::Settings, text::Env},
+    config::{
+        document::Parsed,
+        plugin_schema::PluginCatalog,
+        settings::{Provider, Settings},
+        text::Env,
+    },
     ports::LocalFuture,
 };
 
-use self::file::DocumentFile;
+pub(crate) use self::api::HeldDocument;
+use self::{
+    api::ApiSource,
+    file::DocumentFile,
+    store::{StoreLook, StoreSource},
+};
+use crate::store::EmbeddedStore;
 
 /// A place that holds a document.
 pub(crate) trait ConfigSource {
@@ -35,6 +51,11 @@ pub(crate) trait ConfigSource {
     /// Ends when the document may have changed since it was read. May be given up and asked for
     /// anew at any time.
     fn changed(&mut self) -> LocalFuture<'_, ()>;
+
+    /// Whether it changes item by item: what is wrong with the others was told before.
+    fn is_piecemeal(&self) -> bool {
+        false
+    }
 }
 
 /// What a document is read with.
@@ -60,7 +81,96 @@ impl std::fmt::Display for SourceError {
     }
 }
 
-/// The source that `settings`, which stand in the file `config`, name.
-pub(crate) fn of(settings: &Settings, config: &Path) -> Box<dyn ConfigSource> {
-    Box::new(DocumentFile::beside(config, settings.document_format()))
+/// A source, and what the Admin API writes to change it.
+pub(crate) struct Opened {
+    pub(crate) source: Box<dyn ConfigSource>,
+    pub(crate) written: Written,
 }
+
+/// What the Admin API writes.
+#[derive(Clone)]
+pub(crate) enum Written {
+    /// Nothing: there is none.
+    Nothing,
+    /// Resources, one by one.
+    Store(EmbeddedStore),
+    /// A document as a whole.
+    Document(Rc<HeldDocument>),
+}
+
+/// The source that `settings`, which stand in the file `config`, name, to be served.
+///
+/// # Errors
+/// When it cannot be used at all.
+pub(crate) fn open(settings: &Settings, config: &Path) -> Result<Opened, String> {
+    match settings.provider {
+        Provider::File(format) => Ok(Opened {
+            source: Box::new(DocumentFile::beside(config, format)),
+            written: Written::Nothing,
+        }),
+        Provider::Store => {
+            let path = store_file(settings, config);
+            let store = EmbeddedStore::open(&path)?;
+            tell_unread(config);
+            let name = path.display().to_string();
+            tracing::info!("resources are kept in {name}");
+            Ok(Opened {
+                source: Box::new(StoreSource::new(name, store.clone())),
+                written: Written::Store(store),
+            })
+        }
+        Provider::Api => {
+            let document = Rc::new(HeldDocument::default());
+            tell_unread(config);
+            Ok(Opened {
+                source: Box::new(ApiSource::new(Rc::clone(&document))),
+                written: Written::Document(document),
+            })
+        }
+    }
+}
+
+/// The same, only to be looked at; nothing is made or changed.
+///
+/// # Errors
+/// When it cannot be used at all.
+pub(crate) fn look(settings: &Settings, config: &Path) -> Result<Box<dyn ConfigSource>, String> {
+    match settings.provider {
+        Provider::File(format) => Ok(Box::new(DocumentFile::beside(config, format))),
+        Provider::Store => {
+            let path = store_file(settings, config);
+            let contents = EmbeddedStore::look(&path)?;
+            let name = path.display().to_string();
+            Ok(Box::new(StoreLook::new(name, contents)))
+        }
+        // It begins with nothing.
+        Provider::Api => Ok(Box::new(ApiSource::new(Rc::default()))),
+    }
+}
+
+/// Where the embedded store is: in the folder `data` beside that of `config.yaml`, unless
+/// `pointsman.store_file` says otherwise.
+fn store_file(settings: &Settings, config: &Path) -> PathBuf {
+    let folder = config.parent().unwrap_or_else(|| Path::new("."));
+    match &settings.store_file {
+        Some(path) => folder.join(path),
+        None => folder.join("..").join("data").join(STORE_FILE),
+    }
+}
+
+/// A document that nobody reads is told: its routes would be missed.
+fn tell_unread(config: &Path) {
+    let folder = config.parent().unwrap_or_else(|| Path::new("."));
+    for name in ["apisix.yaml", "apisix.json"] {
+        let path = folder.join(name);
+        if path.exists() {
+            tracing::warn!(
+                "{} is not read: resources are those of the Admin API; set `deployment.role` to \
+                 data_plane to serve the file",
+                path.display()
+            );
+        }
+    }
+}
+
+const STORE_FILE: &str = "pointsman.redb";

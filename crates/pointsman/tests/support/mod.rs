@@ -8,6 +8,7 @@
     reason = "tests measure and wait in real time"
 )]
 
+pub(crate) mod admin;
 pub(crate) mod aws;
 pub(crate) mod client;
 pub(crate) mod embeddings;
@@ -48,6 +49,8 @@ pub(crate) struct Gateway {
 /// How a gateway is started.
 pub(crate) struct Start<'a> {
     pub(crate) document: &'a str,
+    /// `deployment`, in flow style; empty for a data plane that reads the document.
+    pub(crate) deployment: &'a str,
     /// Further lines of the section `apisix`, indented by two.
     pub(crate) apisix: &'a str,
     /// Further sections of `config.yaml`.
@@ -68,6 +71,7 @@ impl Default for Start<'_> {
     fn default() -> Self {
         Self {
             document: "",
+            deployment: "",
             apisix: "",
             sections: "",
             prometheus: "",
@@ -97,6 +101,9 @@ impl Gateway {
             start.sections,
             start.prometheus,
         );
+        if !start.deployment.is_empty() {
+            set_config(folder.path(), DATA_PLANE, start.deployment);
+        }
         if let Some(path) = start.access_log {
             set_access_log(folder.path(), path);
         }
@@ -391,13 +398,15 @@ fn write_config_with(folder: &Path, apisix: &str, sections: &str, prometheus: &s
         "  node_listen: [{ip: 127.0.0.1, port: 0}]\n"
     };
     let text = format!(
-        "deployment: {{role: data_plane, role_data_plane: {{config_provider: yaml}}}}\n\
+        "deployment: {DATA_PLANE}\n\
          apisix:\n{listen}{ssl}  \
          control: {{ip: 127.0.0.1, port: 0}}\n{apisix}\n\
          plugin_attr: {{prometheus: {{export_addr: {{ip: 127.0.0.1, port: 0}}, {prometheus}}}}}\n\
-         pointsman:\n  access_log: {{path: \"{}\"}}\n  health_state_file: \"{}/health.state\"\n\
+         pointsman:\n  access_log: {{path: \"{}\"}}\n  health_state_file: \"{}/health.state\"\n  \
+         store_file: \"{}/store.redb\"\n\
          {sections}\n",
         log.display(),
+        logs.display(),
         logs.display(),
     );
     std::fs::write(folder.join("config.yaml"), text).expect("written");
@@ -405,11 +414,20 @@ fn write_config_with(folder: &Path, apisix: &str, sections: &str, prometheus: &s
 
 /// Lets the `config.yaml` of `folder` name another access log.
 pub(crate) fn set_access_log(folder: &Path, path: &str) {
+    let own = folder.join("access.log").display().to_string();
+    set_config(folder, &own, path);
+}
+
+/// Writes `new` in place of `old` in the `config.yaml` of `folder`.
+pub(crate) fn set_config(folder: &Path, old: &str, new: &str) {
     let config = folder.join("config.yaml");
     let text = std::fs::read_to_string(&config).expect("written before");
-    let own = folder.join("access.log").display().to_string();
-    std::fs::write(config, text.replace(&own, path)).expect("written");
+    assert!(text.contains(old), "{old} is not in {text}");
+    std::fs::write(config, text.replace(old, new)).expect("written");
 }
+
+/// What a gateway is that reads the document beside its settings.
+const DATA_PLANE: &str = "{role: data_plane, role_data_plane: {config_provider: yaml}}";
 
 pub(crate) fn write_document(folder: &Path, document: &str) {
     replace(&folder.join("apisix.yaml"), &format!("{document}\n#END\n"));

@@ -1,5 +1,6 @@
 //! Reading `config.yaml`, key by key.
 
+mod deployment;
 mod nginx;
 mod prometheus;
 mod section;
@@ -10,7 +11,7 @@ use http::HeaderValue;
 use serde_json::{Map, Value};
 
 use self::section::{Section, server_address};
-use super::{HealthStateFile, SERVER_PLAIN, Settings};
+use super::{HealthStateFile, Provider, SERVER_PLAIN, Settings};
 use crate::config::{
     document::Format,
     resource::route::network,
@@ -110,40 +111,6 @@ impl Reader<'_> {
         settings
     }
 
-    fn deployment(&mut self, root: &mut Section, settings: &mut Settings) {
-        let Some(mut deployment) = self.section(root, "deployment") else {
-            let path = "deployment.role";
-            self.error(path, UNSUPPORTED_ROLE.to_owned());
-            return;
-        };
-        let role = deployment.take("role").map(|(_, value)| value);
-        if role.as_ref().and_then(Value::as_str) != Some("data_plane") {
-            self.error("deployment.role", UNSUPPORTED_ROLE.to_owned());
-        }
-        if let Some(mut plane) = self.section(&mut deployment, "role_data_plane") {
-            match plane
-                .take("config_provider")
-                .as_ref()
-                .and_then(|(_, v)| v.as_str())
-            {
-                Some("yaml") => settings.format = Format::Yaml,
-                Some("json") => settings.format = Format::Json,
-                _ => {
-                    let path = "deployment.role_data_plane.config_provider";
-                    self.error(path, "only yaml and json are supported yet".to_owned());
-                }
-            }
-            self.leftover(&plane);
-        } else if role.as_ref().and_then(Value::as_str) == Some("data_plane") {
-            let path = "deployment.role_data_plane.config_provider";
-            self.error(
-                path,
-                "set it to yaml or json (etcd is not supported yet)".to_owned(),
-            );
-        }
-        self.leftover(&deployment);
-    }
-
     fn apisix(&mut self, root: &mut Section, settings: &mut Settings) {
         let Some(mut apisix) = self.section(root, "apisix") else {
             return;
@@ -198,8 +165,15 @@ impl Reader<'_> {
         if let Some(megabytes) = self.number(&mut apisix, "max_post_args_readable_size") {
             settings.post_args_bytes_max = megabytes.saturating_mul(1 << 20);
         }
-        // The only role that there is has no Admin API, in APISIX neither.
-        apisix.map.shift_remove("enable_admin");
+        let mut enabled = true;
+        self.flag(&mut apisix, "enable_admin", &mut enabled);
+        if !enabled {
+            settings.admin = None;
+            // Without the API, there is the file after all, as in APISIX.
+            if settings.provider == Provider::Api {
+                settings.provider = Provider::File(Format::Yaml);
+            }
+        }
         self.leftover(&apisix);
     }
 
@@ -311,6 +285,11 @@ impl Reader<'_> {
             }
             self.leftover(&log);
         }
+        match own.take("store_file") {
+            None => {}
+            Some((_, Value::String(path))) if !path.is_empty() => settings.store_file = Some(path),
+            Some((path, other)) => self.wrong_type(&path, "a path", &other),
+        }
         match own.take("health_state_file") {
             None => {}
             Some((_, Value::Bool(false))) => settings.health_state_file = HealthStateFile::Off,
@@ -348,6 +327,8 @@ impl Reader<'_> {
                 .map(|address| ("apisix.ssl.listen", *address)),
         );
         all.extend(settings.control.map(|address| ("apisix.control", address)));
+        let admin = settings.admin.as_ref();
+        all.extend(admin.map(|admin| ("deployment.admin.admin_listen", admin.listen)));
         all.extend(settings.status.map(|address| ("apisix.status", address)));
         let exporter = settings.prometheus.export_addr;
         all.extend(exporter.map(|address| ("plugin_attr.prometheus.export_addr", address)));
@@ -374,180 +355,6 @@ const ROUTERS: &[&str] = &[
     "radixtree_uri_with_parameter",
 ];
 const HTTP_CLIENT: &str = "plugin_attr.ai-proxy.http_client";
-const UNSUPPORTED_ROLE: &str = "only data_plane with role_data_plane.config_provider yaml or json \
-                                is supported yet";
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    const DEPLOYMENT: &str =
-        "deployment: {role: data_plane, role_data_plane: {config_provider: yaml}}\n";
-
-    fn read(text: &str) -> (Settings, Vec<String>) {
-        let env = |name: &str| (name == "PORT").then(|| "9999".to_owned());
-        let (settings, warnings) =
-            parse(&format!("{DEPLOYMENT}{text}"), &env).expect("settings without an error");
-        (settings, warnings.iter().map(ToString::to_string).collect())
-    }
-
-    fn refused(text: &str, part: &str) {
-        let errors = parse(text, &|_| None).expect_err("refused");
-        let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        assert!(
-            all.iter().any(|error| error.contains(part)),
-            "{all:?} lacks {part}"
-        );
-    }
-
-    #[test]
-    fn node_listen_has_three_forms() {
-        let ports = |text: &str| -> Vec<String> {
-            read(text)
-                .0
-                .node_listen
-                .iter()
-                .map(ToString::to_string)
-                .collect()
-        };
-        assert_eq!(ports(""), ["0.0.0.0:9080"]);
-        assert_eq!(ports("apisix: {node_listen: 8000}"), ["0.0.0.0:8000"]);
-        assert_eq!(
-            ports("apisix: {node_listen: [8000, 8001]}"),
-            ["0.0.0.0:8000", "0.0.0.0:8001"]
-        );
-        assert_eq!(
-            ports("apisix: {node_listen: [{ip: 127.0.0.1, port: 0}, {port: 81}]}"),
-            ["127.0.0.1:0", "0.0.0.0:81"]
-        );
-        assert_eq!(
-            ports("apisix: {node_listen: \"${{PORT}}\"}"),
-            ["0.0.0.0:9999"]
-        );
-        assert_eq!(
-            ports("apisix: {node_listen: \"${{NOPE:=77}}\"}"),
-            ["0.0.0.0:77"]
-        );
-    }
-
-    #[test]
-    fn unknown_keys_warn_and_change_nothing() {
-        let (_, warnings) = read("apisix: {nonsense: 1}\nelse: {}\n");
-        assert_eq!(
-            warnings,
-            [
-                "line 2: apisix.nonsense: not supported by this gateway; ignored",
-                "line 3: else: not supported by this gateway; ignored"
-            ]
-        );
-    }
-
-    /// A setting that is read and does nothing says so, once.
-    #[test]
-    fn settings_without_effect_warn() {
-        let (settings, warnings) = read(
-            "apisix: {enable_ipv6: false, enable_resolv_search_opt: false, ssl: {ssl_protocols: TLSv1.1 TLSv1.3}}\n\
-             plugin_attr:\n  prometheus: {refresh_interval: 5}\n  ai-proxy: {http_client: lua-resty-http}\n\
-             nginx_config:\n  http:\n    real_ip_header: X\n    real_ip_from: [127.0.0.1]\n    real_ip_recursive: on\n",
-        );
-        assert_eq!((settings.ipv6, settings.dns_search), (false, false));
-        assert_eq!(
-            warnings,
-            [
-                "line 2: apisix.ssl.ssl_protocols: TLSv1.1 is not supported, and not offered",
-                "line 4: plugin_attr.prometheus.refresh_interval: has no effect: metrics are made when they are asked for",
-                "line 5: plugin_attr.ai-proxy.http_client: has no effect: this gateway has one client of its own",
-                "line 8: nginx_config.http.real_ip_header: not supported by this gateway; ignored",
-                "line 9: nginx_config.http.real_ip_from: not supported by this gateway; ignored",
-                "line 10: nginx_config.http.real_ip_recursive: not supported by this gateway; ignored",
-            ]
-        );
-    }
-
-    #[test]
-    fn mistakes_are_errors_with_a_path() {
-        refused("", "deployment.role");
-        refused("deployment: {role: traditional}", "only data_plane");
-        refused(&format!("{DEPLOYMENT}apisix: 5"), "apisix: must be a map");
-        refused(
-            &format!("{DEPLOYMENT}apisix: {{node_listen: [{{port: 1, enable_http2: true}}]}}"),
-            "enable_http2",
-        );
-        refused(
-            &format!("{DEPLOYMENT}apisix: {{node_listen: 9090}}"),
-            "conflicts with apisix.node_listen",
-        );
-        refused(
-            &format!("{DEPLOYMENT}nginx_config: {{http: {{send_timeout: soon}}}}"),
-            "is not a time",
-        );
-        refused(
-            &format!("{DEPLOYMENT}plugin_attr: {{ai-proxy: {{http_client: curl}}}}"),
-            "curl",
-        );
-        refused(
-            &format!("{DEPLOYMENT}apisix: {{enable_http2: yes}}"),
-            "apisix.enable_http2: must be true or false (\"yes\" is text; write true), not `\"yes\"`",
-        );
-        for value in ["true", "''", "7"] {
-            refused(
-                &format!("{DEPLOYMENT}pointsman: {{health_state_file: {value}}}"),
-                "pointsman.health_state_file: must be a path, or false for none, not",
-            );
-        }
-        refused("a: [", "");
-    }
-
-    #[test]
-    fn health_is_kept_unless_that_is_off() {
-        let check = |text: &str, expected: HealthStateFile| {
-            assert_eq!(read(text).0.health_state_file, expected, "{text}");
-        };
-        check("", HealthStateFile::Default);
-        check(
-            "pointsman: {health_state_file: /var/h}",
-            HealthStateFile::At("/var/h".to_owned()),
-        );
-        check(
-            "pointsman: {health_state_file: false}",
-            HealthStateFile::Off,
-        );
-        check(
-            "pointsman: {health_state_file: \"${{NOPE:=false}}\"}",
-            HealthStateFile::Off,
-        );
-    }
-
-    #[test]
-    fn sections_are_read() {
-        let (settings, warnings) = read(
-            "apisix:\n  enable_control: false\n  ssl: {enable: false}\n  status: {port: 7}\n  \
-             enable_server_tokens: false\n  trusted_addresses: [10.0.0.0/8]\n  dns_resolver: [1.1.1.1, \"127.0.0.1:5353\"]\n\
-             plugins: [key-auth]\nnginx_config: {worker_processes: 3, http: {client_max_body_size: 8m, client_body_timeout: 5s}}\n\
-             pointsman: {drain_timeout: 5s, access_log: {enabled: false}, max_connections: 9}\n",
-        );
-        assert_eq!(warnings, Vec::<String>::new());
-        assert_eq!((settings.control, settings.ssl.listen.len()), (None, 0));
-        assert_eq!(
-            settings
-                .status
-                .map(|address| address.to_string())
-                .as_deref(),
-            Some("127.0.0.1:7")
-        );
-        assert_eq!(settings.server_header, "APISIX");
-        assert_eq!(settings.dns_servers[1].port(), 5353);
-        assert_eq!(settings.plugins, Some(vec!["key-auth".to_owned()]));
-        assert_eq!(
-            (settings.workers, settings.client_max_body_size),
-            (Some(3), Some(8 << 20))
-        );
-        assert_eq!(
-            (settings.access_log, settings.max_connections),
-            (None, Some(9))
-        );
-        assert_eq!(settings.client_body_timeout, Duration::from_secs(5));
-    }
-}
+mod tests;

@@ -1,0 +1,165 @@
+//! What the Admin API needs of a store.
+//!
+//! A store keeps texts under keys and counts its changes, as etcd does: the count at which a text was
+//! first and last written are its `createdIndex` and `modifiedIndex`. A change says what it goes by;
+//! if that no longer holds, nothing of it is done.
+
+use std::{cell::Ref, collections::BTreeMap, ops::Bound, sync::Arc};
+
+use crate::ports::LocalFuture;
+
+/// A stored resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// It, as JSON.
+    pub text: Arc<str>,
+    /// The revision that created it.
+    pub created: u64,
+    /// The revision that wrote it last.
+    pub modified: u64,
+    /// When it goes away by itself, in milliseconds since the Unix epoch.
+    pub expires_ms: Option<u64>,
+}
+
+/// Everything that a store holds.
+#[derive(Clone, Debug, Default)]
+pub struct Contents {
+    revision: u64,
+    items: BTreeMap<String, Stored>,
+}
+
+/// Something to be written, and what that goes by.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    /// What must be so, by key.
+    pub expect: Vec<(String, Expect)>,
+    /// What is written.
+    pub put: Vec<Put>,
+    /// The keys that are removed.
+    pub delete: Vec<String>,
+}
+
+/// What a change goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// There is nothing under the key.
+    Absent,
+    /// It was last written at that revision.
+    Modified(u64),
+}
+
+/// One resource to be written.
+#[derive(Clone, Debug)]
+pub struct Put {
+    /// Its key.
+    pub key: String,
+    /// It, as JSON.
+    pub text: Arc<str>,
+    /// When it goes away by itself, in milliseconds since the Unix epoch.
+    pub expires_ms: Option<u64>,
+}
+
+/// Why a change was not made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Somebody else has changed what it goes by.
+    #[error("the resource was changed by somebody else meanwhile")]
+    Overtaken,
+    /// The store does not work.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// A store of resources, as the Admin API sees it.
+pub trait Store {
+    /// What it holds. Never goes back: whoever saw a change sees it from then on.
+    fn contents(&self) -> Ref<'_, Contents>;
+
+    /// Makes a change durable, as a whole or not at all. When it is, [`Store::contents`] shows it.
+    fn commit(&self, change: Change) -> LocalFuture<'_, Result<(), StoreError>>;
+}
+
+impl Contents {
+    /// Those that were read from where a store keeps them.
+    pub fn restored(revision: u64, items: BTreeMap<String, Stored>) -> Self {
+        Self { revision, items }
+    }
+
+    /// The number of the last change.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The resource under `key`.
+    pub fn get(&self, key: &str) -> Option<&Stored> {
+        self.items.get(key)
+    }
+
+    /// All resources whose key begins with `prefix`, by key.
+    pub fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Stored)> {
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        self.items
+            .range::<str, _>(from)
+            .take_while(move |(key, _)| key.starts_with(prefix))
+            .map(|(key, stored)| (key.as_str(), stored))
+    }
+
+    /// When the next resource goes away by itself.
+    pub fn next_expiry_ms(&self) -> Option<u64> {
+        self.items.values().filter_map(|one| one.expires_ms).min()
+    }
+
+    /// The change that removes what has expired by `now_ms`, if anything has.
+    pub fn expired(&self, now_ms: u64) -> Option<Change> {
+        let gone = |stored: &Stored| stored.expires_ms.is_some_and(|at| at <= now_ms);
+        let delete: Vec<String> = self
+            .items
+            .iter()
+            .filter(|(_, stored)| gone(stored))
+            .map(|(key, _)| key.clone())
+            .collect();
+        (!delete.is_empty()).then(|| Change {
+            delete,
+            ..Change::default()
+        })
+    }
+
+    /// Whether `change` may be made.
+    pub fn allows(&self, change: &Change) -> bool {
+        change.expect.iter().all(|(key, expect)| {
+            let modified = self.items.get(key).map(|stored| stored.modified);
+            match expect {
+                Expect::Absent => modified.is_none(),
+                Expect::Modified(revision) => modified == Some(*revision),
+            }
+        })
+    }
+
+    /// The resources that `change` would write, as they would be stored: by the next revision.
+    pub fn written<'a>(&'a self, change: &'a Change) -> impl Iterator<Item = (&'a str, Stored)> {
+        let revision = self.revision + 1;
+        change.put.iter().map(move |put| {
+            let before = self.items.get(&put.key);
+            let stored = Stored {
+                text: Arc::clone(&put.text),
+                created: before.map_or(revision, |before| before.created),
+                modified: revision,
+                expires_ms: put.expires_ms,
+            };
+            (put.key.as_str(), stored)
+        })
+    }
+
+    /// Shows `change`, which has been made; what is removed goes first.
+    pub fn apply(&mut self, change: &Change) {
+        let written: Vec<_> = self
+            .written(change)
+            .map(|(key, stored)| (key.to_owned(), stored))
+            .collect();
+        for key in &change.delete {
+            self.items.remove(key);
+        }
+        self.items.extend(written);
+        self.revision += 1;
+    }
+}
