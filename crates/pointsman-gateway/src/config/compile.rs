@@ -7,6 +7,7 @@
 
 mod carriers;
 mod consumers;
+mod kept;
 mod plugins;
 mod probes;
 mod references;
@@ -19,6 +20,7 @@ use std::{
 
 use self::{
     carriers::{Carrier, Carriers},
+    kept::Kept,
     references::References,
 };
 
@@ -116,6 +118,7 @@ pub fn compile(input: Input<'_>) -> Compiled {
         env: input.env,
         assigned: &assigned,
         previous: input.previous,
+        kept: Kept::of(input.previous, &document),
         loads,
         report,
         told: HashSet::new(),
@@ -179,6 +182,7 @@ struct Compiler<'a> {
     env: &'a dyn Fn(&str) -> Option<String>,
     assigned: &'a Assigned,
     previous: Option<&'a Snapshot>,
+    kept: Kept<'a>,
     loads: Arc<Loads>,
     report: Report<'a>,
     /// Plugins, by the key of who carries them and their name, of which everything was told.
@@ -296,15 +300,22 @@ impl<'a> Compiler<'a> {
         if matches!(backend, Backend::None) {
             backend = self.backend(item, service);
         }
-        let mut plugins = plugins::Merged::default();
+        let mut layers = Vec::with_capacity(3);
         if let Some(service) = service {
-            plugins.lay(self.carrier(&service.key, item.spot())?);
+            layers.push(self.carrier(&service.key, item.spot())?);
         }
         if let Some(config) = plugin_config {
-            plugins.lay(self.carrier(&config.key, item.spot())?);
+            layers.push(self.carrier(&config.key, item.spot())?);
         }
-        plugins.lay(self.carrier(&item.key, item.spot())?);
-        let chain = self.chain(&plugins, item.spot())?;
+        layers.push(self.carrier(&item.key, item.spot())?);
+        // A layer that is gone leaves no trace among those that are there.
+        let named = [&written.service_id, &written.plugin_config_id];
+        let is_whole = layers.len() == 1 + named.into_iter().flatten().count();
+        let kept = self.kept.chain(&item.id, &layers, self.registry);
+        let chain = match kept.filter(|_| is_whole) {
+            Some(chain) => chain,
+            None => Arc::new(self.chain(&plugins::Merged::of(&layers), item.spot())?),
+        };
         let hosts = match (written.hosts(), service) {
             (hosts, _) if !hosts.is_empty() => hosts,
             (_, Some(service)) => service.value.hosts.clone().unwrap_or_default(),
@@ -326,7 +337,7 @@ impl<'a> Compiler<'a> {
             name: written.name.clone().unwrap_or_default(),
             service_id: written.service_id.as_ref().map(ToString::to_string),
             service_name: service.and_then(|service| service.value.name.clone()),
-            chain: Arc::new(chain),
+            chain,
             backend,
             timeouts: written.timeout.as_ref().map(build::timeouts),
             enable_websocket: written
@@ -369,6 +380,11 @@ impl<'a> Compiler<'a> {
         let Some((written, path)) = carrier.and_then(|carrier| carrier.upstream) else {
             return UpstreamState::Broken;
         };
+        if let Some(upstream) = self.kept.upstream(key, written) {
+            let pool = PoolRef::Upstream(Arc::clone(&upstream));
+            self.pools.insert(key.to_owned(), pool);
+            return UpstreamState::Usable(upstream);
+        }
         let built = match build::upstream(key, written, self.assigned, &*self, self.guards) {
             Ok(built) => built,
             Err((field, error)) => {

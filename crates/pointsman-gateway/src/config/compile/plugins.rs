@@ -26,6 +26,15 @@ pub(super) struct Merged<'a> {
 }
 
 impl<'a> Merged<'a> {
+    /// The plugins of all `layers`, the last of which is the most specific.
+    pub(super) fn of(layers: &[&'a Carrier<'a>]) -> Self {
+        let mut merged = Self::default();
+        for layer in layers {
+            merged.lay(layer);
+        }
+        merged
+    }
+
     /// Lays the plugins of `carrier` over what is there.
     pub(super) fn lay(&mut self, carrier: &'a Carrier<'a>) {
         for (name, conf) in carrier.plugins.into_iter().flatten() {

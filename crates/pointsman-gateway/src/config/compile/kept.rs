@@ -1,0 +1,122 @@
+//! What of the snapshot in force is taken over as it is.
+//!
+//! A store changes resource by resource, and what a change leaves alone is the same object in the
+//! documents before and after. What was made of the same objects alone is not made again: the chain
+//! of a route, and an upstream that nobody checks and that stands at addresses. Everything that
+//! looks at the health of targets, or brings names to be resolved, is made anew, for both are
+//! settled with every compilation. A file is read anew as a whole, so nothing of it is taken over.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+use rustc_hash::FxHashMap;
+use serde_json::{Map, Value};
+
+use super::carriers::Carrier;
+use crate::{
+    config::{
+        document::Document,
+        resource::upstream as written,
+        snapshot::{PoolRef, Snapshot},
+    },
+    plugin::{chain::Chain, registry::Registry},
+    upstream::Upstream,
+};
+
+/// The snapshot in force, by what it was made of.
+#[derive(Default)]
+pub(super) struct Kept<'a> {
+    /// By the key of who carries them.
+    plugins: FxHashMap<&'a str, &'a Map<String, Value>>,
+    upstreams: FxHashMap<&'a str, &'a written::Upstream>,
+    pools: Option<&'a HashMap<String, PoolRef>>,
+    /// By the id of the route.
+    chains: FxHashMap<&'a str, &'a Arc<Chain>>,
+}
+
+impl<'a> Kept<'a> {
+    /// What of `previous` may be taken over into what is made of `document`.
+    pub(super) fn of(previous: Option<&'a Snapshot>, document: &Document) -> Self {
+        let Some(previous) = previous else {
+            return Self::default();
+        };
+        let before = &previous.document;
+        let mut kept = Self {
+            pools: Some(&previous.pools),
+            ..Self::default()
+        };
+        for item in &before.upstreams {
+            kept.upstreams.insert(&item.key, &item.value);
+        }
+        for item in &before.services {
+            kept.plugins.insert(&item.key, &item.value.plugins);
+            let upstream = item.value.upstream.as_ref();
+            kept.upstreams
+                .extend(upstream.map(|upstream| (item.key.as_str(), upstream)));
+        }
+        for item in &before.plugin_configs {
+            kept.plugins.insert(&item.key, &item.value.plugins);
+        }
+        for item in &before.routes {
+            kept.plugins.insert(&item.key, &item.value.plugins);
+            let upstream = item.value.upstream.as_ref();
+            kept.upstreams
+                .extend(upstream.map(|upstream| (item.key.as_str(), upstream)));
+        }
+        // Plugins look at their metadata while they are built.
+        if before.metadata == document.metadata {
+            let chains = previous.routes.iter();
+            kept.chains = chains
+                .map(|route| (route.id.as_str(), &route.chain))
+                .collect();
+        }
+        kept
+    }
+
+    /// The chain of the route `id`, if it was made of the same `layers`.
+    pub(super) fn chain(
+        &self,
+        id: &str,
+        layers: &[&Carrier<'_>],
+        registry: &Registry,
+    ) -> Option<Arc<Chain>> {
+        let chain = *self.chains.get(id)?;
+        let is_same = |layer: &&Carrier<'_>| {
+            let before = self.plugins.get(layer.key).copied();
+            before.is_some_and(|before| {
+                layer
+                    .plugins
+                    .is_some_and(|plugins| std::ptr::eq(before, plugins))
+            })
+        };
+        // What has targets is settled with the health of this compilation.
+        let stands_alone = chain.entries().iter().all(|entry| {
+            registry
+                .kind(entry.name)
+                .is_some_and(|kind| kind.checkers.is_none())
+        });
+        (stands_alone && layers.iter().all(is_same)).then(|| Arc::clone(chain))
+    }
+
+    /// What was made of `upstream`, which `key` is or has.
+    pub(super) fn upstream(
+        &self,
+        key: &str,
+        upstream: &written::Upstream,
+    ) -> Option<Arc<Upstream>> {
+        let before = *self.upstreams.get(key)?;
+        let stands_alone = || {
+            let nodes = upstream.nodes();
+            let mut hosts = nodes.iter().map(|node| &node.host);
+            let is_address =
+                |host: &String| host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+            upstream.active_checks().is_none() && hosts.all(is_address)
+        };
+        if !(std::ptr::eq(before, upstream) && stands_alone()) {
+            return None;
+        }
+        match self.pools?.get(key)? {
+            PoolRef::Upstream(made) => Some(Arc::clone(made)),
+            PoolRef::Ai(_) => None,
+        }
+    }
+}
