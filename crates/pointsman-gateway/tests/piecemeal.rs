@@ -27,7 +27,7 @@ use pointsman_gateway::{
     },
     plugin::registry::Registry,
     ports::{LocalFuture, Sink, SinkSpec, Sinks},
-    upstream::driver::Health,
+    upstream::driver::SharedHealth,
 };
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -97,7 +97,7 @@ struct Bench {
     store: Memory,
     registry: Registry,
     items: Items,
-    health: Health,
+    health: Arc<SharedHealth>,
     now: Instant,
     generation: u64,
 }
@@ -113,7 +113,7 @@ impl Bench {
             store: Memory::default(),
             registry: Registry::new(),
             items: Items::default(),
-            health: Health::new(),
+            health: SharedHealth::new(),
             now: Instant::now(),
             generation: 0,
         }
@@ -193,7 +193,7 @@ impl Bench {
             registry: &self.registry,
             sinks: &NoSinks,
             env: &no_env,
-            health: &mut self.health,
+            health: &self.health,
             previous,
             generation: self.generation,
             now: self.now,
