@@ -306,6 +306,7 @@ impl Program {
         let admin = self.admin_server();
         self.publisher
             .publish(self.first, &*self.source, &state, &tls);
+        signals.tell_reconciled();
         let runtime = self.runtime;
         let (ending, ended) = watch::channel(false);
         // Kept to the end: verdicts go on while the program drains.
