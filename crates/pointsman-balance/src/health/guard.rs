@@ -90,6 +90,8 @@ pub(crate) struct HalfOpen {
 pub(super) struct Guards {
     by_id: HashMap<TargetId, Guard>,
     by_spec: HashMap<Arc<GuardSpec>, TargetId>,
+    /// The newest circuit of each key.
+    circuits: HashMap<String, TargetId>,
     /// When something ends by itself.
     agenda: BTreeSet<(Instant, TargetId)>,
 }
@@ -152,12 +154,23 @@ impl Guards {
         Some(id)
     }
 
+    /// Where the circuit stands that `spec` takes the place of, with other settings; `None`: there is none, or
+    /// it is closed.
+    pub(super) fn ancestor(&self, spec: &GuardSpec) -> Option<GuardReport> {
+        spec.breaker?;
+        let report = self.report(*self.circuits.get(&spec.key)?)?;
+        (report.circuit != CircuitState::Closed).then_some(report)
+    }
+
     /// Adds one, which is wanted, usable and closed.
     pub(super) fn add(&mut self, id: TargetId, spec: GuardSpec, now: Instant) {
         let spec = Arc::new(spec);
         let tally = spec
             .breaker
             .map(|breaker| Arc::new(Tally::new(breaker, now)));
+        if spec.breaker.is_some() {
+            self.circuits.insert(spec.key.clone(), id);
+        }
         self.by_spec.insert(Arc::clone(&spec), id);
         let guard = Guard {
             spec,
@@ -182,6 +195,7 @@ impl Guards {
         });
         let (by_id, by_spec) = (&self.by_id, &mut self.by_spec);
         by_spec.retain(|_, id| by_id.contains_key(id));
+        self.circuits.retain(|_, id| by_id.contains_key(id));
         self.agenda.retain(|(_, id)| by_id.contains_key(id));
         unwanted
     }

@@ -37,8 +37,8 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         Some(change)
     }
 
-    /// The guard for `spec`, made if there is none: usable and closed, then. Equal specifications share
-    /// one. The availability that knows it must be published before a pool that uses it.
+    /// The guard for `spec`, made if there is none: usable and closed, then, unless it takes the place of a
+    /// circuit of the same key that is not. Equal specifications share one. The availability that knows it must be published before a pool that uses it.
     ///
     /// Keeps it until the second [`sweep_guards`](Self::sweep_guards) from now, so that a configuration is
     /// compiled between two of those.
@@ -47,9 +47,15 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             Some(id) => id,
             None => {
                 let id = self.issue();
+                let before = self.guards.ancestor(&spec);
                 self.guards.add(id, spec, now);
                 // Membership has changed, and the ids that may be asked for.
                 self.publish([(id, true)]);
+                if let Some(before) = before {
+                    // Another setting is no reason to go back to who fails.
+                    self.with_guard(id, |guards| guards.restore(id, before, now));
+                    self.inherited.push(id);
+                }
                 id
             }
         };

@@ -419,17 +419,16 @@ impl Health {
         }
     }
 
-    /// Says which targets begin with a verdict that was another's.
+    /// Says which targets and guards begin with a verdict that was another's.
     pub(super) fn tell_inherited(&mut self, cause: &str) {
         for id in self.monitor.take_inherited() {
-            let Some(report) = self.monitor.report(id) else {
-                continue;
+            let (target, users) = match self.monitor.report(id) {
+                Some(report) => (report.probe.address(), self.users_of(id)),
+                None => (self.guard_name(id).to_owned(), String::new()),
             };
-            let (target, users) = (report.probe.address(), self.users_of(id));
-            let to = report.status.as_str();
             self.changes.count(&target, false);
             let cause = cause.to_owned();
-            self.say(move || tracing::warn!(target, users, to, cause, "health verdict inherited"));
+            self.say(move || tracing::warn!(target, users, cause, "health verdict inherited"));
         }
     }
 
