@@ -364,7 +364,16 @@ fn request() -> impl Strategy<Value = (Method, String, Value)> {
                 json!({"plugins": plugins}),
             )
         }),
-        Just(put(
+        change(),
+    ]
+}
+
+/// The same for what is no resource with plugins, and for changes and ends.
+fn change() -> impl Strategy<Value = (Method, String, Value)> {
+    let id = 0..3u8;
+    prop_oneof![
+        Just((
+            Method::PUT,
             "/plugin_metadata/http-logger".to_owned(),
             json!({"log_format": {"h": "$host"}}),
         )),

@@ -343,12 +343,7 @@ impl Program {
             Ok::<_, String>((feeding, second))
         }));
         let (feeding, mut second) = outcome?;
-        let cut = async {
-            tokio::select! {
-                () = second.as_mut() => {}
-                why = lost => tracing::error!("ending at once: {why}"),
-            }
-        };
+        let cut = cut(second.as_mut(), lost);
         let end = drain::finish(&runtime, &local, threads, drain, drain_limit, cut);
         let _ = ending.send(true);
         keeper.finish();
@@ -407,6 +402,14 @@ fn worker_count(wanted: Option<usize>) -> usize {
         .filter(|count| *count > 0)
         .unwrap_or(cores)
         .min(WORKERS_MAX)
+}
+
+/// Ends when a drain is to be cut short: the program was asked twice, or verdicts are kept no longer.
+async fn cut(second: impl Future<Output = ()>, lost: impl Future<Output = String>) {
+    tokio::select! {
+        () = second => {}
+        why = lost => tracing::error!("ending at once: {why}"),
+    }
 }
 
 /// Feeds collectors as configurations name them; ends once the program is `ending` and
