@@ -83,15 +83,22 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     }
 }
 
-/// The route that is measured, and `further` ones that nobody asks, other ones in every `turn`.
+/// The route that is measured, and `further` ones that nobody asks, with other weights in every `turn`:
+/// two instances each, probed once an hour, at an address and at a name.
 fn document(measured: &Value, further: usize, turn: usize) -> Value {
     let unasked = |number: usize| {
-        let place = |last: u16| SocketAddr::from(([127, 0, 0, 1], last));
-        let name = |side: &str| format!("{side}-{turn}");
-        let pair = [
-            instance(&name("a"), place(9), false),
-            instance(&name("b"), place(19), false),
+        let port = 1 + u16::try_from(number % 60_000).unwrap_or_default();
+        let mut pair = [
+            instance("a", SocketAddr::from(([127, 0, 0, 1], port)), true),
+            instance("b", SocketAddr::from(([127, 0, 0, 1], port)), true),
         ];
+        for one in &mut pair {
+            one["weight"] = json!(1 + turn % 100);
+            for kind in ["healthy", "unhealthy"] {
+                one["checks"]["active"][kind]["interval"] = json!(3600);
+            }
+        }
+        pair[1]["override"]["endpoint"] = json!(format!("http://localhost:{port}/{number}"));
         let mut route = route(2 + number, &format!("/further/{number}"), &pair);
         route["plugins"]["ai-proxy-multi"]["cooldown"] = json!({});
         route

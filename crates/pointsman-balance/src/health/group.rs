@@ -460,19 +460,6 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         addresses.is_empty() || addresses.iter().any(usable)
     }
 
-    /// Publishes which addresses there are, if they are others than were published.
-    pub(super) fn publish_groups(&mut self) {
-        let groups = self.groups.published();
-        if !self.availability.has_groups(&groups) {
-            Arc::make_mut(&mut self.availability).replace_groups(groups);
-        }
-    }
-
-    /// Whether anything that was published of groups is not so any more.
-    pub(super) fn groups_differ(&self) -> bool {
-        !self.availability.has_groups(&self.groups.published())
-    }
-
     /// The target of an address that joins a group, and whether it was made for that.
     fn admit(
         &mut self,

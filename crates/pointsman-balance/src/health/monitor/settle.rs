@@ -183,7 +183,8 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             .iter()
             .map(|(&id, target)| (id, target.state.status.usable()))
             .collect();
-        let groups_differ = self.groups_differ();
+        let groups = self.groups.published();
+        let groups_differ = !self.availability.has_groups(&groups);
         let flipped = |&(id, usable): &(TargetId, bool)| self.availability.usable(id) != usable;
         if !same_members || groups_differ || verdicts.iter().any(flipped) {
             verdicts.extend(
@@ -192,7 +193,9 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
                     .map(|group| (group, self.group_usable(group))),
             );
             self.publish(verdicts);
-            self.publish_groups();
+            if groups_differ {
+                Arc::make_mut(&mut self.availability).replace_groups(groups);
+            }
         }
         self.settle_all();
     }
