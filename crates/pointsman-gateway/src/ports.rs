@@ -65,8 +65,9 @@ pub struct Attempt {
     pub timeouts: Timeouts,
     /// Whether and how the connection may be used again.
     pub keepalive: Keepalive,
-    /// The request asks for a protocol switch (WebSocket) and may get one.
-    pub upgrade: bool,
+    /// The request asks for a protocol switch (WebSocket) and may get one, in which nothing may move for so
+    /// long.
+    pub upgrade: Option<Duration>,
 }
 
 impl Attempt {

@@ -84,7 +84,7 @@ impl SideCall {
             request,
             timeouts: Timeouts::all(self.timeout),
             keepalive: KEEPALIVE,
-            upgrade: false,
+            upgrade: None,
         };
         let sent = upstreams.send(attempt).await;
         Ok(sent.map_err(|error| error.fault)?.response)

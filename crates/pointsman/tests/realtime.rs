@@ -6,6 +6,7 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use support::{Answer, Gateway, Upstream, client::Connection, flow_route, get, instance, single};
@@ -203,4 +204,18 @@ fn what_is_no_session_is_refused() {
         400
     );
     assert_eq!(upstream.hits(), 1);
+}
+
+/// The limit for answers is none for silence: people think before they speak.
+#[test]
+fn a_silent_session_lasts() {
+    let (address, _) = echo();
+    let limit = format!("{TYPED}, timeout: 200");
+    let gateway = Gateway::start(&flow_route(&[instance("a", address, "")], &limit));
+    let mut client = ask(&gateway, "/v1/realtime?model=m", "");
+    assert_eq!(client.response(false).status, 101);
+    client.read_until("hello");
+    std::thread::sleep(Duration::from_millis(1000));
+    client.send(b"still there");
+    client.read_until("still there");
 }

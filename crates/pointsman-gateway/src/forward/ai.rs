@@ -158,7 +158,8 @@ impl AiPlan {
             request,
             timeouts: target.timeouts,
             keepalive: target.keepalive,
-            upgrade: self.protocol == realtime::REALTIME,
+            upgrade: (self.protocol == realtime::REALTIME)
+                .then(|| target.timeouts.read.max(realtime::SILENCE_MIN)),
         })
     }
 

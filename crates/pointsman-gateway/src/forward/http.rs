@@ -117,7 +117,7 @@ impl PlainPlan {
             request,
             timeouts: self.timeouts,
             keepalive: self.upstream.keepalive,
-            upgrade: self.upgrade,
+            upgrade: self.upgrade.then_some(self.timeouts.read),
         })
     }
 

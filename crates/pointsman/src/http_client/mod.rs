@@ -114,7 +114,6 @@ impl HttpClient {
                         destination: attempt.destination,
                         keepalive: attempt.keepalive,
                         upgrade: attempt.upgrade,
-                        idle: attempt.timeouts.read,
                     };
                     return place.answer(head, flight, connect_time);
                 }
@@ -274,8 +273,8 @@ struct Place<'a> {
     pool: &'a Rc<RefCell<Pool>>,
     destination: Arc<Destination>,
     keepalive: Keepalive,
-    upgrade: bool,
-    idle: Duration,
+    /// A protocol switch was asked for, and how long nothing may move after it.
+    upgrade: Option<Duration>,
 }
 
 impl Place<'_> {
@@ -290,15 +289,15 @@ impl Place<'_> {
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            if !self.upgrade {
+            let Some(idle) = self.upgrade else {
                 let what = "101, but no other protocol was asked for";
                 return Err(refused(TransportFault::Malformed, what, Some(address)));
-            }
+            };
             if !flight.is_sent() {
                 let what = "101 before the request was complete";
                 return Err(refused(TransportFault::Malformed, what, Some(address)));
             }
-            let switched = Switched::new(flight.into_wire(), self.idle);
+            let switched = Switched::new(flight.into_wire(), idle);
             response.extensions_mut().insert(switched);
         } else {
             let keepalive = Keepalive {

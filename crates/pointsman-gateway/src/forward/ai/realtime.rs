@@ -3,6 +3,8 @@
 //! Of the client's handshake only what means something to a provider goes out: its query may hold a
 //! key for the gateway, and browsers, which cannot set headers, hide one among the subprotocols.
 
+use std::time::Duration;
+
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use pointsman_ai::{DirectApi, Protocol, Provider};
 
@@ -66,6 +68,10 @@ fn hides_key(protocol: &str) -> bool {
     let start = protocol.get(..HIDDEN_KEY.len());
     start.is_some_and(|start| start.eq_ignore_ascii_case(HIDDEN_KEY))
 }
+
+/// Sessions are not closed because people are silent for less than this, however short the limit is for answers.
+/// Providers end sessions themselves, after an hour at most.
+pub(super) const SILENCE_MIN: Duration = Duration::from_secs(15 * 60);
 
 const HIDDEN_KEY: &str = "openai-insecure-api-key.";
 
