@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{DIALECTS, Rng, cases, generate_answer, reading, settings, written};
+use super::{
+    ANSWERS, DIALECTS, Rng, SIGNATURES, cases, generate_answer, reading, settings, written,
+};
 use crate::{
     Protocol,
     conversation::{Feature, Part, Request, Response, Signature},
@@ -45,7 +47,7 @@ fn check(client: Protocol, rng: &mut Rng) {
 
 #[test]
 fn answers_reach_clients() {
-    cases(2_500, |rng| {
+    cases(ANSWERS, |rng| {
         for client in DIALECTS {
             check(client, rng);
         }
@@ -146,7 +148,7 @@ fn check_signatures(client: Protocol, provider: Protocol, rng: &mut Rng) {
 #[test]
 fn what_providers_sign_finds_back_to_them() {
     let sign = |protocol: &Protocol| *protocol != Protocol::CohereChat;
-    cases(300, |rng| {
+    cases(SIGNATURES, |rng| {
         for client in DIALECTS.into_iter().filter(sign) {
             for provider in DIALECTS
                 .into_iter()

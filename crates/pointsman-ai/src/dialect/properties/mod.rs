@@ -2,7 +2,7 @@
 //!
 //! What a case is made of follows from its seed alone. A failure names the test and the seed;
 //! `POINTSMAN_PROPERTY_SEED=n` runs that case alone, `POINTSMAN_PROPERTY_CASES=n` runs n cases of
-//! each property instead of the usual number.
+//! each property instead of the usual number, `POINTSMAN_PROPERTY_TIMES=n` n times that number.
 //!
 //! What equal means is in [`super::same`]. Requests, answers and streams have a file each, as have
 //! the generators.
@@ -21,11 +21,58 @@ use crate::{
     stream::{Framing, Unframed},
 };
 
+/// How often something is tried.
+#[derive(Clone, Copy)]
+struct Count {
+    seeds: u64,
+    /// Dialects, or pairs of them, that each seed is tried with.
+    each: u64,
+}
+
+const REQUESTS: Count = Count::of(5_000, 6);
+const REQUESTS_AND_BACK: Count = Count::of(800, 30);
+const ANSWERS: Count = Count::of(2_500, 6);
+const SIGNATURES: Count = Count::of(300, 20);
+const STREAMS: Count = Count::of(1_500, 6);
+const EVENTS_IN_ANY_ORDER: Count = Count::of(1_500, 6);
+const FRAMES_IN_ANY_ORDER: Count = Count::of(1_500, 6);
+const CUT_ANYWHERE: Count = Count::of(3, 6);
+const BROKEN_OFF_ANYWHERE: Count = Count::of(5, 6);
+
+/// What a change of these numbers must leave.
+const _: () = {
+    let all = REQUESTS.cases()
+        + REQUESTS_AND_BACK.cases()
+        + ANSWERS.cases()
+        + SIGNATURES.cases()
+        + STREAMS.cases()
+        + EVENTS_IN_ANY_ORDER.cases()
+        + FRAMES_IN_ANY_ORDER.cases()
+        + CUT_ANYWHERE.cases()
+        + BROKEN_OFF_ANYWHERE.cases();
+    assert!(
+        all >= 100_000,
+        "translation is tried less than 100,000 times"
+    );
+};
+
+impl Count {
+    const fn of(seeds: u64, each: u64) -> Self {
+        Self { seeds, each }
+    }
+
+    const fn cases(self) -> u64 {
+        self.seeds * self.each
+    }
+}
+
 /// Runs `case` with as many generators as `usual` says, or the environment.
-fn cases(usual: u64, case: impl Fn(&mut Rng)) {
+fn cases(usual: Count, case: impl Fn(&mut Rng)) {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
     let only = number("POINTSMAN_PROPERTY_SEED");
-    let count = number("POINTSMAN_PROPERTY_CASES").unwrap_or(usual);
+    let times = number("POINTSMAN_PROPERTY_TIMES").unwrap_or(1);
+    let count = number("POINTSMAN_PROPERTY_CASES").unwrap_or(usual.seeds);
+    let count = count.saturating_mul(times);
     let seeds = only.map_or(0..count, |seed| seed..seed + 1);
     for seed in seeds {
         let _told = Seed(seed);

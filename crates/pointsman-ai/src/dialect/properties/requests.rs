@@ -1,6 +1,6 @@
 //! Requests survive being written and read.
 
-use super::{DIALECTS, cases, generate, reading, settings, written};
+use super::{DIALECTS, REQUESTS, REQUESTS_AND_BACK, cases, generate, reading, settings, written};
 use crate::{
     Protocol,
     conversation::{Feature, Features, Part, Request},
@@ -20,7 +20,7 @@ fn lost(request: &Request<'_>, setting: &Setting<'_>) -> Features {
 /// What is written can be read, says only what the protocol is said to express, and is the same when
 /// it is written and read again. Everything that is not declared lost survives.
 fn check_dialect(target: Protocol) {
-    cases(5_000, |rng| {
+    cases(REQUESTS, |rng| {
         let setting = rng.pick(&settings(target));
         let request = sound_for(generate::request(rng), &setting);
         let first = written(&request, &setting);
@@ -119,7 +119,7 @@ fn check_shape(target: Protocol, text: &[u8]) {
 
 /// There and back, `client`'s request says the same but for what was declared lost on the way.
 fn check_pair(client: Protocol, target: Protocol) {
-    cases(800, |rng| {
+    cases(REQUESTS_AND_BACK, |rng| {
         let there = Setting {
             client,
             ..rng.pick(&settings(target))

@@ -1,7 +1,10 @@
 //! Streams survive being written and read, however they are cut, and nothing makes readers and
 //! writers break their promises.
 
-use super::{DIALECTS, Rng, cases, events_of, generate_answer, settings};
+use super::{
+    BROKEN_OFF_ANYWHERE, CUT_ANYWHERE, DIALECTS, EVENTS_IN_ANY_ORDER, FRAMES_IN_ANY_ORDER, Rng,
+    STREAMS, cases, events_of, generate_answer, settings,
+};
 use crate::{
     Protocol,
     conversation::Event,
@@ -57,7 +60,7 @@ fn check(client: Protocol, rng: &mut Rng) {
 
 #[test]
 fn streams_reach_clients() {
-    cases(1_500, |rng| {
+    cases(STREAMS, |rng| {
         for client in DIALECTS {
             check(client, rng);
         }
@@ -86,7 +89,7 @@ fn short_stream(setting: &Setting<'_>, rng: &mut Rng) -> Vec<u8> {
 /// A stream that is cut in two at any byte, and one that comes byte by byte, gives the same events.
 #[test]
 fn where_a_stream_is_cut_makes_no_difference() {
-    cases(3, |rng| {
+    cases(CUT_ANYWHERE, |rng| {
         for client in DIALECTS {
             let setting = rng.pick(&settings(client));
             let text = short_stream(&setting, rng);
@@ -113,7 +116,7 @@ fn where_a_stream_is_cut_makes_no_difference() {
 /// have no other end, or things behind it that not everybody sends.
 #[test]
 fn a_stream_that_breaks_off_never_looks_complete() {
-    cases(5, |rng| {
+    cases(BROKEN_OFF_ANYWHERE, |rng| {
         for client in DIALECTS {
             let setting = rng.pick(&settings(client));
             let text = short_stream(&setting, rng);
@@ -132,7 +135,7 @@ fn a_stream_that_breaks_off_never_looks_complete() {
 /// Events in any order make no writer panic, and what is written makes no reader break a promise.
 #[test]
 fn writers_take_events_in_any_order() {
-    cases(1_500, |rng| {
+    cases(EVENTS_IN_ANY_ORDER, |rng| {
         for client in DIALECTS {
             let setting = rng.pick(&settings(client));
             let response = generate_answer::response(client, true, rng);
@@ -167,7 +170,7 @@ fn disturb<T: Clone>(list: &mut Vec<T>, rng: &mut Rng) {
 /// What a provider sends in any order, and with any byte changed, makes no reader break a promise.
 #[test]
 fn readers_take_what_comes() {
-    cases(1_500, |rng| {
+    cases(FRAMES_IN_ANY_ORDER, |rng| {
         for target in DIALECTS {
             let setting = rng.pick(&settings(target));
             let response = generate_answer::response(target, true, rng);
