@@ -92,6 +92,10 @@ pub fn request(body: &[u8], client: Protocol, target: Protocol) {
         Ok(read) => read,
         Err(error) => panic!("{client:?} to {target:?}: {error}\n{}", written()),
     };
+    if client == target {
+        // Nothing is translated then, and nothing counts as lost.
+        return;
+    }
     let said = read.features(target);
     let undeclared = said.without(dialect::expresses_to(&reading(client, target)));
     let undeclared: Vec<_> = undeclared.iter().collect();

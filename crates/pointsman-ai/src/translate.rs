@@ -171,12 +171,7 @@ impl Translation {
         let said = response.features(self.client);
         let lost = said.without(dialect::expresses(self.client));
         dialect::write_response(&response, &self.setting(), &mut Writer::new(&mut out));
-        Ok((
-            out,
-            lost.iter()
-                .map(|feature| feature.name().to_owned())
-                .collect(),
-        ))
+        Ok((out, lost.names()))
     }
 
     /// The body of a provider's error of `status` in the client's protocol. Whatever it is, its

@@ -1,8 +1,8 @@
 //! What can be said in some protocols and not in others.
 
 use super::{
-    Format, Media, MediaKind, Message, Part, ReasoningMode, Request, Response, Role, Source, Text,
-    Tool, ToolChoice,
+    Block, Event, Format, Media, MediaKind, Message, Part, ReasoningMode, Request, Response, Role,
+    Source, Text, Tool, ToolChoice,
 };
 use crate::{Protocol, json::string::JsonStr};
 
@@ -229,6 +229,13 @@ impl Features {
         Self(self.0 | other.0)
     }
 
+    /// Their names, in order.
+    pub fn names(self) -> Vec<String> {
+        self.iter()
+            .map(|feature| feature.name().to_owned())
+            .collect()
+    }
+
     /// There are none.
     pub fn is_empty(self) -> bool {
         self.iter().next().is_none()
@@ -450,6 +457,40 @@ impl Response<'_> {
             }
         }
         found
+    }
+}
+
+impl Event<'_> {
+    /// Notes what it says that the protocol of a client might not be able to. `in_call`: the open block of
+    /// its choice is a call.
+    pub(crate) fn note(&self, client: Protocol, in_call: bool, found: &mut Features) {
+        match self {
+            Self::BlockStart { block, .. } => match block {
+                Block::Text | Block::Hidden | Block::ToolCall { .. } => {}
+                Block::Reasoning => found.note(Feature::ReasoningAnswer, true),
+                Block::Refusal => found.note(Feature::RefusalAnswer, true),
+                Block::Opaque(opaque) => {
+                    found.note(Feature::OpaqueAnswer, opaque.protocol != client);
+                }
+            },
+            Self::Signature { .. } => {
+                found.note(Feature::CallSignatureAnswer, in_call);
+                found.note(Feature::SignatureAnswer, !in_call);
+            }
+            Self::Citation { .. } => found.note(Feature::CitationAnswer, true),
+            Self::Logprobs { .. } => found.note(Feature::LogprobsAnswer, true),
+            Self::Stop { stop, .. } => {
+                let sequence = matches!(stop, super::Stop::Sequence(Some(_)));
+                found.note(Feature::StopSequenceAnswer, sequence);
+            }
+            Self::Start { .. }
+            | Self::Delta { .. }
+            | Self::BlockEnd { .. }
+            | Self::Usage(_)
+            | Self::Ping
+            | Self::Error(_)
+            | Self::End => {}
+        }
     }
 }
 

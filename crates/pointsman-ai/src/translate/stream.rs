@@ -3,7 +3,7 @@
 use super::Translation;
 use crate::{
     Protocol,
-    conversation::{Block, ErrorMessage, Event, Feature, Renamed},
+    conversation::{Block, ErrorMessage, Event, Feature, Features, Renamed},
     dialect::{self, Setting, StreamReader, StreamWriter},
     json::string::JsonStr,
     stream::{Framing, Unframed},
@@ -146,6 +146,12 @@ impl StreamTranslator {
     pub fn opening(&self) -> &StreamOpening {
         &self.client.opening
     }
+
+    /// What of the answer up to now the client's protocol cannot say, by name.
+    pub fn lost(&self) -> Vec<String> {
+        let choices = &self.client.choices;
+        choices.said.without(choices.expresses).names()
+    }
 }
 
 /// The client's side of a stream.
@@ -196,15 +202,29 @@ impl Client {
 /// stopped, is no answer, whatever the others did.
 #[derive(Debug)]
 struct Choices {
-    only_first: bool,
-    /// By number, those that have begun, and whether they have ended. Readers bound how many.
-    begun: Vec<(u32, bool)>,
+    client: Protocol,
+    /// What the client's protocol can say.
+    expresses: Features,
+    /// What was said that it might not be able to.
+    said: Features,
+    /// Those that have begun. Readers bound how many.
+    begun: Vec<Begun>,
+}
+
+/// An answer that has begun.
+#[derive(Debug)]
+struct Begun {
+    number: u32,
+    in_call: bool,
+    has_ended: bool,
 }
 
 impl Choices {
     fn shown_in(client: Protocol) -> Self {
         Self {
-            only_first: !dialect::expresses(client).has(Feature::ChoicesAnswer),
+            client,
+            expresses: dialect::expresses(client),
+            said: Features::NONE,
             begun: Vec::new(),
         }
     }
@@ -214,20 +234,30 @@ impl Choices {
         let Some(choice) = event.choice() else {
             return true;
         };
-        if self.only_first && choice != 0 {
+        if choice != 0 && !self.expresses.has(Feature::ChoicesAnswer) {
+            self.said.note(Feature::ChoicesAnswer, true);
             return false;
         }
-        let known = self.begun.iter().position(|(begun, _)| *begun == choice);
+        let known = self.begun.iter().position(|begun| begun.number == choice);
         let at = known.unwrap_or_else(|| {
-            self.begun.push((choice, false));
+            self.begun.push(Begun {
+                number: choice,
+                in_call: false,
+                has_ended: false,
+            });
             self.begun.len() - 1
         });
-        self.begun[at].1 |= matches!(event, Event::Stop { .. });
+        let begun = &mut self.begun[at];
+        if let Event::BlockStart { block, .. } = event {
+            begun.in_call = matches!(block, Block::ToolCall { .. });
+        }
+        begun.has_ended |= matches!(event, Event::Stop { .. });
+        event.note(self.client, begun.in_call, &mut self.said);
         true
     }
 
     fn are_complete(&self) -> bool {
-        !self.begun.is_empty() && self.begun.iter().all(|(_, has_ended)| *has_ended)
+        !self.begun.is_empty() && self.begun.iter().all(|begun| begun.has_ended)
     }
 }
 

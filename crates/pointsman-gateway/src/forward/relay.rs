@@ -387,6 +387,9 @@ impl Relay {
         let Some(call) = exchange.ai.as_mut() else {
             return;
         };
+        if let (Some(translated), Some(translator)) = (&mut call.translated, &call.translator) {
+            translated.lost_of_answer = translator.lost();
+        }
         let Some(meter) = call.meter.take() else {
             exchange.llm.response_ms.get_or_insert(took);
             return;

@@ -134,12 +134,12 @@ impl Line {
         }
     }
 
-    /// What the instance was spoken to in, and what of the request that could not say.
+    /// What the instance was spoken to in, and what got lost either way.
     #[cold]
     fn translated(&mut self, translated: &Translated) {
         let target = translated.translation.target();
         self.text(b",\"llm_upstream_protocol\":\"", target.as_str());
-        let lost = translated.lost.join(",");
+        let lost = translated.all_lost().collect::<Vec<_>>().join(",");
         if !lost.is_empty() {
             self.text(b",\"llm_lossy\":\"", &lost);
         }

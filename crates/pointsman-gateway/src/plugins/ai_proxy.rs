@@ -300,6 +300,16 @@ pub struct Translated {
     pub body: RequestBody,
     /// What of the request got lost.
     pub lost: Vec<String>,
+    /// What of the answer did: of a whole one before its head is passed on, of a stream at its end.
+    pub lost_of_answer: Vec<String>,
+}
+
+impl Translated {
+    /// What got lost in either direction, by name.
+    pub fn all_lost(&self) -> impl Iterator<Item = &str> {
+        let all = self.lost.iter().chain(&self.lost_of_answer);
+        all.map(String::as_str)
+    }
 }
 
 /// The beginning of a stream.

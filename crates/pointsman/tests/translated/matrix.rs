@@ -16,8 +16,8 @@ by it: `POINTSMAN_WRITE_DOCS=1 cargo test -p pointsman --test translated matrix`
 `crates/pointsman/tests/translated/requests.json`.
 
 *ok*: nothing is lost. Otherwise what is lost is named as `X-Pointsman-Lossy` names it; the request \
-goes through without it, or with the nearest that the upstream has. What an answer loses is not \
-told by that header, and thoughts in answers are not looked at here. The columns:
+goes through without it, or with the nearest that the upstream has. What an answer loses (a \
+stream: in the log alone) is named there, too, but these say nothing that gets lost. The columns:
 
 - text: instructions, turns and the usual sampling; the answer's text arrives whole
 - tools: two tools are offered, calls and their results sent; the answer calls one with its arguments

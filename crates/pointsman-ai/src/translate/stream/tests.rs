@@ -167,3 +167,33 @@ fn counts_are_kept_that_later_events_leave_out() {
         assert_eq!(counts, (100, 2, 64), "{client:?}");
     }
 }
+
+/// A stream loses what the same answer as a whole does.
+#[test]
+fn streams_lose_what_whole_answers_do() {
+    let message = r#""content":"t","refusal":"no","annotations":[{"type":"url_citation","url_citation":{"url":"https://example.com","title":"T"}}],"reasoning_details":[{"type":"reasoning.text","text":"r","signature":"s"}],"tool_calls":[{"index":0,"id":"c","type":"function","function":{"name":"f","arguments":"{}"},"extra_content":{"google":{"thought_signature":"x"}}}]"#;
+    let logprobs = r#""logprobs":{"content":[{"token":"t","logprob":-1.0,"top_logprobs":[]}]}"#;
+    let whole = format!(
+        r#"{{"choices":[{{"index":0,"message":{{{message}}},{logprobs},"finish_reason":"tool_calls"}},{{"index":1,"message":{{"content":"u"}},"finish_reason":"stop"}}]}}"#
+    );
+    // Sources come with the text that they are of.
+    let (text, rest) = message.split_once(r#","refusal""#).expect("it is there");
+    let (refusal, rest) = rest.split_once(r#","reasoning"#).expect("it is there");
+    let (refusal, sources) = refusal.split_once(',').expect("it is there");
+    let events = [
+        format!(r#"{{"choices":[{{"index":0,"delta":{{{text},{sources}}},{logprobs}}}]}}"#),
+        format!(r#"{{"choices":[{{"index":0,"delta":{{"refusal"{refusal}}}}}]}}"#),
+        format!(r#"{{"choices":[{{"index":0,"delta":{{"reasoning{rest}}}}}]}}"#),
+        r#"{"choices":[{"index":1,"delta":{"content":"u"},"finish_reason":"stop"}]}"#.to_owned(),
+        r#"{"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}"#.to_owned(),
+    ];
+    let events = events.each_ref().map(String::as_str);
+    for client in OF_ONE.into_iter().chain([GEMINI]) {
+        let (_, translator, is_complete) = told(client, CHAT, &events);
+        assert!(is_complete, "{client:?}");
+        let answer = translation(client, CHAT).response(whole.as_bytes());
+        let (_, lost) = answer.expect("an answer");
+        assert_eq!(translator.lost(), lost, "{client:?}");
+        assert!(!lost.is_empty(), "{client:?}");
+    }
+}

@@ -54,22 +54,31 @@ pub(super) fn translate(
         translation: translated.translation,
         body,
         lost: translated.lost,
+        lost_of_answer: Vec::new(),
     })))
 }
 
-/// The whole answer `body` in the client's protocol, if it is not in that already.
-pub(super) fn whole_answer(exchange: &Exchange, body: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
-    let Some(translated) = translated(exchange) else {
+/// The whole answer `body` in the client's protocol, if it is not in that already. Notes what of it gets
+/// lost.
+pub(super) fn whole_answer(
+    exchange: &mut Exchange,
+    body: &[u8],
+) -> Result<Option<Vec<u8>>, Failure> {
+    let call = exchange.ai.as_mut();
+    let Some(translated) = call.and_then(|call| call.translated.as_deref_mut()) else {
         return Ok(None);
     };
     match translated.translation.response(body) {
-        Ok((body, _)) => Ok(Some(body)),
+        Ok((body, lost)) => {
+            translated.lost_of_answer = lost;
+            Ok(Some(body))
+        }
         Err(malformed) => Err(Failure::BadAnswer(malformed.to_string())),
     }
 }
 
 /// Puts an error of the instance into the client's protocol, if it is not in that already, and
-/// says what of the request got lost.
+/// says what of the request got lost, and of a whole answer.
 pub(super) fn finish(exchange: &Exchange, response: &mut Response<Body>) {
     let Some(translated) = translated(exchange) else {
         return;
@@ -82,7 +91,7 @@ pub(super) fn finish(exchange: &Exchange, response: &mut Response<Body>) {
         *response.body_mut() = Body::whole(words);
         say_json(response);
     }
-    if let Some(lost) = header_of(&translated.lost) {
+    if let Some(lost) = header_of(translated.all_lost()) {
         response.headers_mut().insert(LOSSY, lost);
     }
 }
@@ -113,10 +122,7 @@ fn translated(exchange: &Exchange) -> Option<&Translated> {
 
 /// What got lost, as a header has it. Clients name their own members, so only what may stand in a
 /// header does.
-fn header_of(lost: &[String]) -> Option<HeaderValue> {
-    if lost.is_empty() {
-        return None;
-    }
+fn header_of<'l>(lost: impl Iterator<Item = &'l str>) -> Option<HeaderValue> {
     let mut names = String::new();
     for name in lost {
         if names.len() + name.len() > LOSSY_BYTES_MAX {
@@ -131,6 +137,9 @@ fn header_of(lost: &[String]) -> Option<HeaderValue> {
             c if c.is_ascii_graphic() => c,
             _ => '_',
         }));
+    }
+    if names.is_empty() {
+        return None;
     }
     HeaderValue::from_str(&names).ok()
 }
