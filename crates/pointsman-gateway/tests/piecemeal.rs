@@ -301,106 +301,97 @@ fn described(snapshot: &Snapshot) -> Vec<String> {
     lines
 }
 
-/// One request to the Admin API; many of them will be refused.
-fn request() -> impl Strategy<Value = (Method, String, Value)> {
-    let id = 0..3u8;
-    let port = 1..4u16;
-    let upstream = port.prop_map(|port| json!({"nodes": {format!("127.0.0.1:{port}"): 1}}));
-    let backend = prop_oneof![
-        upstream
-            .clone()
-            .prop_map(|upstream| json!({"upstream": upstream})),
-        id.clone()
-            .prop_map(|id| json!({"upstream_id": id.to_string()})),
-        id.clone()
-            .prop_map(|id| json!({"service_id": id.to_string()})),
-        id.clone()
-            .prop_map(|id| json!({"plugin_config_id": id.to_string()})),
-    ];
-    let plugins = prop_oneof![
+type Asked = (Method, String, Value);
+
+fn put(path: String, body: Value) -> Asked {
+    (Method::PUT, path, body)
+}
+
+fn an_upstream() -> impl Strategy<Value = Value> {
+    (1..4u16).prop_map(|port| json!({"nodes": {format!("127.0.0.1:{port}"): 1}}))
+}
+
+fn some_plugins() -> impl Strategy<Value = Value> {
+    prop_oneof![
         Just(json!({})),
         Just(json!({"cors": {}})),
         Just(json!({"key-auth": {}, "request-id": {}})),
         Just(json!({"proxy-rewrite": {"uri": "/x"}})),
-    ];
-    let with = |mut value: Value, key: &str, member: Value| {
-        value[key] = member;
-        value
-    };
-    let put = |path: String, body: Value| (Method::PUT, path, body);
-    prop_oneof![
-        (id.clone(), backend, plugins.clone()).prop_map(move |(id, body, plugins)| {
-            let body = with(
-                with(body, "uri", json!(format!("/{id}"))),
-                "plugins",
-                plugins,
-            );
-            put(format!("/routes/{id}"), body)
-        }),
-        (id.clone(), upstream.clone())
-            .prop_map(move |(id, body)| put(format!("/upstreams/{id}"), body)),
-        (id.clone(), id.clone(), plugins.clone()).prop_map(move |(id, upstream, plugins)| {
-            let body =
-                json!({"upstream_id": upstream.to_string(), "plugins": plugins, "name": "s"});
-            put(format!("/services/{id}"), body)
-        }),
-        (id.clone(), plugins.clone()).prop_map(move |(id, plugins)| {
-            put(format!("/plugin_configs/{id}"), json!({"plugins": plugins}))
-        }),
-        (id.clone(), plugins.clone()).prop_map(move |(id, plugins)| {
-            put(format!("/global_rules/{id}"), json!({"plugins": plugins}))
-        }),
-        (id.clone(), id.clone()).prop_map(move |(id, key)| {
-            let plugins = json!({"key-auth": {"key": format!("k{key}")}});
-            put(
-                "/consumers".to_owned(),
-                json!({"username": format!("u{id}"), "plugins": plugins}),
-            )
-        }),
-        (id.clone(), id.clone()).prop_map(move |(id, key)| {
-            let plugins = json!({"key-auth": {"key": format!("k{key}")}});
-            put(
-                format!("/consumers/u{id}/credentials/c"),
-                json!({"plugins": plugins}),
-            )
-        }),
-        change(),
     ]
 }
 
-/// The same for what is no resource with plugins, and for changes and ends.
-fn change() -> impl Strategy<Value = (Method, String, Value)> {
-    let id = 0..3u8;
-    prop_oneof![
-        Just((
-            Method::PUT,
-            "/plugin_metadata/http-logger".to_owned(),
-            json!({"log_format": {"h": "$host"}}),
-        )),
-        (id.clone(), 0..2u8).prop_map(|(id, status)| {
-            (
-                Method::PATCH,
-                format!("/routes/{id}"),
-                json!({"status": status}),
-            )
-        }),
-        (
-            prop_oneof![
-                Just("routes/"),
-                Just("services/"),
-                Just("upstreams/"),
-                Just("plugin_configs/"),
-                Just("global_rules/"),
-                Just("consumers/u"),
-            ],
-            id,
-            any::<bool>(),
-        )
-            .prop_map(|(name, id, force)| {
-                let force = if force { "?force=true" } else { "" };
-                (Method::DELETE, format!("/{name}{id}{force}"), Value::Null)
-            }),
-    ]
+fn a_route() -> impl Strategy<Value = Asked> {
+    let named = (0..3u8, 0..3usize).prop_map(|(id, field)| {
+        let field = ["upstream_id", "service_id", "plugin_config_id"][field];
+        json!({field: id.to_string()})
+    });
+    let inline = an_upstream().prop_map(|upstream| json!({"upstream": upstream}));
+    let backend = prop_oneof![inline, named];
+    (0..3u8, backend, some_plugins()).prop_map(|(id, mut body, plugins)| {
+        body["uri"] = json!(format!("/{id}"));
+        body["plugins"] = plugins;
+        put(format!("/routes/{id}"), body)
+    })
+}
+
+fn what_routes_name() -> impl Strategy<Value = Asked> {
+    let service = (0..3u8, 0..3u8, some_plugins()).prop_map(|(id, upstream, plugins)| {
+        let body = json!({"upstream_id": upstream.to_string(), "plugins": plugins, "name": "s"});
+        put(format!("/services/{id}"), body)
+    });
+    let upstream = (0..3u8, an_upstream());
+    let upstream = upstream.prop_map(|(id, body)| put(format!("/upstreams/{id}"), body));
+    let sets = (any::<bool>(), 0..3u8, some_plugins()).prop_map(|(is_global, id, plugins)| {
+        let name = if is_global {
+            "global_rules"
+        } else {
+            "plugin_configs"
+        };
+        put(format!("/{name}/{id}"), json!({"plugins": plugins}))
+    });
+    prop_oneof![service, upstream, sets]
+}
+
+fn a_consumer() -> impl Strategy<Value = Asked> {
+    (any::<bool>(), 0..3u8, 0..3u8).prop_map(|(is_credential, id, key)| {
+        let plugins = json!({"key-auth": {"key": format!("k{key}")}});
+        if is_credential {
+            let path = format!("/consumers/u{id}/credentials/c");
+            return put(path, json!({"plugins": plugins}));
+        }
+        let body = json!({"username": format!("u{id}"), "plugins": plugins});
+        put("/consumers".to_owned(), body)
+    })
+}
+
+fn a_change() -> impl Strategy<Value = Asked> {
+    let patch = (0..3u8, 0..2u8).prop_map(|(id, status)| {
+        let body = json!({"status": status});
+        (Method::PATCH, format!("/routes/{id}"), body)
+    });
+    let names = [
+        "routes/",
+        "services/",
+        "upstreams/",
+        "plugin_configs/",
+        "global_rules/",
+        "consumers/u",
+    ];
+    let delete = (0..names.len(), 0..3u8, any::<bool>()).prop_map(move |(at, id, force)| {
+        let force = if force { "?force=true" } else { "" };
+        let path = format!("/{}{id}{force}", names[at]);
+        (Method::DELETE, path, Value::Null)
+    });
+    let metadata = Just(put(
+        "/plugin_metadata/http-logger".to_owned(),
+        json!({"log_format": {"h": "$host"}}),
+    ));
+    prop_oneof![patch, delete, metadata]
+}
+
+/// One request to the Admin API; many of them will be refused.
+fn request() -> impl Strategy<Value = Asked> {
+    prop_oneof![a_route(), what_routes_name(), a_consumer(), a_change()]
 }
 
 proptest! {
@@ -454,9 +445,15 @@ fn only_what_changed_is_made_anew() {
     let mut checked = route("/3", json!({}));
     checked["upstream"]["checks"] = json!({"active": {"healthy": {}, "unhealthy": {}}});
     bench.put("/routes/3", checked);
+    bench.put("/consumers", json!({"username": "u"}));
     let first = bench.snapshot(None);
     bench.put("/routes/4", route("/4", json!({})));
     let second = bench.snapshot(Some(&first));
+    assert!(Arc::ptr_eq(&first.consumers, &second.consumers));
+    let key = json!({"plugins": {"key-auth": {"key": "k"}}});
+    bench.put("/consumers/u/credentials/1", key);
+    let second = bench.snapshot(Some(&second));
+    assert!(second.consumers.identify("key-auth", "k").is_some());
     // What is checked gets its targets from every compilation.
     assert_eq!(
         kept(&first, &second),

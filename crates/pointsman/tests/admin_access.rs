@@ -156,6 +156,20 @@ fn schemas_and_plugins() {
     assert_eq!(outside.status, 404);
 }
 
+/// G-275: what `plugins` of `config.yaml` does not name cannot be configured.
+#[test]
+fn only_enabled_plugins_can_be_configured() {
+    let gateway = Gateway::start_with(Start {
+        deployment: STORE,
+        sections: "plugins: [cors]",
+        ..Start::default()
+    });
+    let route = |plugin: &str| json!({"uri": "/a", "plugins": {plugin: {}}, "upstream": {"nodes": {"127.0.0.1:1": 1}}});
+    let said = gateway.refused("PUT", "/routes/1", route("key-auth"));
+    assert_eq!(said, "unknown plugin [key-auth]");
+    gateway.asked(201, "PUT", "/routes/1", route("cors"));
+}
+
 /// G-263: a whole document is looked at without being applied; all that is wrong is told.
 #[test]
 fn documents_are_validated() {

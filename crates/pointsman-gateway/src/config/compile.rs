@@ -229,7 +229,8 @@ impl<'a> Compiler<'a> {
         }
         let global = self.global_chain();
         self.keep_pools(&global);
-        let consumers = self.consumers();
+        let consumers = self.kept.consumers(self.registry);
+        let consumers = consumers.unwrap_or_else(|| Arc::new(self.consumers()));
         let mut routes = Vec::new();
         let mut entries = Vec::new();
         for item in document

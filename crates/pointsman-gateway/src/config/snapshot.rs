@@ -43,7 +43,7 @@ pub struct Snapshot {
     /// A chain without plugins, for exchanges that have no route.
     pub no_plugins: Arc<Chain>,
     /// Who may be authenticated.
-    pub consumers: Consumers,
+    pub consumers: Arc<Consumers>,
     /// What is checked, for the health report.
     pub checked: Vec<Checked>,
     /// Options of the metrics that come from plugin metadata and settings.
@@ -208,6 +208,11 @@ impl Consumers {
             identity,
         });
         None
+    }
+
+    /// What consumers bring along.
+    pub fn chains(&self) -> impl Iterator<Item = &Chain> {
+        self.by_name.values().map(|consumer| &*consumer.chain)
     }
 
     /// The consumer called `username`.

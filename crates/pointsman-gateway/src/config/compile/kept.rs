@@ -2,7 +2,7 @@
 //!
 //! A store changes resource by resource, and what a change leaves alone is the same object in the
 //! documents before and after. What was made of the same objects alone is not made again: the chain
-//! of a route, and an upstream that nobody checks and that stands at addresses. Everything that
+//! of a route, all consumers, and an upstream that nobody checks and that stands at addresses. What
 //! looks at the health of targets, or brings names to be resolved, is made anew, for both are
 //! settled with every compilation. A file is read anew as a whole, so nothing of it is taken over.
 
@@ -16,7 +16,7 @@ use crate::{
     config::{
         document::Document,
         resource::upstream as written,
-        snapshot::{PoolRef, Snapshot},
+        snapshot::{Consumers, PoolRef, Snapshot},
     },
     plugin::{chain::Chain, registry::Registry},
     upstream::Upstream,
@@ -31,6 +31,7 @@ pub(super) struct Kept<'a> {
     pools: Option<&'a HashMap<String, PoolRef>>,
     /// By the id of the route.
     chains: FxHashMap<&'a str, &'a Arc<Chain>>,
+    consumers: Option<&'a Arc<Consumers>>,
 }
 
 impl<'a> Kept<'a> {
@@ -68,6 +69,10 @@ impl<'a> Kept<'a> {
             kept.chains = chains
                 .map(|route| (route.id.as_str(), &route.chain))
                 .collect();
+            let is_same = same(&before.consumers, &document.consumers)
+                && same(&before.credentials, &document.credentials)
+                && same(&before.consumer_groups, &document.consumer_groups);
+            kept.consumers = Some(&previous.consumers).filter(|_| is_same);
         }
         kept
     }
@@ -88,13 +93,15 @@ impl<'a> Kept<'a> {
                     .is_some_and(|plugins| std::ptr::eq(before, plugins))
             })
         };
-        // What has targets is settled with the health of this compilation.
-        let stands_alone = chain.entries().iter().all(|entry| {
-            registry
-                .kind(entry.name)
-                .is_some_and(|kind| kind.checkers.is_none())
-        });
-        (stands_alone && layers.iter().all(is_same)).then(|| Arc::clone(chain))
+        let is_kept = stands_alone(chain, registry) && layers.iter().all(is_same);
+        is_kept.then(|| Arc::clone(chain))
+    }
+
+    /// All consumers, if nothing about any of them has changed.
+    pub(super) fn consumers(&self, registry: &Registry) -> Option<Arc<Consumers>> {
+        let mut chains = self.consumers?.chains();
+        let is_kept = chains.all(|chain| stands_alone(chain, registry));
+        self.consumers.filter(|_| is_kept).cloned()
     }
 
     /// What was made of `upstream`, which `key` is or has.
@@ -104,14 +111,14 @@ impl<'a> Kept<'a> {
         upstream: &written::Upstream,
     ) -> Option<Arc<Upstream>> {
         let before = *self.upstreams.get(key)?;
-        let stands_alone = || {
+        let has_addresses = || {
             let nodes = upstream.nodes();
             let mut hosts = nodes.iter().map(|node| &node.host);
             let is_address =
                 |host: &String| host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
             upstream.active_checks().is_none() && hosts.all(is_address)
         };
-        if !(std::ptr::eq(before, upstream) && stands_alone()) {
+        if !(std::ptr::eq(before, upstream) && has_addresses()) {
             return None;
         }
         match self.pools?.get(key)? {
@@ -119,4 +126,18 @@ impl<'a> Kept<'a> {
             PoolRef::Ai(_) => None,
         }
     }
+}
+
+/// Whether nothing in `chain` has targets: those are settled with the health of this compilation.
+fn stands_alone(chain: &Chain, registry: &Registry) -> bool {
+    chain.entries().iter().all(|entry| {
+        let kind = registry.kind(entry.name);
+        kind.is_some_and(|kind| kind.checkers.is_none())
+    })
+}
+
+/// Whether both lists hold the same objects.
+fn same<T>(before: &[Arc<T>], now: &[Arc<T>]) -> bool {
+    let mut pairs = before.iter().zip(now);
+    before.len() == now.len() && pairs.all(|(before, now)| Arc::ptr_eq(before, now))
 }
