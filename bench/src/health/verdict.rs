@@ -242,6 +242,9 @@ pub(super) fn on_a_thread(work: impl Future<Output = ()> + Send + 'static) -> Re
     Ok(())
 }
 
+/// From one change of the configuration to the next.
+const RELOAD_PAUSE: Duration = Duration::from_millis(1500);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,6 +270,3 @@ mod tests {
         assert_eq!(lags(&events), [Duration::from_millis(3), Duration::ZERO]);
     }
 }
-
-/// From one change of the configuration to the next.
-const RELOAD_PAUSE: Duration = Duration::from_millis(1500);
