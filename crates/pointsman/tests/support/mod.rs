@@ -18,11 +18,12 @@ pub(crate) mod secure;
 pub(crate) mod upstream;
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -440,19 +441,42 @@ pub(crate) fn replace(path: &Path, text: &str) {
     std::fs::rename(&next, path).expect("renamed");
 }
 
-/// Runs `pointsman` with `arguments` to its end: exit code, stdout, stderr.
+/// Runs `pointsman` with `arguments` to its end, which must come by itself: exit code, stdout, stderr.
 pub(crate) fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_pointsman"))
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pointsman"))
         .args(arguments)
         .stdin(Stdio::null())
-        .output()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .expect("the program runs");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (
-        output.status.code(),
-        text(&output.stdout),
-        text(&output.stderr),
-    )
+    fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let _ = pipe.read_to_end(&mut bytes);
+            String::from_utf8_lossy(&bytes).into_owned()
+        })
+    }
+    let stdout = collect(child.stdout.take().expect("stdout is piped"));
+    let stderr = collect(child.stderr.take().expect("stderr is piped"));
+    let deadline = Instant::now() + DEADLINE;
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child") {
+            break Some(status);
+        }
+        if Instant::now() >= deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            break None;
+        }
+        std::thread::park_timeout(Duration::from_millis(5));
+    };
+    let (stdout, stderr) = (
+        stdout.join().expect("no panic"),
+        stderr.join().expect("no panic"),
+    );
+    let status = status.unwrap_or_else(|| panic!("{arguments:?} did not end: {stderr}"));
+    (status.code(), stdout, stderr)
 }
 
 /// Asks again and again until there is an answer.
