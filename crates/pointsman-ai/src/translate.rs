@@ -10,7 +10,9 @@ pub(crate) use self::stream::status_of_words;
 pub use self::stream::{Scout, StreamError, StreamOpening, StreamTranslator};
 use crate::{
     Protocol, Provider, VectorApi,
-    conversation::{ErrorMessage, Malformed, Part, Renamed, Request, Tool},
+    conversation::{
+        ErrorMessage, Feature, Features, Malformed, Part, Renamed, Request, Response, Tool,
+    },
     dialect::{self, Setting},
     json::{self, string::JsonStr, write::Writer},
     vectors,
@@ -26,6 +28,8 @@ pub struct Translation {
     now: u64,
     seed: String,
     renamed: Renamed,
+    /// The client said which tier of service it wants.
+    asks_for_tier: bool,
     /// Of embeddings, what the client expects of an answer.
     vectors: Option<(VectorApi, vectors::Expected)>,
 }
@@ -93,6 +97,7 @@ impl Translation {
             now: outside.now,
             seed: outside.seed.to_owned(),
             renamed: Renamed::default(),
+            asks_for_tier: request.service_tier.is_some(),
             vectors: None,
         };
         let lost = lost(&request, &translation.setting());
@@ -123,6 +128,7 @@ impl Translation {
             now: outside.now,
             seed: outside.seed.to_owned(),
             renamed: Renamed::default(),
+            asks_for_tier: false,
             vectors: Some((api, expected)),
         };
         Ok(TranslatedRequest {
@@ -168,10 +174,22 @@ impl Translation {
         }
         let mut response = dialect::read_response(root, &self.setting())?;
         self.renamed.restore(&mut response);
-        let said = response.features(self.client);
-        let lost = said.without(dialect::expresses(self.client));
+        let lost = self.lost_of(&response);
         dialect::write_response(&response, &self.setting(), &mut Writer::new(&mut out));
         Ok((out, lost.names()))
+    }
+
+    /// What of `response` the client's protocol cannot say. Providers name the tier that served every
+    /// answer: one that nobody asked for and that is as ever is not missed.
+    fn lost_of(&self, response: &Response<'_>) -> Features {
+        let said = response.features(self.client);
+        let lost = said.without(dialect::expresses(self.client));
+        let tier = response.service_tier.as_ref();
+        let is_ordinary = tier.is_some_and(|tier| ORDINARY_TIERS.iter().any(|word| tier.is(word)));
+        if is_ordinary && !self.asks_for_tier {
+            return lost.without(Features::of(&[Feature::ServiceTierAnswer]));
+        }
+        lost
     }
 
     /// The body of a provider's error of `status` in the client's protocol. Whatever it is, its
@@ -229,8 +247,8 @@ fn lost(request: &Request<'_>, setting: &Setting<'_>) -> Vec<String> {
             names.insert(format!("messages.{}", opaque.kind.decode()));
         }
     }
-    names.remove(crate::conversation::Feature::OpaquePart.name());
-    names.remove(crate::conversation::Feature::HostedTool.name());
+    names.remove(Feature::OpaquePart.name());
+    names.remove(Feature::HostedTool.name());
     names.into_iter().collect()
 }
 
@@ -259,12 +277,56 @@ fn words_of(body: &[u8]) -> JsonStr<'static> {
     JsonStr::from(words)
 }
 
+/// What providers call the tier that serves whoever asks for none: OpenAI and AWS, Anthropic, Groq.
+const ORDINARY_TIERS: [&str; 3] = ["default", "standard", "on_demand"];
+
 /// Characters that are kept of an error that is no JSON.
 const WORDS_MAX: usize = 2_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Nobody misses the usual tier in an answer, unless they asked for it.
+    #[test]
+    fn the_usual_tier_is_no_loss() {
+        let lost = |asked: &str, answered: &str| {
+            let outside = Outside {
+                model: Some("m"),
+                stream: false,
+                now: 1,
+                seed: "s",
+            };
+            let body = format!(
+                r#"{{"max_tokens":5,{asked}"messages":[{{"role":"user","content":"x"}}]}}"#
+            );
+            let translated = Translation::request(
+                body.as_bytes(),
+                Protocol::AnthropicMessages,
+                Protocol::OpenaiChat,
+                Provider::OpenaiCompatible,
+                outside,
+            );
+            let answer = format!(
+                r#"{{"choices":[{{"index":0,"message":{{"content":"t"}},"finish_reason":"stop"}}]{answered}}}"#
+            );
+            let translation = translated.expect("a request").translation;
+            let (_, lost) = translation.response(answer.as_bytes()).expect("an answer");
+            lost
+        };
+        let tier = ["answer.service_tier"];
+        for usual in ["default", "standard", "on_demand"] {
+            let answered = format!(r#","service_tier":"{usual}""#);
+            assert!(lost("", &answered).is_empty(), "{usual}");
+            let asked = r#""service_tier":"standard_only","#;
+            assert_eq!(lost(asked, &answered), tier, "{usual}");
+        }
+        assert!(lost("", "").is_empty());
+        for other in ["flex", "priority", "auto"] {
+            let answered = format!(r#","service_tier":"{other}""#);
+            assert_eq!(lost("", &answered), tier, "{other}");
+        }
+    }
 
     /// JSON of several lines must not end the line of an event.
     #[test]

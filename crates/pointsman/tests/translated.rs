@@ -164,6 +164,53 @@ fn what_gets_lost_is_told_or_refused() {
     );
 }
 
+/// What an answer says and its client's protocol cannot: of a whole answer in the header and the log, of a
+/// stream, whose head is gone by then, in the log.
+#[test]
+fn what_an_answer_loses_is_told() {
+    let choice = |number: u32, member: &str| {
+        let text = format!(r#""{member}":{{"role":"assistant","content":"t{number}"}}"#);
+        let logprobs = r#"{"content":[{"token":"t","logprob":-0.5,"top_logprobs":[]}]}"#;
+        format!(r#"{{"index":{number},{text},"logprobs":{logprobs},"finish_reason":"stop"}}"#)
+    };
+    let upstreams = [Upstream::start(move |received| {
+        let streamed = ask_is_streamed(received);
+        let member = if streamed { "delta" } else { "message" };
+        let both = format!("{},{}", choice(0, member), choice(1, member));
+        // The usual tier of service is in every answer: nobody misses it.
+        let about = r#""id":"c","created":1,"model":"m","service_tier":"default""#;
+        let answer = format!(r#"{{{about},"choices":[{both}]}}"#);
+        match streamed {
+            true => ALL[0].stream_of(&[&answer, "[DONE]"]),
+            false => Answer::json(&answer),
+        }
+    })];
+    let gateway = Gateway::start(&document(&upstreams, ""));
+    let target = &ALL[0];
+    let mut lines = 0;
+    for client in &ALL[1..] {
+        let lost = match client.name {
+            "openai-responses" => "answer.choices",
+            "gemini-generate-content" => "",
+            _ => "answer.logprobs,answer.choices",
+        };
+        for streamed in [false, true] {
+            let pair = format!("{}, {streamed}", client.name);
+            let response = ask(&gateway, client, target, streamed);
+            assert_eq!(response.status, 200, "{pair}: {}", response.text());
+            let told = response.header("x-pointsman-lossy").unwrap_or_default();
+            assert_eq!(told, if streamed { "" } else { lost }, "{pair}");
+            lines += 1;
+            let line = gateway.access_log(lines).remove(lines - 1);
+            assert_eq!(
+                line["llm_lossy"].as_str().unwrap_or_default(),
+                lost,
+                "{pair}"
+            );
+        }
+    }
+}
+
 /// P-107, P-120: credentials find their header, and a body that its own protocol forbids is named.
 #[test]
 fn headers_and_bad_requests() {
