@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 use serde_json::{Value, json};
 use support::{
-    Answer, Gateway, SecureUpstream, Start, Upstream, client::Connection, get, wait_until,
+    Answer, Gateway, SecureUpstream, Start, Upstream, client::Connection, get, skip, wait_until,
 };
 
 /// `checks.active` that decides by one HTTP failure or two refused connections.
@@ -285,6 +285,9 @@ fn nodes_are_probed_over_tls() {
 /// B-168: as B-141, for clients of either family of addresses.
 #[test]
 fn b_168_listeners_of_both_families_obey_the_same_verdicts() {
+    if skip::without_ipv6("B-168") {
+        return;
+    }
     let (alive, nobody) = (Upstream::named("alive"), Upstream::nobody());
     let gateway = Gateway::start_with(Start {
         document: &route(&upstream(&[alive.address, nobody], json!({"retries": 0}))),

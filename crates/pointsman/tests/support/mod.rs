@@ -15,6 +15,7 @@ pub(crate) mod embeddings;
 pub(crate) mod names;
 pub(crate) mod packages;
 pub(crate) mod secure;
+pub(crate) mod skip;
 pub(crate) mod upstream;
 
 use std::{

@@ -7,6 +7,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use super::skip;
+
 /// Tests that share packages must not install them at once.
 fn alone() -> MutexGuard<'static, ()> {
     static INSTALLING: Mutex<()> = Mutex::new(());
@@ -27,7 +29,7 @@ pub(crate) fn unavailable(what: &str, why: &str) {
         std::env::var_os("CI").is_none(),
         "{what} cannot be tested here: {why}"
     );
-    eprintln!("\n*** SKIPPED: {what} cannot be tested here: {why} ***\n");
+    skip::loudly(what, why);
 }
 
 /// What a command prints; if it fails, as an error.
