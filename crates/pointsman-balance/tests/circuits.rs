@@ -6,25 +6,8 @@ mod support;
 
 use std::time::Duration;
 
-use pointsman_balance::{Breaker, CircuitState, GuardSpec, Monitor};
-use support::start;
-
-const BREAKER: Breaker = Breaker {
-    failures: 3,
-    error_percent: 0,
-    min_attempts: 10,
-    window: Duration::from_secs(10),
-    open: Duration::from_secs(5),
-    open_max: Duration::from_secs(15),
-    trials: 2,
-};
-
-fn spec(key: &str, breaker: Option<Breaker>) -> GuardSpec {
-    GuardSpec {
-        key: key.to_owned(),
-        breaker,
-    }
-}
+use pointsman_balance::{Breaker, CircuitState, Monitor};
+use support::{BREAKER, guard_spec as spec, start};
 
 /// Another setting of a circuit that is open makes another guard, which is open for as long.
 #[test]

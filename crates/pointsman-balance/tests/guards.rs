@@ -7,30 +7,13 @@ mod support;
 use std::time::{Duration, Instant};
 
 use pointsman_balance::{
-    Algorithm, Ask, Breaker, CircuitState, GuardSpec, Limits, MemberSpec, Monitor, Passive, Policy,
-    Pool, ProbeOutcome, Status, TargetId, Tried, Wanted,
+    Algorithm, Ask, Breaker, CircuitState, Limits, MemberSpec, Monitor, Passive, Policy, Pool,
+    ProbeOutcome, Status, TargetId, Tried, Wanted,
 };
-use support::start;
-
-const BREAKER: Breaker = Breaker {
-    failures: 3,
-    error_percent: 0,
-    min_attempts: 10,
-    window: Duration::from_secs(10),
-    open: Duration::from_secs(5),
-    open_max: Duration::from_secs(15),
-    trials: 2,
-};
+use support::{BREAKER, guard_spec as spec, start};
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
-}
-
-fn spec(key: &str, breaker: Option<Breaker>) -> GuardSpec {
-    GuardSpec {
-        key: key.to_owned(),
-        breaker,
-    }
 }
 
 fn pool(monitor: &mut Monitor<u8>, priorities: &[i32], guards: &[&[TargetId]]) -> Pool {

@@ -10,6 +10,24 @@ use pointsman_balance::{
     Policy, Pool, ProbeOutcome, TargetId, Tried, Wanted,
 };
 
+/// A circuit with limits that tests reach quickly.
+pub(crate) const BREAKER: Breaker = Breaker {
+    failures: 3,
+    error_percent: 0,
+    min_attempts: 10,
+    window: Duration::from_secs(10),
+    open: Duration::from_secs(5),
+    open_max: Duration::from_secs(15),
+    trials: 2,
+};
+
+pub(crate) fn guard_spec(key: &str, breaker: Option<Breaker>) -> GuardSpec {
+    GuardSpec {
+        key: key.to_owned(),
+        breaker,
+    }
+}
+
 /// Targets whose every probe decides, and the time at which they are probed.
 pub(crate) struct Verdicts {
     pub(crate) ids: Vec<TargetId>,
