@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::server::{self, Instance};
 use super::verdict::on_a_thread;
@@ -26,6 +26,9 @@ pub(crate) struct Options {
     /// Instances of one route.
     #[arg(long, default_value_t = 50)]
     per_route: usize,
+    /// Nodes of plain upstreams instead of LLM instances.
+    #[arg(long)]
+    plain: bool,
     /// Length of the measured window in seconds.
     #[arg(long, default_value_t = 20)]
     seconds: u64,
@@ -72,15 +75,35 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
 
 fn document(options: &Options, port: u16) -> Value {
     let first = u32::from(Ipv4Addr::new(127, 1, 0, 1));
-    let configs: Vec<Value> = (0..options.targets)
-        .map(|at| {
-            let address = SocketAddr::from((Ipv4Addr::from(first + at), port));
-            instance(&format!("i{at}"), address, true)
+    let addresses: Vec<SocketAddr> = (0..options.targets)
+        .map(|at| SocketAddr::from((Ipv4Addr::from(first + at), port)))
+        .collect();
+    let routes = addresses.chunks(options.per_route.max(1)).enumerate();
+    let routes: Vec<Value> = routes
+        .map(|(at, addresses)| {
+            let uri = format!("/r{at}");
+            if options.plain {
+                return plain_route(at + 1, &uri, addresses);
+            }
+            let named = addresses.iter().enumerate();
+            let instances: Vec<Value> = named
+                .map(|(at, address)| instance(&format!("i{at}"), *address, true))
+                .collect();
+            route(at + 1, &uri, &instances)
         })
         .collect();
-    let routes = configs.chunks(options.per_route.max(1)).enumerate();
-    let routes: Vec<Value> = routes
-        .map(|(at, instances)| route(at + 1, &format!("/r{at}"), instances))
-        .collect();
     json!({ "routes": routes })
+}
+
+/// A route to nodes that are checked as instances are.
+fn plain_route(id: usize, uri: &str, addresses: &[SocketAddr]) -> Value {
+    let nodes: Map<String, Value> = (addresses.iter())
+        .map(|address| (address.to_string(), json!(1)))
+        .collect();
+    let checks = json!({ "active": {
+        "http_path": "/health",
+        "healthy": { "interval": 1, "successes": 1 },
+        "unhealthy": { "interval": 1, "http_failures": 1 },
+    }});
+    json!({ "id": id, "uri": uri, "upstream": { "nodes": nodes, "checks": checks } })
 }

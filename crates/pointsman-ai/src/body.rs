@@ -116,7 +116,7 @@ impl RequestBody {
         let mut parts = Parts::new(&bytes, boundary);
         // What stands before the first delimiter, or behind a part that cannot be read, others
         // might read: with a model that we have not seen.
-        let mut is_plain = parts.begins_at_once();
+        let mut is_plain = parts.begins_at_once() && parts.has_no_stray_boundary();
         let (mut model, mut stream, mut count) = (None, false, 0);
         for part in parts.by_ref() {
             count += 1;
@@ -341,6 +341,22 @@ mod tests {
         refused(&folded, BodyError::BrokenForm);
         let extended = part("Content-Disposition: form-data; name*=UTF-8''model", "b");
         refused(&extended, BodyError::BrokenForm);
+        // What some readers take for a field `model`, and others do not.
+        for disposition in [
+            "form-data; x; name=\"model\"",
+            "form-data;; name=\"model\"",
+            "attachment; name=\"model\"",
+            "form-data; name=\"x\"; name=\"model\"",
+            "form-data; name= \"model\"",
+            "form-data; filename=\"a\"",
+        ] {
+            let posing = format!("--b\r\nContent-Disposition: {disposition}\r\n\r\nBIG\r\n--b--");
+            refused(&posing, BodyError::BrokenForm);
+        }
+        let second = "--b\r\nContent-Disposition: form-data; name=a\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nBIG\r\n--b--";
+        refused(second, BodyError::BrokenForm);
+        let stray = "--b\r\nContent-Disposition: form-data; name=a\r\n\r\nhi\n--b\nContent-Disposition: form-data; name=\"model\"\n\nBIG\r\n--b--";
+        refused(stray, BodyError::BrokenForm);
         let empty = RequestBody::form(Bytes::new(), "b").expect_err("empty");
         assert_eq!(empty, BodyError::Empty);
         let many = field("a", "").repeat(MEMBERS_MAX + 1);

@@ -13,6 +13,11 @@ pub fn boundary(content_type: &str) -> Option<Cow<'_, str>> {
     if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
         return None;
     }
+    // Of two, readers take either.
+    let lower = parameters.to_ascii_lowercase();
+    if lower.matches("boundary=").count() != 1 {
+        return None;
+    }
     let boundary = parameter(parameters, "boundary")?;
     (1..=BOUNDARY_BYTES_MAX)
         .contains(&boundary.len())
@@ -39,14 +44,29 @@ impl Part<'_> {
         names(self.head, name)
     }
 
-    /// Its head has no line folding and no extended parameters (RFC 8187), which readers take
-    /// differently.
+    /// Every reader takes its head for the same: it has exactly one `Content-Disposition: form-data`, with
+    /// parameters as RFC 7578 wants them, each once and one of them the name; beside it nothing but a
+    /// `Content-Type`; no folded line, no lone CR or LF, no extended parameter (RFC 8187).
     pub fn is_plain(&self) -> bool {
         let head = String::from_utf8_lossy(self.head);
+        let (mut dispositions, mut types) = (0, 0);
         // It begins with the line end of the delimiter.
-        let mut lines = head.split("\r\n").skip(1);
-        let is_folded = |line: &str| line.starts_with([' ', '\t']) || line.contains('\n');
-        lines.all(|line| !is_folded(line) && !line.to_ascii_lowercase().contains("name*"))
+        for line in head.split("\r\n").skip(1) {
+            let Some((key, value)) = line.split_once(':') else {
+                return false;
+            };
+            if line.contains(['\r', '\n']) {
+                return false;
+            }
+            if key.eq_ignore_ascii_case("content-disposition") && is_plain_disposition(value) {
+                dispositions += 1;
+            } else if key.eq_ignore_ascii_case("content-type") {
+                types += 1;
+            } else {
+                return false;
+            }
+        }
+        dispositions == 1 && types <= 1
     }
 }
 
@@ -84,6 +104,13 @@ impl<'b> Parts<'b> {
     /// No preamble comes before the first part; to be asked before there was any look at a part.
     pub fn begins_at_once(&self) -> bool {
         self.at == Some(self.delimiter.needle().len() - 2)
+    }
+
+    /// No boundary stands anywhere but behind a CRLF: some readers would take a part to begin there.
+    pub fn has_no_stray_boundary(&self) -> bool {
+        let dashed = &self.delimiter.needle()[2..];
+        let mut places = memmem::find_iter(self.body, dashed);
+        places.all(|at| at == 0 || self.body[..at].ends_with(b"\r\n"))
     }
 
     /// The delimiter that closes a form has been found, and so every field has.
@@ -139,6 +166,53 @@ fn names(head: &[u8], name: &str) -> bool {
             && kind.trim().eq_ignore_ascii_case("form-data")
             && parameter(parameters, "name").is_some_and(|found| found == name)
     })
+}
+
+/// Whether the value of a `Content-Disposition` is `form-data` with a name, and written so that nobody reads
+/// anything else in it.
+fn is_plain_disposition(value: &str) -> bool {
+    let Some((kind, mut rest)) = value.split_once(';') else {
+        return false;
+    };
+    if !kind.trim().eq_ignore_ascii_case("form-data") {
+        return false;
+    }
+    let is_token = |text: &str| {
+        let is_of_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        !text.is_empty() && text.bytes().all(is_of_token)
+    };
+    let mut keys: Vec<String> = Vec::new();
+    loop {
+        let Some((key, after)) = rest.split_once('=') else {
+            return false;
+        };
+        let key = key.trim_start().to_ascii_lowercase();
+        if !is_token(&key) || keys.contains(&key) {
+            return false;
+        }
+        let after = match after.strip_prefix('"') {
+            Some(quoted) => match unquote(quoted) {
+                Some((_, after)) => after,
+                None => return false,
+            },
+            None => {
+                let end = after.find(';').unwrap_or(after.len());
+                if !is_token(after[..end].trim_end()) {
+                    return false;
+                }
+                &after[end..]
+            }
+        };
+        keys.push(key);
+        match after.trim() {
+            "" => break,
+            more => match more.strip_prefix(';') {
+                Some(more) => rest = more,
+                None => return false,
+            },
+        }
+    }
+    keys.iter().any(|key| key == "name")
 }
 
 /// The parameter called `wanted` in `a=b; c="d"`. Quotes are understood, so that a file name

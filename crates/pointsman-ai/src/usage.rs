@@ -138,7 +138,7 @@ impl Raw {
             prompt,
             completion,
             total: self.total_tokens,
-            cache_read: cached.unwrap_or_default(),
+            cache_read: cached.unwrap_or(self.prompt_cache_hit_tokens),
             cache_creation: 0,
             reasoning: self.completion_details.reasoning,
         };

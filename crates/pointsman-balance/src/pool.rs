@@ -338,7 +338,14 @@ impl Pool {
                 None => picked(offer, false, None),
             });
         }
-        if self.any_usable(availability) {
+        // Who cannot be asked is no reason to ask nobody.
+        let able =
+            |member: usize| !ask.tried.is_unable(member) && self.usable(member, availability);
+        let is_any_usable = match ask.tried.has_unable() {
+            false => self.any_usable(availability),
+            true => (0..self.len()).any(able),
+        };
+        if is_any_usable {
             return Err(self.exhausted(usable));
         }
         // Somebody must find out whether it works again, also where nobody would be used now.

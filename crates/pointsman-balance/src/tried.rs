@@ -12,6 +12,8 @@ pub struct Tried {
     /// A set rather than more bits, so that the memory follows the number of marks and not the
     /// largest of them.
     high: BTreeSet<usize>,
+    /// Those of them that could never be asked.
+    unable: BTreeSet<usize>,
 }
 
 impl Tried {
@@ -21,7 +23,27 @@ impl Tried {
         Self {
             low: 0,
             high: BTreeSet::new(),
+            unable: BTreeSet::new(),
         }
+    }
+
+    /// Marks a member that cannot be asked at all. It is none for this request: not in the way of trials, and no
+    /// reason to turn the request away while it is usable and the others are not.
+    pub fn rule_out(&mut self, member: usize) {
+        self.mark(member);
+        self.unable.insert(member);
+    }
+
+    /// Whether the member cannot be asked at all.
+    #[must_use]
+    pub fn is_unable(&self, member: usize) -> bool {
+        self.unable.contains(&member)
+    }
+
+    /// Whether there are members that cannot be asked at all.
+    #[must_use]
+    pub fn has_unable(&self) -> bool {
+        !self.unable.is_empty()
     }
 
     /// Marks a member as tried. Marking it again changes nothing.
@@ -44,16 +66,16 @@ impl Tried {
         }
     }
 
-    /// How many different members were marked.
+    /// How many different members were marked, those that cannot be asked among them.
     #[must_use]
     pub fn len(&self) -> usize {
         self.low.count_ones() as usize + self.high.len()
     }
 
-    /// Whether no member was marked.
+    /// Whether no member was marked but those that cannot be asked.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.low == 0 && self.high.is_empty()
+        self.unable.len() == self.len()
     }
 }
 

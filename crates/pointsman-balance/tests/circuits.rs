@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use pointsman_balance::{Breaker, CircuitState, Monitor};
+use pointsman_balance::{Algorithm, Ask, Breaker, CircuitState, MemberSpec, Monitor, Pool, Tried};
 use support::{BREAKER, guard_spec as spec, start};
 
 /// Another setting of a circuit that is open makes another guard, which is open for as long.
@@ -33,4 +33,46 @@ fn a_circuit_with_other_settings_stays_open() {
     let (plain, _) = monitor.guard(spec("a", None), now);
     let availability = monitor.availability();
     assert!(availability.usable(third) && availability.usable(plain));
+}
+
+/// Whoever cannot be asked at all is not in the way: others are tried again, and asked if nobody is usable.
+#[test]
+fn who_cannot_be_asked_is_no_member_for_a_request() {
+    let now = start();
+    let mut monitor = Monitor::<u8>::new();
+    let (circuit, _) = monitor.guard(spec("a", Some(BREAKER)), now);
+    let member = |name: &str, gate| MemberSpec {
+        name: name.to_owned(),
+        weight: 1,
+        priority: 0,
+        targets: vec![],
+        gate,
+    };
+    let gate = monitor.gate(&[], vec![circuit]);
+    let members = vec![member("able", Some(gate)), member("unable", None)];
+    let pool = Pool::new(members, Algorithm::RoundRobin, 0).unwrap();
+    let mut tried = Tried::new();
+    tried.rule_out(1);
+    let pick = |monitor: &Monitor<u8>, tried: &Tried| {
+        let ask = Ask {
+            key: None,
+            now: Duration::ZERO,
+            tried,
+        };
+        let mut picked = pool.pick(&ask, &monitor.availability()).ok()?;
+        let is_trial = picked.take_trial().is_some();
+        Some((picked.member(), picked.failed_open(), is_trial))
+    };
+    assert_eq!(pick(&monitor, &tried), Some((0, false, false)));
+    monitor.trip(circuit, now);
+    assert_eq!(
+        pick(&monitor, &tried),
+        Some((0, true, false)),
+        "nobody else"
+    );
+    monitor.tick(now + Duration::from_secs(6));
+    assert_eq!(pick(&monitor, &tried), Some((0, true, true)), "a trial");
+    // The member that was tried is not tried again.
+    tried.mark(0);
+    assert_eq!(pick(&monitor, &tried), None);
 }

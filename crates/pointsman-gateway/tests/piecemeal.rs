@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use pointsman_gateway::{
     admin_api::{
         AdminApi, Ask, Context,
         access::Access,
-        store::{Change, Contents, Store, StoreError},
+        store::{Change, Contents, Store, StoreError, Turn},
     },
     config::{
         collection::Collection,
@@ -25,9 +25,10 @@ use pointsman_gateway::{
         settings::Settings,
         snapshot::{Backend, Snapshot},
     },
+    gateway::State,
     plugin::registry::Registry,
     ports::{LocalFuture, Sink, SinkSpec, Sinks},
-    upstream::driver::SharedHealth,
+    upstream::{driver::SharedHealth, resolve::Found},
 };
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -46,7 +47,11 @@ impl Store for Memory {
         self.contents.borrow()
     }
 
-    fn commit(&self, change: Change) -> LocalFuture<'_, Result<(), StoreError>> {
+    fn turn(&self) -> LocalFuture<'_, Turn> {
+        Box::pin(async { Turn::new(()) })
+    }
+
+    fn commit(&self, change: Change, _: Turn) -> LocalFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             if *self.overtaken.borrow() > 0 {
                 *self.overtaken.borrow_mut() -= 1;
@@ -475,6 +480,40 @@ fn only_what_changed_is_made_anew() {
     assert_eq!(
         kept(&fifth, &sixth),
         [(false, false), (false, false), (true, false), (true, true)]
+    );
+}
+
+/// Names are asked for by every compilation: whoever is at one is made anew, and its name goes on being looked up.
+#[test]
+fn names_are_kept_by_changes_elsewhere() {
+    let mut bench = Bench::new();
+    let now = bench.now;
+    let proxy = json!({"ai-proxy": {"provider": "openai-compatible", "auth": {},
+        "override": {"endpoint": "http://name.test"}}});
+    bench.put("/routes/1", json!({"uri": "/1", "plugins": proxy}));
+    let first = Arc::new(bench.snapshot(None));
+    let state = State::new(Arc::clone(&first), bench.health.lock().availability());
+    bench.health.lock().put_in_force(first, &state, now);
+    let lookup = bench.health.lock().poll_lookup(now).expect("a name");
+    let found = Found {
+        addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+        ttl: Duration::from_secs(60),
+        unknown: None,
+    };
+    bench
+        .health
+        .lock()
+        .on_lookup(&lookup, Ok(found), now, &state);
+    for uri in ["/2", "/3"] {
+        bench.put(&format!("/routes{uri}"), route(uri, json!({})));
+        let next = Arc::new(bench.snapshot(Some(&state.snapshot())));
+        bench.health.lock().put_in_force(next, &state, now);
+    }
+    let later = now + Duration::from_secs(3600);
+    let due = bench.health.lock().poll_lookup(later);
+    assert_eq!(
+        due.map(|due| due.name.to_string()),
+        Some("name.test".to_owned())
     );
 }
 

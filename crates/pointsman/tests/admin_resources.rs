@@ -52,6 +52,45 @@ fn a_route_comes_and_goes() {
     assert_eq!(gone, json!({"message": "Key not found"}));
 }
 
+/// Only a PATCH looks into a resource, and not deeper than can be read again.
+#[test]
+fn a_path_into_a_resource_is_for_patches() {
+    let gateway = Gateway::with_store();
+    gateway.asked(201, "PUT", "/routes/1", plain("/a"));
+    gateway.asked(201, "PUT", "/consumers", json!({"username": "a"}));
+    for path in ["/routes/1/plugins/key-auth", "/consumers/a/credential/c"] {
+        for method in ["GET", "DELETE"] {
+            gateway.asked(404, method, path, Value::Null);
+        }
+    }
+    gateway.asked(404, "PUT", "/routes/1/plugins", plain("/b"));
+    let deep = format!("/routes/1/plugins{}", "/a".repeat(2_000));
+    gateway.asked(400, "PATCH", &deep, json!(1));
+    let nested = format!("{}1{}", "[".repeat(120), "]".repeat(120));
+    let nested: Value = serde_json::from_str(&nested).expect("JSON");
+    let labels = "/routes/1/plugins/key-auth/_meta/error_response/a/b/c/d/e/f/g/h";
+    gateway.asked(400, "PATCH", labels, nested);
+    let left = gateway.asked(200, "GET", "/routes/1", Value::Null);
+    assert_eq!(left["value"]["uri"], "/a", "{left}");
+    gateway.asked(200, "GET", "/consumers/a", Value::Null);
+}
+
+/// Many new resources at once: each gets an id of its own, and none is turned away.
+#[test]
+fn resources_may_be_posted_at_once() {
+    let gateway = Gateway::with_store();
+    std::thread::scope(|scope| {
+        for number in 0..40 {
+            let gateway = &gateway;
+            scope.spawn(move || {
+                gateway.asked(201, "POST", "/routes", plain(&format!("/{number}")));
+            });
+        }
+    });
+    let list = gateway.asked(200, "GET", "/routes", Value::Null);
+    assert_eq!(list["total"], 40);
+}
+
 /// G-213 to G-215: ids stand in the path or in the body, and are made for POST.
 #[test]
 fn ids_are_made_or_given_once() {
@@ -467,7 +506,18 @@ fn keys_of_certificates_are_not_shown() {
     let pair = rcgen::generate_simple_self_signed(vec!["a.test".to_owned()]).expect("made");
     let (cert, key) = (pair.cert.pem(), pair.signing_key.serialize_pem());
     let ssl = json!({"sni": "a.test", "cert": cert, "key": key});
-    gateway.asked(201, "PUT", "/ssls/1", ssl);
+    let written = gateway.asked(201, "PUT", "/ssls/1", ssl);
+    assert_eq!(
+        written["value"].get("key"),
+        None,
+        "private keys are not told"
+    );
+    let changed = gateway.asked(200, "PATCH", "/ssls/1", json!({"labels": {"a": "b"}}));
+    assert_eq!(
+        changed["value"].get("key"),
+        None,
+        "private keys are not told"
+    );
     let one = gateway.asked(200, "GET", "/ssls/1", Value::Null);
     let list = gateway.asked(200, "GET", "/ssls", Value::Null);
     for value in [&one["value"], &list["list"][0]["value"]] {

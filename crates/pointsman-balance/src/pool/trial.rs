@@ -43,7 +43,8 @@ impl Pool {
             });
             let mut asking = stage
                 .asking(availability)
-                .filter(|member| owner.is_none_or(|owner| owner == *member));
+                .filter(|member| owner.is_none_or(|owner| owner == *member))
+                .filter(|member| !ask.tried.contains(*member));
             asking.find_map(|member| Some((member, self.claim(member, availability)?)))
         })
     }
@@ -57,7 +58,9 @@ impl Pool {
         availability: &Availability,
     ) -> Option<usize> {
         let asks = |member: usize| stage.asking(availability).any(|asking| asking == member);
-        let may_own = |member| self.usable(member, availability) || asks(member);
+        let may_own = |member| {
+            !ask.tried.contains(member) && (self.usable(member, availability) || asks(member))
+        };
         Some(stage.pick(ask, source, may_own)?.member)
     }
 

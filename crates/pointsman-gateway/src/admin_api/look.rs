@@ -29,14 +29,19 @@ pub(super) fn value_of(stored: &Stored) -> Value {
     serde_json::from_str(&stored.text).unwrap_or_default()
 }
 
-fn entry(collection: Collection, key: &str, stored: &Stored, mut value: Value) -> Value {
+/// A resource as it may be shown: without private keys.
+pub(super) fn shown(collection: Collection, mut value: Value) -> Value {
     if let (Collection::Ssls, Some(map)) = (collection, value.as_object_mut()) {
         map.shift_remove("key");
         map.shift_remove("keys");
     }
+    value
+}
+
+fn entry(collection: Collection, key: &str, stored: &Stored, value: Value) -> Value {
     json!({
         "key": format!("/apisix{key}"),
-        "value": value,
+        "value": shown(collection, value),
         "createdIndex": stored.created,
         "modifiedIndex": stored.modified,
     })

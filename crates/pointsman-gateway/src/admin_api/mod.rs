@@ -204,12 +204,17 @@ async fn resources(
     store: &dyn Store,
 ) -> Result<Response<Bytes>, Refusal> {
     target.allows(ask.method)?;
+    // Only a PATCH looks into a resource. Whoever deletes a part must not lose the whole.
+    if ask.method != Method::PATCH && !target.below.is_empty() {
+        return Err(Refusal::not_found());
+    }
     if ask.method == Method::GET {
         let found = look::look(&store.contents(), target, ask.query)?;
         return Ok(admin::json(StatusCode::OK, &found));
     }
     let body = parse(body)?;
     for _ in 0..ATTEMPTS_MAX {
+        let turn = store.turn().await;
         let plan = {
             let write = Write {
                 context,
@@ -219,7 +224,7 @@ async fn resources(
             };
             write.plan(ask.method, body.as_ref())?
         };
-        match store.commit(plan.change).await {
+        match store.commit(plan.change, turn).await {
             Ok(()) => return Ok(admin::json(plan.status, &plan.body)),
             // What this went by is no more: look again, so that nobody's change gets lost.
             Err(StoreError::Overtaken) => {}

@@ -4,7 +4,7 @@
 //! first and last written are its `createdIndex` and `modifiedIndex`. A change says what it goes by;
 //! if that no longer holds, nothing of it is done.
 
-use std::{cell::Ref, collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{any::Any, cell::Ref, collections::BTreeMap, ops::Bound, sync::Arc};
 
 use crate::ports::LocalFuture;
 
@@ -70,13 +70,34 @@ pub enum StoreError {
     Unavailable(String),
 }
 
+/// Somebody's turn to change a store; it ends when this is dropped.
+pub struct Turn(Box<dyn Any>);
+
+impl Turn {
+    /// One that `held` stands for.
+    pub fn new(held: impl Any) -> Self {
+        Self(Box::new(held))
+    }
+}
+
+impl std::fmt::Debug for Turn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Turn").field(&self.0.type_id()).finish()
+    }
+}
+
 /// A store of resources, as the Admin API sees it.
 pub trait Store {
     /// What it holds. Never goes back: whoever saw a change sees it from then on.
     fn contents(&self) -> Ref<'_, Contents>;
 
-    /// Makes a change durable, as a whole or not at all. When it is, [`Store::contents`] shows it.
-    fn commit(&self, change: Change) -> LocalFuture<'_, Result<(), StoreError>>;
+    /// The right to plan and make the next change. Whoever plans has it, so that what a plan went by still holds
+    /// when it is carried out: also what it did not name, such as that nobody refers to what goes.
+    fn turn(&self) -> LocalFuture<'_, Turn>;
+
+    /// Makes a change durable, as a whole or not at all. When it is, [`Store::contents`] shows it, and the turn
+    /// is over.
+    fn commit(&self, change: Change, turn: Turn) -> LocalFuture<'_, Result<(), StoreError>>;
 }
 
 impl Contents {
@@ -109,15 +130,17 @@ impl Contents {
         self.items.values().filter_map(|one| one.expires_ms).min()
     }
 
-    /// The change that removes what has expired by `now_ms`, if anything has.
+    /// The change that removes what has expired by `now_ms`, if anything has; of a consumer, its credentials, too.
     pub fn expired(&self, now_ms: u64) -> Option<Change> {
         let gone = |stored: &Stored| stored.expires_ms.is_some_and(|at| at <= now_ms);
-        let delete: Vec<String> = self
-            .items
-            .iter()
-            .filter(|(_, stored)| gone(stored))
-            .map(|(key, _)| key.clone())
-            .collect();
+        let expired = self.items.iter().filter(|(_, stored)| gone(stored));
+        let mut delete: Vec<String> = Vec::new();
+        for (key, _) in expired {
+            let below = format!("{key}/credentials/");
+            let credentials = self.under(&below).map(|(key, _)| key.to_owned());
+            delete.push(key.clone());
+            delete.extend(credentials);
+        }
         (!delete.is_empty()).then(|| Change {
             delete,
             ..Change::default()

@@ -113,6 +113,9 @@ impl Write<'_> {
         let before = self.contents.get(&key).ok_or_else(Refusal::no_key)?;
         let mut value = value_of(before);
         let below: Vec<&str> = self.target.below.iter().map(String::as_str).collect();
+        if below.len() > DEPTH_MAX {
+            return Err(Refusal::bad("invalid sub-path"));
+        }
         if below.is_empty() {
             if !body.is_object() {
                 return Err(Refusal::bad("invalid configuration"));
@@ -254,9 +257,14 @@ impl Write<'_> {
         expect: Expect,
         status: StatusCode,
     ) -> Result<Plan, Refusal> {
+        let text: Arc<str> = Arc::from(value.to_string());
+        // What cannot be read again must not be stored.
+        if serde_json::from_str::<serde::de::IgnoredAny>(&text).is_err() {
+            return Err(Refusal::bad("invalid configuration: nested too deeply"));
+        }
         let put = Put {
             key: key.clone(),
-            text: Arc::from(value.to_string()),
+            text,
             expires_ms: self.expires()?,
         };
         let mut expect = vec![(key.clone(), expect)];
@@ -273,7 +281,10 @@ impl Write<'_> {
                 delete: Vec::new(),
             },
             status,
-            body: json!({ "key": format!("/apisix{key}"), "value": value }),
+            body: json!({
+                "key": format!("/apisix{key}"),
+                "value": super::look::shown(self.target.collection, value),
+            }),
         })
     }
 
@@ -296,6 +307,9 @@ impl Write<'_> {
         Ok(Some(self.context.now_ms.saturating_add(millis)))
     }
 }
+
+/// How deep a PATCH may look into a resource.
+const DEPTH_MAX: usize = 32;
 
 /// What is wrong with the resource `value` of `collection`, by the rules that files obey.
 pub(super) fn faults(

@@ -75,6 +75,11 @@ impl AiPlan {
         })
     }
 
+    /// Whether it is about a session, and no request and answer.
+    pub fn is_session(&self) -> bool {
+        self.protocol == realtime::REALTIME
+    }
+
     /// What the last attempt's error was about, if that is known.
     pub fn complaint(&self) -> Option<Complaint> {
         self.complaint
@@ -91,7 +96,7 @@ impl AiPlan {
         for (member, instance) in instances.iter().enumerate() {
             let bound = pointsman_ai::bind(instance.provider, instance.spoken, self.protocol);
             if let Err(unsupported) = bound {
-                unable.mark(member);
+                unable.rule_out(member);
                 refused = refused.or(Some(unsupported));
             }
         }
@@ -191,7 +196,11 @@ impl AiPlan {
             {
                 Outcome::ErrorStatus(answer)
             }
-            Ok(answer) if realtime::has_switched(&answer.response) => Outcome::Answer(answer),
+            Ok(answer) if realtime::has_switched(&answer.response) => {
+                // How long people talk says nothing about the target.
+                exchange.observe_so_far();
+                Outcome::Answer(answer)
+            }
             Ok(answer) => match self.read(exchange, answer).await {
                 Ok(answer) => self.look_into(answer),
                 Err(failure) => {

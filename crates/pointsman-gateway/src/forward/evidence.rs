@@ -62,7 +62,9 @@ pub fn of_attempt(exchange: &mut Exchange, plan: &AiPlan, bid: &mut Bid, outcome
     };
     let mut fault = fault_of(instance, watch, outcome, plan.complaint());
     // Whoever brings a key brings its quota: that of others is not used up.
-    if fault == Fault::Quota && !watch.has_credential && brings_key(exchange) {
+    // (A session gets none of the client's.)
+    if fault == Fault::Quota && !watch.has_credential && !plan.is_session() && brings_key(exchange)
+    {
         fault = Fault::Client;
     }
     let attempt = exchange.attempts.last();

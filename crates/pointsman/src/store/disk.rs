@@ -40,7 +40,8 @@ pub(super) struct Write {
 impl Disk {
     /// Opens the file at `path`, or makes an empty one.
     pub(super) fn open(path: &Path) -> Result<(Self, Loaded), String> {
-        if !path.exists() {
+        // A link that leads nowhere is no place for a new store: what it led to may come back.
+        if path.symlink_metadata().is_err() {
             create(path).map_err(|error| told(path, &error))?;
         }
         let opened = builder().open(path);

@@ -10,7 +10,7 @@ use std::{
     cell::{Cell, Ref, RefCell},
     path::Path,
     rc::Rc,
-    sync::mpsc as thread_mpsc,
+    sync::{Arc, mpsc as thread_mpsc},
     thread::JoinHandle,
     time::Duration,
 };
@@ -18,7 +18,7 @@ use std::{
 use pointsman_gateway::{
     admin_api::{
         access::KeyDigest,
-        store::{Change, Contents, Store, StoreError, Stored},
+        store::{Change, Contents, Store, StoreError, Stored, Turn},
     },
     clock,
     ports::LocalFuture,
@@ -37,7 +37,7 @@ struct Shared {
     touched: RefCell<Vec<String>>,
     changed: Notify,
     /// One write at a time: each goes by what the one before has left.
-    turn: Mutex<()>,
+    turn: Arc<Mutex<()>>,
     writer: Writer,
     /// Why the store takes nothing more.
     failure: RefCell<Option<String>>,
@@ -69,7 +69,7 @@ impl EmbeddedStore {
             contents: RefCell::new(loaded.contents),
             touched: RefCell::default(),
             changed: Notify::new(),
-            turn: Mutex::new(()),
+            turn: Arc::default(),
             writer: Writer::start(disk)?,
             failure: RefCell::default(),
             admin_key: Cell::new(loaded.admin_key),
@@ -117,9 +117,14 @@ impl EmbeddedStore {
     pub(crate) async fn keep_expiring(self) {
         loop {
             let now = clock::unix_millis();
-            let expired = self.0.contents.borrow().expired(now);
-            if let Some(change) = expired {
-                if self.commit(change).await.is_err() {
+            let is_over = self.0.contents.borrow().expired(now).is_some();
+            if is_over {
+                let turn = self.turn().await;
+                // Somebody may have written it anew while the turn was waited for.
+                let expired = self.0.contents.borrow().expired(now);
+                if let Some(change) = expired
+                    && self.commit(change, turn).await.is_err()
+                {
                     // Why was told; there is nothing to be gained by haste.
                     tokio::time::sleep(EXPIRY_PAUSE).await;
                 }
@@ -140,10 +145,18 @@ impl Store for EmbeddedStore {
         self.0.contents.borrow()
     }
 
-    fn commit(&self, change: Change) -> LocalFuture<'_, Result<(), StoreError>> {
+    fn turn(&self) -> LocalFuture<'_, Turn> {
+        Box::pin(async { Turn::new(Arc::clone(&self.0.turn).lock_owned().await) })
+    }
+
+    fn commit(&self, change: Change, turn: Turn) -> LocalFuture<'_, Result<(), StoreError>> {
         let shared = Rc::clone(&self.0);
-        // Whoever asked may leave; what has been begun is shown all the same.
-        let task = tokio::task::spawn_local(async move { shared.commit(change).await });
+        // Whoever asked may leave; what has been begun is shown all the same, and the next one waits for it.
+        let task = tokio::task::spawn_local(async move {
+            let done = shared.commit(change).await;
+            drop(turn);
+            done
+        });
         Box::pin(async move {
             task.await
                 .unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
@@ -153,7 +166,6 @@ impl Store for EmbeddedStore {
 
 impl Shared {
     async fn commit(&self, change: Change) -> Result<(), StoreError> {
-        let _turn = self.turn.lock().await;
         if let Some(failure) = &*self.failure.borrow() {
             return Err(StoreError::Unavailable(failure.clone()));
         }

@@ -128,11 +128,12 @@ impl<'a> Kept<'a> {
     }
 }
 
-/// Whether nothing in `chain` has targets: those are settled with the health of this compilation.
+/// Whether nothing in `chain` has targets: those are settled with the health of this compilation, and their names
+/// are asked for by it.
 fn stands_alone(chain: &Chain, registry: &Registry) -> bool {
     chain.entries().iter().all(|entry| {
         let kind = registry.kind(entry.name);
-        kind.is_some_and(|kind| kind.checkers.is_none())
+        entry.plugin.ai_target().is_none() && kind.is_some_and(|kind| kind.checkers.is_none())
     })
 }
 

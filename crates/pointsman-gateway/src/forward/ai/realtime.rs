@@ -64,16 +64,17 @@ pub(super) fn is_of_handshake(name: &str) -> bool {
     matches!(name, "connection" | "upgrade") || name.starts_with("sec-websocket-")
 }
 
+/// Whether a subprotocol hides a credential, whoever's: what is known to be none passes.
 fn hides_key(protocol: &str) -> bool {
-    let start = protocol.get(..HIDDEN_KEY.len());
-    start.is_some_and(|start| start.eq_ignore_ascii_case(HIDDEN_KEY))
+    let protocol = protocol.to_ascii_lowercase();
+    ["key", "secret", "token", "auth", "bearer"]
+        .iter()
+        .any(|word| protocol.contains(word))
 }
 
 /// Sessions are not closed because people are silent for less than this, however short the limit is for answers.
 /// Providers end sessions themselves, after an hour at most.
 pub(super) const SILENCE_MIN: Duration = Duration::from_secs(15 * 60);
-
-const HIDDEN_KEY: &str = "openai-insecure-api-key.";
 
 /// Arguments of a client's query that say what session it wants.
 const FORWARDED: [&str; 3] = ["intent", "call_id", "api-version"];
@@ -101,6 +102,10 @@ mod tests {
         check(
             &["realtime,OpenAI-Insecure-API-key.k", " ,b"],
             Some("realtime, b"),
+        );
+        check(
+            &["realtime, xai-client-secret.t, openai-beta.realtime-v1"],
+            Some("realtime, openai-beta.realtime-v1"),
         );
     }
 }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use http::{Method, StatusCode, header::CONTENT_TYPE};
+use http::{
+    Method, StatusCode,
+    header::{CONNECTION, CONTENT_TYPE},
+};
 use pointsman_ai::{BodyError, DirectApi, Protocol, Replaced, RequestBody, multipart};
 use serde_json::json;
 
@@ -121,7 +124,14 @@ impl AiProxy {
 
 /// Whether a request wants to switch to WebSocket.
 fn asks_for_session(exchange: &Exchange) -> bool {
-    exchange.request.method == Method::GET && is_websocket(&exchange.request.headers)
+    let headers = &exchange.request.headers;
+    let connection = headers.get_all(CONNECTION).iter();
+    let mut options = connection
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    exchange.request.method == Method::GET
+        && is_websocket(headers)
+        && options.any(|option| option.trim().eq_ignore_ascii_case("upgrade"))
 }
 
 /// The model that a query asks for; Azure's older clients name its deployment.

@@ -134,8 +134,11 @@ impl Reader<'_> {
                         let message = "every entry must be an address or a network";
                         self.error(&path, message.to_owned());
                     }
-                    // As in APISIX, an empty list is none.
-                    Some(networks).filter(|networks| !networks.is_empty())
+                    if texts.is_empty() {
+                        let message = "must name somebody; `~` lets every address in";
+                        self.error(&path, message.to_owned());
+                    }
+                    Some(networks)
                 }
             };
         }

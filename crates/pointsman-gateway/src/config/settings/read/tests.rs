@@ -159,6 +159,7 @@ fn mistakes_are_errors_with_a_path() {
         ("{https_admin: true}", "without TLS"),
         ("{admin_api_version: v2}", "set it to v3"),
         ("{allow_admin: [nowhere]}", "an address or a network"),
+        ("{allow_admin: []}", "must name somebody"),
         (
             "{admin_listen: {port: 9080}}",
             "conflicts with apisix.node_listen",
