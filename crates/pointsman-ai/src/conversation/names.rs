@@ -4,7 +4,7 @@
 //! is replaced by one that does and that no other name becomes, and answers get the client's own
 //! name back (rule and lengths of APISIX 3.18).
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use sha2::{Digest, Sha256};
 
@@ -14,8 +14,8 @@ use crate::{Protocol, json::string::JsonStr};
 /// The names that were replaced in one request.
 #[derive(Clone, Debug, Default)]
 pub struct Renamed {
-    /// As sent, and as the client has it.
-    pairs: Vec<(String, JsonStr<'static>)>,
+    /// As the client has it, by what is sent. A request may have as many as fit into it.
+    own: BTreeMap<String, JsonStr<'static>>,
 }
 
 impl Renamed {
@@ -43,7 +43,7 @@ impl Renamed {
         }
         // A tool that is chosen without being declared is the client's mistake, and stays one.
         if let Some(ToolChoice::Tool(name)) = &mut request.tool_choice
-            && let Some((sent, _)) = renamed.pairs.iter().find(|(_, own)| own == name)
+            && let Some((sent, _)) = renamed.own.iter().find(|(_, own)| *own == name)
         {
             *name = JsonStr::from(sent.clone());
         }
@@ -52,7 +52,7 @@ impl Renamed {
 
     /// Gives the names in `response` back.
     pub fn restore(&self, response: &mut Response<'_>) {
-        if self.pairs.is_empty() {
+        if self.own.is_empty() {
             return;
         }
         for choice in &mut response.choices {
@@ -68,8 +68,10 @@ impl Renamed {
 
     /// The client's own name for `sent`, if that was replaced.
     pub fn own(&self, sent: &JsonStr<'_>) -> Option<&JsonStr<'static>> {
-        let found = self.pairs.iter().find(|(name, _)| sent.is(name));
-        found.map(|(_, own)| own)
+        if self.own.is_empty() {
+            return None;
+        }
+        self.own.get(&*sent.decode())
     }
 
     fn fit(&mut self, name: &mut JsonStr<'_>, longest: usize) {
@@ -77,9 +79,8 @@ impl Renamed {
         let Cow::Owned(fitting) = fitting(&own, longest) else {
             return;
         };
-        if !self.pairs.iter().any(|(sent, _)| *sent == fitting) {
-            self.pairs
-                .push((fitting.clone(), name.clone().into_owned()));
+        if !self.own.contains_key(&fitting) {
+            self.own.insert(fitting.clone(), name.clone().into_owned());
         }
         *name = JsonStr::from(fitting);
     }
