@@ -94,6 +94,9 @@ impl Event<'_> {
     }
 }
 
+/// Calls that an answer may have. What a client gets cannot be without end.
+pub(crate) const CALLS_MAX: usize = 1_024;
+
 /// What a block of a streamed answer is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Block<'a> {

@@ -13,6 +13,7 @@ mod names;
 mod signature;
 mod tool;
 
+pub(crate) use self::event::CALLS_MAX;
 pub(crate) use self::tool::{add_results, name_results};
 pub use self::{
     event::{Block, Event},

@@ -75,7 +75,10 @@ fn frame(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, &'static str> {
     if crc32fast::hash(&prelude[..8]) as usize != number(prelude, 8) {
         return Err("a frame's beginning fails its check");
     }
-    if !(PRELUDE + CHECK..=FRAME_BYTES_MAX).contains(&total) || headers > total - PRELUDE - CHECK {
+    if total > FRAME_BYTES_MAX {
+        return Err("a frame is too large");
+    }
+    if total < PRELUDE + CHECK || headers > total - PRELUDE - CHECK {
         return Err("a frame's lengths cannot be");
     }
     let Some(frame) = bytes.get(..total) else {

@@ -3,7 +3,7 @@
 use super::Translation;
 use crate::{
     Protocol,
-    conversation::{Block, ErrorMessage, Event, Feature, Features, Renamed},
+    conversation::{Block, CALLS_MAX, ErrorMessage, Event, Feature, Features, Renamed},
     dialect::{self, Setting, StreamReader, StreamWriter},
     json::string::JsonStr,
     stream::{Framing, Unframed},
@@ -173,6 +173,9 @@ impl Client {
         if self.is_over() || !self.choices.take(&event) {
             return;
         }
+        if self.choices.calls > CALLS_MAX {
+            event = broken(TOO_MANY_CALLS);
+        }
         match &mut event {
             Event::BlockStart {
                 block: Block::ToolCall { name, .. },
@@ -209,6 +212,8 @@ struct Choices {
     said: Features,
     /// Those that have begun. Readers bound how many.
     begun: Vec<Begun>,
+    /// Calls in all of them.
+    calls: usize,
 }
 
 /// An answer that has begun.
@@ -226,6 +231,7 @@ impl Choices {
             expresses: dialect::expresses(client),
             said: Features::NONE,
             begun: Vec::new(),
+            calls: 0,
         }
     }
 
@@ -250,6 +256,7 @@ impl Choices {
         let begun = &mut self.begun[at];
         if let Event::BlockStart { block, .. } = event {
             begun.in_call = matches!(block, Block::ToolCall { .. });
+            self.calls += usize::from(begun.in_call);
         }
         begun.has_ended |= matches!(event, Event::Stop { .. });
         event.note(self.client, begun.in_call, &mut self.said);
@@ -268,6 +275,7 @@ fn broken(what: &str) -> Event<'_> {
     })
 }
 
+const TOO_MANY_CALLS: &str = "more tool calls than anybody makes";
 const TOO_EARLY: &str = "the provider's stream ended before the answer was complete";
 const UNFINISHED: &str = "the provider's stream ended, but the answer never said why it stopped";
 

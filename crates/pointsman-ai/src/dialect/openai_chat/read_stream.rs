@@ -6,7 +6,7 @@ use super::{
     read_stop, read_usage,
 };
 use crate::{
-    conversation::{Block, ErrorMessage, Event, Signature, Stop},
+    conversation::{Block, CALLS_MAX, ErrorMessage, Event, Signature, Stop},
     dialect::{self, Setting},
     json::{string::JsonStr, tree::Node},
 };
@@ -401,5 +401,3 @@ fn owned(signature: Signature<'_>) -> Signature<'static> {
 
 /// OpenAI's limit of `n`.
 const CHOICES_MAX: usize = 128;
-/// Calls of one answer. Each new one is looked for among those before it.
-const CALLS_MAX: usize = 1_024;
