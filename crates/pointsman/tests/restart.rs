@@ -6,8 +6,8 @@ use std::{path::PathBuf, time::SystemTime};
 
 use serde_json::{Value, json};
 use support::{
-    Answer, CHAT, Gateway, Start, Upstream, post_json, replace, wait_until, write_config,
-    write_document,
+    Answer, CHAT, Gateway, Start, Upstream, ask, client::Connection, post_json, replace,
+    wait_until, write_config, write_document,
 };
 
 /// A target is found out only after three probes, one a second: long after the first requests.
@@ -38,7 +38,11 @@ impl Outage {
 
     /// One that probes an unhealthy target once in that many seconds.
     fn every(interval: u64) -> Self {
-        let (alive, dead) = (Upstream::named("alive"), Upstream::named("dead"));
+        Self::with(Upstream::named("alive"), interval)
+    }
+
+    fn with(alive: Upstream, interval: u64) -> Self {
+        let dead = Upstream::named("dead");
         dead.set_healthy(false);
         let document = document(&alive, &dead, "/health", interval);
         let gateway = Gateway::start_with(Start {
@@ -238,11 +242,23 @@ fn without_a_file_everything_begins_healthy() {
 /// What is written before the end holds what was found out last.
 #[test]
 fn a_drain_writes_it_down_once_more() {
-    let mut outage = Outage::new();
-    // The latest evidence is younger than the file, which is written anew every five seconds.
-    let before = now_ms();
-    outage.dead.wait_for_probes(outage.dead.probes().len() + 2);
-    outage.end("TERM");
+    let silent = Upstream::start(|_| Answer::Silence);
+    let mut outage = Outage::with(silent, 1);
+    // A request that does not end, so that evidence comes after the drain's beginning, which writes, too.
+    let mut client = Connection::open(outage.gateway.proxy);
+    ask(&mut client, CHAT);
+    wait_until("the request to arrive", || {
+        (outage.alive.hits() == 1).then_some(())
+    });
+    outage.gateway.signal("TERM");
+    outage.gateway.wait_for_line("draining");
+    // A regular write, one in five seconds, may come in between: then once more.
+    let before = wait_until("evidence that is not in the file", || {
+        let (file, before) = (outage.file(), now_ms());
+        outage.dead.wait_for_probes(outage.dead.probes().len() + 2);
+        (outage.file() == file).then_some(before)
+    });
+    outage.end("INT");
     let file = outage.file();
     let line = file.lines().find(|line| line.contains(" unhealthy "));
     let (_, at) = line.and_then(|line| line.rsplit_once(' ')).expect("a time");
