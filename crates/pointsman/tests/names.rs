@@ -462,7 +462,9 @@ fn a_new_name_begins_with_what_is_known_of_its_addresses() {
         let [alive, dead] = upstreams([2, 3]);
         dead.set_healthy(false);
         names.point("one.test", &[ip(2), ip(3)]);
-        names.point("two.test", &[ip(2), ip(3)]);
+        // Long after a configuration that did not wait would be in force.
+        let late = Zone::Late(vec![ip(2), ip(3)], 1, Duration::from_millis(100));
+        names.set("two.test", late);
         // By its own probes it would be out only after a minute or two.
         let slow = CHECKS
             .replace("interval: 1", "interval: 60")
@@ -480,6 +482,12 @@ fn a_new_name_begins_with_what_is_known_of_its_addresses() {
         let told = gateway.wait_for_line("health verdict inherited");
         let address = format!("{}:{}", ip(3), alive.port());
         assert!(told.contains(&address) && told.contains("two"), "{told}");
+        let log = gateway.stderr();
+        let place = |part| log.find(part).expect("it has been told");
+        assert!(
+            place("health verdict inherited") < place("configuration applied generation=2"),
+            "in force before the answer: {log}"
+        );
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) enum Zone {
     Fails(u8),
     /// A records as above, and SERVFAIL for AAAA.
     OnlyA(Vec<Ipv4Addr>, u32),
+    /// A records as above, each answer so much later.
+    Late(Vec<Ipv4Addr>, u32, Duration),
     /// Nothing at all.
     Silence,
 }
@@ -148,10 +150,18 @@ impl Shared {
             kind,
             at: Instant::now(),
         });
+        if let Zone::Late(_, _, pause) = zone {
+            std::thread::sleep(pause);
+        }
         let (records, ttl, code) = match (zone, kind) {
             (Zone::Silence, _) => return None,
-            (Zone::Records(addresses, ttl) | Zone::OnlyA(addresses, ttl), 1) => (addresses, ttl, 0),
-            (Zone::Records(..), _) => (Vec::new(), 0, 0),
+            (
+                Zone::Records(addresses, ttl)
+                | Zone::OnlyA(addresses, ttl)
+                | Zone::Late(addresses, ttl, _),
+                1,
+            ) => (addresses, ttl, 0),
+            (Zone::Records(..) | Zone::Late(..), _) => (Vec::new(), 0, 0),
             (Zone::OnlyA(..), _) => (Vec::new(), 0, 2),
             (Zone::Fails(code), _) => (Vec::new(), 0, code),
         };
