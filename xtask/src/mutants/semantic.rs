@@ -41,7 +41,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: RANK,
         text: "    best_first.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));",
         replacement: "    best_first.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));",
-        test: "-p pointsman --test semantic a_prompt_goes",
+        test: "-p pointsman-balance --lib those_who_clear",
     },
     Mutant {
         name: "thresholds of likeness are ignored",
