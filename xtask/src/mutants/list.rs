@@ -48,14 +48,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "no fail-open",
         file: "crates/pointsman-balance/src/pool.rs",
-        text: "        if self.any_usable(availability) {\n            return Err(",
+        text: "        if is_any_usable {\n            return Err(",
         replacement: "        if true {\n            return Err(",
         test: "-p pointsman-balance --test pick d6_a_lone_member",
     },
     Mutant {
         name: "fail-open once all usable ones were tried",
         file: "crates/pointsman-balance/src/pool.rs",
-        text: "        if self.any_usable(availability) {\n            return Err(",
+        text: "        if is_any_usable {\n            return Err(",
         replacement: "        if false {\n            return Err(",
         test: "-p pointsman-balance --test pick i3_a_retry_ends",
     },

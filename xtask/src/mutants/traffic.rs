@@ -16,8 +16,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a client's own quota is everybody's",
         file: EVIDENCE,
-        text: "fault == Fault::Quota && !watch.has_credential && brings_key(exchange)",
-        replacement: "fault == Fault::Quota && !watch.has_credential && brings_key(exchange) && false",
+        text: "!plan.is_session() && brings_key(exchange)\n",
+        replacement: "!plan.is_session() && brings_key(exchange) && false\n",
         test: "-p pointsman --test evidence a_clients_own_quota",
     },
     Mutant {

@@ -71,18 +71,22 @@ pub enum StoreError {
 }
 
 /// Somebody's turn to change a store; it ends when this is dropped.
-pub struct Turn(Box<dyn Any>);
+pub struct Turn {
+    _held: Box<dyn Any>,
+}
 
 impl Turn {
     /// One that `held` stands for.
     pub fn new(held: impl Any) -> Self {
-        Self(Box::new(held))
+        Self {
+            _held: Box::new(held),
+        }
     }
 }
 
 impl std::fmt::Debug for Turn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Turn").field(&self.0.type_id()).finish()
+        f.debug_struct("Turn").finish_non_exhaustive()
     }
 }
 
