@@ -97,6 +97,12 @@ fn open_circuits_get_nothing() {
         flap(moody, length(4), &mut SmallRng::seed_from_u64(seed));
         // Whatever happened so far: each circuit opens some times in a row, and closes.
         for instance in moody {
+            // It may have been left open, and would then not open once more.
+            instance.switch(true);
+            let before = instance.upstream.hits();
+            wait_until("traffic to come", || {
+                (instance.upstream.hits() > before + 20).then_some(())
+            });
             instance.switch(false);
             let end = format!("the circuit of /routes/{}", ALGORITHMS[0]);
             let opened = || gateway.stderr().matches("too many failures").count();
