@@ -205,8 +205,8 @@ impl Entry {
 }
 
 impl Health {
-    /// The group of `name` for members that nobody checks, until the second
-    /// [`sweep_names`](Self::sweep_names) from now.
+    /// The group of `name` for members that nobody checks, until the second configuration from now is put in
+    /// force that does not ask for it.
     pub fn name(&mut self, name: &str) -> TargetId {
         let key = unprobed(name);
         let known = self.names.addresses(name);
