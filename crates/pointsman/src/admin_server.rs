@@ -4,7 +4,6 @@
 //! limits.
 
 use std::{
-    convert::Infallible,
     net::{SocketAddr, TcpListener as StdListener},
     rc::Rc,
     sync::Arc,
@@ -13,18 +12,20 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use pointsman_gateway::{
     admin,
     admin_api::{AdminApi, Ask, Context},
     clock,
     plugin::registry::Registry,
 };
-use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
+use tokio::{net::TcpListener, time::timeout};
 
-use crate::config_source::Written;
+use crate::{
+    config_source::Written,
+    small_server::{self, Answers},
+};
 
 /// What the Admin API works on.
 pub(crate) struct AdminServer {
@@ -41,7 +42,7 @@ pub(crate) fn start(
 ) -> Result<(), String> {
     if let Some((server, socket)) = server {
         let listener = TcpListener::from_std(socket).map_err(|error| error.to_string())?;
-        tokio::task::spawn_local(accept(listener, Rc::new(server)));
+        tokio::task::spawn_local(small_server::serve(listener, Rc::new(server)));
     }
     if let Written::Store(store) = written {
         tokio::task::spawn_local(store.keep_expiring());
@@ -49,7 +50,10 @@ pub(crate) fn start(
     Ok(())
 }
 
-impl AdminServer {
+impl Answers for AdminServer {
+    const NAME: &'static str = "admin";
+    const HEAD_LIMIT: Duration = Duration::from_secs(60);
+
     async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Bytes> {
         let (head, body) = request.into_parts();
         let ask = Ask {
@@ -104,46 +108,8 @@ impl AdminServer {
     }
 }
 
-async fn accept(listener: TcpListener, server: Rc<AdminServer>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::error!("accept: {error}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let server = Rc::clone(&server);
-        tokio::task::spawn_local(async move {
-            let service = service_fn(move |request: Request<Incoming>| {
-                let server = Rc::clone(&server);
-                async move {
-                    let response = server.answer(request, peer).await;
-                    Ok::<_, Infallible>(response.map(Full::new))
-                }
-            });
-            let serving = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_LIMIT)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = serving.await {
-                tracing::debug!("admin: {error}");
-            }
-            drop(place);
-        });
-    }
-}
-
 /// Of one resource, as in APISIX.
 const BODY_BYTES_MAX: usize = 3 << 19;
 /// Of a whole document, as of a file.
 const DOCUMENT_BYTES_MAX: usize = 64 << 20;
-const CONNECTIONS_MAX: usize = 256;
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-const HEAD_LIMIT: Duration = Duration::from_secs(60);
 const BODY_LIMIT: Duration = Duration::from_secs(60);

@@ -34,6 +34,7 @@ mod health_thread;
 mod publisher;
 mod side_servers;
 mod sinks;
+mod small_server;
 
 use std::process::ExitCode;
 

@@ -1,14 +1,15 @@
 //! The small servers beside the proxy: Control API, metrics, status. All on the control thread.
 
 use std::{
-    convert::Infallible, net::TcpListener as StdListener, rc::Rc, sync::Arc, time::Duration,
+    net::{SocketAddr, TcpListener as StdListener},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::body::Incoming;
 use pointsman_gateway::{
     admin::{control, exporter, status, targets::Time},
     config::settings::Settings,
@@ -19,7 +20,10 @@ use pointsman_gateway::{
 };
 use tokio::net::TcpListener;
 
-use crate::sinks::OpenSinks;
+use crate::{
+    sinks::OpenSinks,
+    small_server::{self, Answers},
+};
 
 /// What the side servers show.
 pub(crate) struct Sides {
@@ -54,35 +58,27 @@ pub(crate) fn start(
     for (side, socket) in all {
         let Some(socket) = socket else { continue };
         let listener = TcpListener::from_std(socket).map_err(|error| error.to_string())?;
-        tokio::task::spawn_local(accept(listener, side, Rc::clone(&sides)));
+        let server = Server {
+            side,
+            sides: Rc::clone(&sides),
+        };
+        tokio::task::spawn_local(small_server::serve(listener, Rc::new(server)));
     }
     Ok(())
 }
 
-async fn accept(listener: TcpListener, side: Side, sides: Rc<Sides>) {
-    loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::error!("accept: {error}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let sides = Rc::clone(&sides);
-        tokio::task::spawn_local(async move {
-            let service = service_fn(move |request: Request<Incoming>| {
-                let response = sides.answer(side, &request);
-                async move { Ok::<_, Infallible>(response.map(Full::new)) }
-            });
-            let serving = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_LIMIT)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = serving.await {
-                tracing::debug!("side server: {error}");
-            }
-        });
+/// One of them.
+struct Server {
+    side: Side,
+    sides: Rc<Sides>,
+}
+
+impl Answers for Server {
+    const NAME: &'static str = "side server";
+    const HEAD_LIMIT: Duration = Duration::from_secs(10);
+
+    async fn answer(&self, request: Request<Incoming>, _: SocketAddr) -> Response<Bytes> {
+        self.sides.answer(self.side, &request)
     }
 }
 
@@ -112,6 +108,3 @@ impl Sides {
         }
     }
 }
-
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-const HEAD_LIMIT: Duration = Duration::from_secs(10);
