@@ -359,6 +359,8 @@ const WALL_CLOCK: &[&str] = &[
     "crates/pointsman-gateway/src/exchange.rs",
     "crates/pointsman-gateway/src/admin/targets.rs",
     "crates/pointsman-gateway/src/plugins/request_id.rs",
+    // Tokens bear the time of their making, and outlive processes.
+    "crates/pointsman-gateway/src/plugins/csrf.rs",
     "crates/pointsman-gateway/src/forward/evidence.rs",
     "crates/pointsman/src/http1/encode.rs",
     // Resources bear the date of their writing, and may expire at one.

@@ -14,7 +14,7 @@ mod request_body;
 use std::{
     borrow::Cow,
     cell::OnceCell,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -354,6 +354,19 @@ impl Exchange {
     /// Names the request as the plugin `request-id` does.
     pub(crate) fn set_id_of_plugin(&mut self, id: String) {
         self.rare_mut().plugin_id = Some(id.into());
+    }
+
+    /// The address at the other end of the connection, whoever the client behind it is.
+    pub(crate) fn connected(&self) -> IpAddr {
+        let found = self.rare.get().and_then(|rare| rare.connected);
+        found.unwrap_or_else(|| self.peer.client.ip())
+    }
+
+    /// Notes who the client behind the connection is.
+    pub(crate) fn set_client(&mut self, client: SocketAddr) {
+        let connected = self.connected();
+        self.rare_mut().connected = Some(connected);
+        self.peer.client = client;
     }
 
     /// The LLM request as it was sent last, on an AI route.

@@ -100,6 +100,7 @@ fn request_var<'a>(x: &'a Exchange, name: &str) -> Option<Cow<'a, str>> {
         "request_method" => Cow::from(x.received.method.as_str()),
         "server_protocol" => Cow::Owned(format!("{:?}", x.request.version)),
         "remote_addr" => Cow::Owned(x.peer.client.ip().to_string()),
+        "realip_remote_addr" => Cow::Owned(x.connected().to_string()),
         "remote_port" => Cow::Owned(x.peer.client.port().to_string()),
         "server_addr" => Cow::Owned(x.peer.server.ip().to_string()),
         "server_port" => Cow::Owned(x.peer.server.port().to_string()),

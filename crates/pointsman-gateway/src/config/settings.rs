@@ -65,6 +65,8 @@ pub struct Settings {
     pub store_file: Option<String>,
     /// `plugins`, if the list is given.
     pub plugins: Option<Vec<String>>,
+    /// `plugin_attr.redirect.https_port`.
+    pub redirect_https_port: Option<u16>,
     /// `plugin_attr.prometheus`.
     pub prometheus: PrometheusSettings,
     /// `pointsman.workers`, or `nginx_config.worker_processes`.
@@ -237,6 +239,7 @@ impl Default for Settings {
             admin: Some(AdminSettings::default()),
             store_file: None,
             plugins: None,
+            redirect_https_port: None,
             prometheus: PrometheusSettings {
                 export_uri: "/apisix/prometheus/metrics".to_owned(),
                 export_addr: Some(local(9091)),

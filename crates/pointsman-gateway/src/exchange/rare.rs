@@ -1,6 +1,6 @@
 //! What few requests need: made when one of them first asks, so that the others do not carry it.
 
-use std::{cell::OnceCell, rc::Rc};
+use std::{cell::OnceCell, net::IpAddr, rc::Rc};
 
 use crate::{exchange::intake::Intake, forward::picks::Notes, variables::graphql::Operation};
 
@@ -11,6 +11,8 @@ pub(crate) struct Rare {
     generated_id: OnceCell<Box<str>>,
     /// What the plugin `request-id` made or found.
     pub(super) plugin_id: Option<Box<str>>,
+    /// Who is connected, when a plugin has found another client behind that address.
+    pub(super) connected: Option<IpAddr>,
     /// The request as a GraphQL document; `None` inside when it is none.
     pub(crate) graphql: OnceCell<Option<Operation>>,
     /// What a logger wants to know of the request's body.

@@ -22,17 +22,8 @@ pub fn set(exchange: &mut Exchange) {
         return;
     }
     let client = exchange.peer.client.ip();
-    let trusted = &exchange.snapshot().settings.trusted_addresses;
-    let trust = match trusted {
-        None => Trust::NoList,
-        Some(list) if list.iter().any(|net| net.contains(&client)) => Trust::Listed,
-        Some(_) => Trust::Stranger,
-    };
-    let scheme = if exchange.peer.tls.is_some() {
-        "https"
-    } else {
-        "http"
-    };
+    let trust = trust(exchange);
+    let scheme = own_scheme(exchange);
     let host = exchange.request.headers.get(header::HOST).cloned();
     let port = host
         .as_ref()
@@ -68,6 +59,50 @@ pub fn set(exchange: &mut Exchange) {
     if trust != Trust::Listed {
         headers.remove(header::FORWARDED);
     }
+}
+
+/// `https` if the client came over TLS, or says so and is believed.
+pub fn scheme(exchange: &Exchange) -> &str {
+    match exchange.header("x-forwarded-proto") {
+        Some(told) if trust(exchange) == Trust::Listed => told,
+        _ => own_scheme(exchange),
+    }
+}
+
+fn own_scheme(exchange: &Exchange) -> &'static str {
+    if exchange.peer.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    }
+}
+
+fn trust(exchange: &Exchange) -> Trust {
+    let peer = exchange.connected();
+    match &exchange.snapshot().settings.trusted_addresses {
+        None => Trust::NoList,
+        Some(list) if list.iter().any(|net| net.contains(&peer)) => Trust::Listed,
+        Some(_) => Trust::Stranger,
+    }
+}
+
+/// Corrects what [`set`] has already written, when a plugin has found another client behind the one
+/// that is connected.
+pub fn client_changed(exchange: &mut Exchange) {
+    if !exchange.forwarded_set {
+        return;
+    }
+    let client = exchange.peer.client.ip().to_string();
+    let headers = &mut exchange.request.headers;
+    headers.insert("x-real-ip", text(&client));
+    let chain = headers
+        .get("x-forwarded-for")
+        .and_then(|value| value.to_str().ok());
+    let chain = match chain.and_then(|chain| chain.rsplit_once(", ")) {
+        Some((before, _)) => format!("{before}, {client}"),
+        None => client,
+    };
+    headers.insert("x-forwarded-for", text(&chain));
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -19,13 +19,25 @@ use crate::{
 const PLUGINS: &[fn() -> PluginKind] = &[
     plugins::ai_proxy::kind,
     plugins::ai_proxy_multi::kind,
+    plugins::attach_consumer_label::kind,
+    plugins::basic_auth::kind,
+    plugins::consumer_restriction::kind,
     plugins::cors::kind,
+    plugins::csrf::kind,
+    plugins::fault_injection::kind,
     plugins::file_logger::kind,
     plugins::http_logger::kind,
+    plugins::ip_restriction::kind,
     plugins::key_auth::kind,
+    plugins::mocking::kind,
     plugins::prometheus::kind,
     plugins::proxy_rewrite::kind,
+    plugins::real_ip::kind,
+    plugins::redirect::kind,
+    plugins::referer_restriction::kind,
     plugins::request_id::kind,
+    plugins::ua_restriction::kind,
+    plugins::uri_blocker::kind,
 ];
 
 /// Makes a plugin from a valid configuration.

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::parse;
+use super::{expressions, parse};
 use crate::{
     config::{
         plugin_schema::{Faults, PluginSchema},
@@ -101,14 +101,7 @@ fn check(conf: &Value) -> Result<(), Faults> {
 
 /// `match`: any of these.
 fn matches(written: Option<&[Value]>) -> Result<Option<Vec<Expr>>, Faults> {
-    let Some(list) = written else {
-        return Ok(None);
-    };
-    let parsed = list.iter().enumerate().map(|(index, one)| {
-        Expr::parse(one)
-            .map_err(|error| Faults::at(&format!("match[{index}]"), format!("match: {error}")))
-    });
-    Faults::collect(parsed).map(Some)
+    written.map(|list| expressions("match", list)).transpose()
 }
 
 impl Plugin for FileLogger {

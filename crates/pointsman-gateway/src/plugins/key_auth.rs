@@ -2,21 +2,21 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use http::{HeaderName, HeaderValue, StatusCode, header, header::Entry};
+use http::{HeaderName, HeaderValue, header::Entry};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::parse;
+use super::{auth, parse};
 use crate::{
     config::{
         plugin_schema::{Faults, PluginSchema},
         resource::schema_of,
     },
-    exchange::{Authenticated, Exchange},
+    exchange::Exchange,
     observe::secrets::{self, SecretArgs},
     plugin::{
-        Flow, Phases, Plugin, Reply, Step,
+        Flow, Phases, Plugin, Step,
         registry::{Building, PluginKind},
     },
     variables,
@@ -103,8 +103,7 @@ fn check(conf: &Value) -> Result<(), Faults> {
 fn build(conf: &Value, _: &mut Building<'_>) -> Result<Arc<dyn Plugin>, Faults> {
     let conf: Conf = parse(conf)?;
     let header = HeaderName::from_bytes(conf.header.as_bytes()).ok();
-    let challenge = HeaderValue::from_str(&format!("apikey realm=\"{}\"", conf.realm))
-        .map_err(|_| Faults::at("realm", "realm cannot stand in a header"))?;
+    let challenge = auth::challenge("apikey", &conf.realm)?;
     let is_unusual = |name: &HeaderName| !secrets::is_credential_header(name.as_str());
     Ok(Arc::new(KeyAuth {
         unusual_header: header.clone().filter(is_unusual),
@@ -141,13 +140,10 @@ enum Place {
 impl KeyAuth {
     fn authenticate(&self, exchange: &mut Exchange) -> Flow {
         let key = self.key(exchange);
-        let found = key.as_ref().and_then(|key| {
-            let identity = exchange.snapshot().consumers.identify(NAME, &key.text)?;
-            Some(Authenticated {
-                consumer: Arc::clone(&identity.consumer),
-                credential_id: identity.credential_id.clone(),
-            })
-        });
+        let found = key
+            .as_ref()
+            .and_then(|key| exchange.snapshot().consumers.identify(NAME, &key.text))
+            .map(auth::proof);
         let place = key.as_ref().map(|key| key.place);
         let hidden = key
             .filter(|_| self.conf.hide_credentials && found.is_some())
@@ -194,17 +190,13 @@ impl KeyAuth {
     }
 
     fn anonymous(&self, exchange: &mut Exchange, name: &str) -> Flow {
-        let Some(consumer) = exchange.snapshot().consumers.named(name).cloned() else {
+        if !auth::accept_anonymous(exchange, name) {
             return self.refuse("Invalid user authorization");
-        };
+        }
         if self.conf.hide_credentials {
             self.hide_header(exchange);
             self.hide_query(exchange, |_| true);
         }
-        exchange.authenticate(Authenticated {
-            consumer,
-            credential_id: None,
-        });
         Flow::Continue
     }
 
@@ -250,8 +242,7 @@ impl KeyAuth {
     }
 
     fn refuse(&self, message: &str) -> Flow {
-        let reply = Reply::json(StatusCode::UNAUTHORIZED, json!({ "message": message }));
-        Flow::Respond(reply.with_header(header::WWW_AUTHENTICATE, self.challenge.clone()))
+        auth::refuse(message, &self.challenge)
     }
 }
 

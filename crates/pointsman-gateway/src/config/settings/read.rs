@@ -248,6 +248,11 @@ impl Reader<'_> {
             self.prometheus(&mut section, &mut settings.prometheus);
             self.leftover(&section);
         }
+        if let Some(mut section) = self.section(&mut attributes, "redirect") {
+            let port = self.number(&mut section, "https_port");
+            settings.redirect_https_port = port.and_then(|port| u16::try_from(port).ok());
+            self.leftover(&section);
+        }
         if let Some(mut section) = self.section(&mut attributes, "ai-proxy") {
             match self.text(&mut section, "http_client").as_deref() {
                 None => {}
