@@ -9,6 +9,7 @@ pub mod exchange;
 pub mod failure;
 pub mod gateway;
 
+pub mod jws;
 pub mod router;
 pub mod template;
 mod variables;

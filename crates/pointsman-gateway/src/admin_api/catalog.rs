@@ -61,7 +61,10 @@ pub(super) fn plugins(
                 Refusal::new(StatusCode::NOT_FOUND, message)
             })?;
             let schema = match query_arg(ask.query, "schema_type").as_deref() {
-                Some("consumer") => kind.schema.consumer_schema.as_ref(),
+                Some("consumer") => {
+                    let consumer = kind.schema.consumer_schema.as_ref();
+                    consumer.map(|consumer| &consumer.schema)
+                }
                 Some("metadata") => kind.schema.metadata_schema.as_ref(),
                 _ => Some(&kind.schema.schema),
             };
@@ -106,7 +109,10 @@ fn described(plugin: &PluginSchema) -> Value {
     entry.insert("version".to_owned(), json!(plugin.version));
     entry.insert("schema".to_owned(), plugin.schema.written().clone());
     if let Some(consumer) = &plugin.consumer_schema {
-        entry.insert("consumer_schema".to_owned(), consumer.written().clone());
+        entry.insert(
+            "consumer_schema".to_owned(),
+            consumer.schema.written().clone(),
+        );
     }
     if let Some(metadata) = &plugin.metadata_schema {
         entry.insert("metadata_schema".to_owned(), metadata.written().clone());

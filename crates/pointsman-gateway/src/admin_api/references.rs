@@ -218,7 +218,10 @@ pub(super) fn alone(
         }
         Collection::Consumers | Collection::Credentials => {
             for (name, conf) in plugins {
-                let field = registry.kind(name).and_then(|kind| kind.identity_field);
+                let field = registry
+                    .kind(name)
+                    .and_then(|kind| kind.identity_field)
+                    .map(|by| by.field);
                 let key = field.and_then(|field| Some((field, conf.get(field)?.as_str()?)));
                 if let Some((field, key)) = key
                     && let Some(owner) = owner_of(contents, name, field, key, id)

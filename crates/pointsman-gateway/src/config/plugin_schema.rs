@@ -26,14 +26,22 @@ pub struct PluginSchema {
     pub version: &'static str,
     /// JSON Schema of its configuration.
     pub schema: Schema,
-    /// JSON Schema of its configuration in a consumer or credential.
-    pub consumer_schema: Option<Schema>,
+    /// What its configuration in a consumer or credential must be.
+    pub consumer_schema: Option<ConsumerSchema>,
     /// JSON Schema of its metadata.
     pub metadata_schema: Option<Schema>,
     /// Authenticates consumers.
     pub is_auth: bool,
     /// Rules that the schema cannot say. Called whatever the schema says, and tells every rule that
     /// is broken.
+    pub check: fn(&Value) -> Result<(), Faults>,
+}
+
+/// What the configuration of an authentication plugin must be in a consumer or credential.
+pub struct ConsumerSchema {
+    /// JSON Schema.
+    pub schema: Schema,
+    /// Rules that the schema cannot say.
     pub check: fn(&Value) -> Result<(), Faults>,
 }
 
@@ -128,7 +136,7 @@ pub fn check(
 /// What a plugin's configuration must look like in `place`.
 fn schema_at(plugin: &PluginSchema, place: Place) -> &Schema {
     match (place, plugin.is_auth, &plugin.consumer_schema) {
-        (Place::Consumer, true, Some(schema)) => schema,
+        (Place::Consumer, true, Some(consumer)) => &consumer.schema,
         _ => &plugin.schema,
     }
 }
@@ -159,19 +167,26 @@ fn check_one(plugin: &PluginSchema, conf: &Value, place: Place, path: &str) -> V
     }
     let broken = schema.validate(&bare);
     let mut issues = broken.clone();
-    if !(place == Place::Consumer && plugin.is_auth) {
-        issues.extend(broken_rules(plugin, &bare, &broken));
-    }
+    let rules = match (place, plugin.is_auth, &plugin.consumer_schema) {
+        (Place::Consumer, true, Some(consumer)) => consumer.check,
+        (Place::Consumer, true, None) => |_: &Value| Ok(()),
+        _ => plugin.check,
+    };
+    issues.extend(broken_rules(rules, &bare, &broken));
     found.extend(issues.into_iter().map(|issue| wrap(issue.under(path))));
     found
 }
 
 /// The rules that `conf` breaks, whatever `broken` parts its schema found.
-fn broken_rules(plugin: &PluginSchema, conf: &Value, broken: &[Issue]) -> Vec<Issue> {
-    match (plugin.check)(conf) {
+fn broken_rules(
+    rules: fn(&Value) -> Result<(), Faults>,
+    conf: &Value,
+    broken: &[Issue],
+) -> Vec<Issue> {
+    match rules(conf) {
         Ok(()) => Vec::new(),
         Err(Faults::Unreadable(_)) if !broken.is_empty() => {
-            match (plugin.check)(&schema::without(conf, broken)) {
+            match rules(&schema::without(conf, broken)) {
                 Err(Faults::Rules(issues)) => issues,
                 Ok(()) | Err(Faults::Unreadable(_)) => Vec::new(),
             }

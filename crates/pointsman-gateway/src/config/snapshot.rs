@@ -19,7 +19,7 @@ use subtle::ConstantTimeEq;
 use crate::{
     config::{document::Document, settings::Settings},
     observe::metrics::MetricOptions,
-    plugin::chain::Chain,
+    plugin::{chain::Chain, registry::Prepared},
     router::Router,
     upstream::{
         Predecessors, Upstream,
@@ -182,6 +182,8 @@ pub struct Identity {
     pub credential_id: Option<Arc<str>>,
     /// The consumer's configuration of the plugin, references resolved.
     pub conf: Arc<serde_json::Value>,
+    /// What the plugin has made of it.
+    pub prepared: Option<Prepared>,
 }
 
 impl Consumers {
@@ -316,6 +318,7 @@ mod tests {
             }),
             credential_id: None,
             conf: Arc::default(),
+            prepared: None,
         }
     }
 

@@ -26,10 +26,13 @@ const PLUGINS: &[fn() -> PluginKind] = &[
     plugins::csrf::kind,
     plugins::fault_injection::kind,
     plugins::file_logger::kind,
+    plugins::hmac_auth::kind,
     plugins::http_logger::kind,
     plugins::ip_restriction::kind,
+    plugins::jwt_auth::kind,
     plugins::key_auth::kind,
     plugins::mocking::kind,
+    plugins::multi_auth::kind,
     plugins::prometheus::kind,
     plugins::proxy_rewrite::kind,
     plugins::real_ip::kind,
@@ -55,8 +58,30 @@ pub struct PluginKind {
     pub build: Build,
     /// What a valid configuration at `owner` wants checked, for plugins that have targets.
     pub checkers: Option<fn(&Value, owner: &str) -> Vec<Checker>>,
-    /// For an authentication plugin: the field of a consumer's configuration by which it is found.
-    pub identity_field: Option<&'static str>,
+    /// For an authentication plugin: how a consumer is found.
+    pub identity_field: Option<Identified>,
+}
+
+/// How an authentication plugin finds consumers.
+#[derive(Clone, Copy)]
+pub struct Identified {
+    /// The field of a consumer's configuration by which it is found.
+    pub field: &'static str,
+    /// Makes what the plugin needs of that configuration for each request, such as a parsed key.
+    pub prepare: fn(&Value) -> Result<Option<Prepared>, Faults>,
+}
+
+/// What an authentication plugin has made of a consumer's configuration; it knows the type.
+pub type Prepared = Arc<dyn std::any::Any + Send + Sync>;
+
+impl Identified {
+    /// By this field, with nothing to prepare.
+    pub const fn by(field: &'static str) -> Self {
+        Self {
+            field,
+            prepare: |_| Ok(None),
+        }
+    }
 }
 
 /// What a plugin may use while it is compiled.

@@ -9,16 +9,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use subtle::ConstantTimeEq as _;
 
-use super::{auth, parse};
+use super::{auth, no_rules, parse};
 use crate::{
     config::{
-        plugin_schema::{Faults, PluginSchema},
+        plugin_schema::{ConsumerSchema, Faults, PluginSchema},
         resource::schema_of,
     },
     exchange::{Authenticated, Exchange},
     plugin::{
         Flow, Phases, Plugin, Step,
-        registry::{Building, PluginKind},
+        registry::{Building, Identified, PluginKind},
     },
 };
 
@@ -66,14 +66,17 @@ pub(crate) fn kind() -> PluginKind {
             priority: 2520,
             version: "0.1",
             schema: schema_of::<Conf>(),
-            consumer_schema: Some(schema_of::<ConsumerConf>()),
+            consumer_schema: Some(ConsumerSchema {
+                schema: schema_of::<ConsumerConf>(),
+                check: no_rules,
+            }),
             metadata_schema: None,
             is_auth: true,
             check: |conf| compile(conf).map(drop),
         },
         build: |conf, _: &mut Building<'_>| Ok(Arc::new(compile(conf)?)),
         checkers: None,
-        identity_field: Some("username"),
+        identity_field: Some(Identified::by("username")),
     }
 }
 
@@ -89,24 +92,13 @@ impl Plugin for BasicAuth {
     }
 
     fn rewrite<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
-        let (accepted, message) = match (identify(exchange), &self.conf.anonymous_consumer) {
-            (Ok(who), _) => {
-                exchange.authenticate(who);
-                (true, "")
-            }
-            (Err(_), Some(name)) => (
-                auth::accept_anonymous(exchange, name),
-                "Invalid user authorization",
-            ),
-            (Err(message), None) => (false, message),
-        };
-        if accepted {
-            if self.conf.hide_credentials {
-                exchange.request.headers.remove(header::AUTHORIZATION);
-            }
-            return Step::Done(Flow::Continue);
+        let found = identify(exchange);
+        let anonymous = self.conf.anonymous_consumer.as_deref();
+        let flow = auth::settle(exchange, found, anonymous, &self.challenge);
+        if self.conf.hide_credentials && matches!(flow, Flow::Continue) {
+            exchange.request.headers.remove(header::AUTHORIZATION);
         }
-        Step::Done(auth::refuse(message, &self.challenge))
+        Step::Done(flow)
     }
 }
 

@@ -2,22 +2,24 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use http::{HeaderName, HeaderValue, header::Entry};
+use http::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{auth, parse};
+use super::{
+    auth::{self, Places},
+    no_rules, parse,
+};
 use crate::{
     config::{
-        plugin_schema::{Faults, PluginSchema},
+        plugin_schema::{ConsumerSchema, Faults, PluginSchema},
         resource::schema_of,
     },
     exchange::Exchange,
-    observe::secrets::{self, SecretArgs},
     plugin::{
         Flow, Phases, Plugin, Step,
-        registry::{Building, PluginKind},
+        registry::{Building, Identified, PluginKind},
     },
     variables,
 };
@@ -60,12 +62,7 @@ impl Default for Conf {
 
 struct KeyAuth {
     conf: Conf,
-    /// `None` when the configured name is none that a header can have.
-    header: Option<HeaderName>,
-    /// The header, if logs do not know it as one that holds a credential.
-    unusual_header: Option<HeaderName>,
-    /// The query argument, likewise.
-    unusual_query: Option<Arc<SecretArgs>>,
+    places: Places,
     challenge: HeaderValue,
 }
 
@@ -77,14 +74,17 @@ pub(crate) fn kind() -> PluginKind {
             priority: 2500,
             version: "0.1",
             schema: schema_of::<Conf>(),
-            consumer_schema: Some(schema_of::<ConsumerConf>()),
+            consumer_schema: Some(ConsumerSchema {
+                schema: schema_of::<ConsumerConf>(),
+                check: no_rules,
+            }),
             metadata_schema: None,
             is_auth: true,
             check,
         },
         build,
         checkers: None,
-        identity_field: Some("key"),
+        identity_field: Some(Identified::by("key")),
     }
 }
 
@@ -102,15 +102,10 @@ fn check(conf: &Value) -> Result<(), Faults> {
 
 fn build(conf: &Value, _: &mut Building<'_>) -> Result<Arc<dyn Plugin>, Faults> {
     let conf: Conf = parse(conf)?;
-    let header = HeaderName::from_bytes(conf.header.as_bytes()).ok();
     let challenge = auth::challenge("apikey", &conf.realm)?;
-    let is_unusual = |name: &HeaderName| !secrets::is_credential_header(name.as_str());
     Ok(Arc::new(KeyAuth {
-        unusual_header: header.clone().filter(is_unusual),
-        unusual_query: (!secrets::is_credential_arg(&conf.query))
-            .then(|| SecretArgs::one(&conf.query)),
+        places: Places::new(&conf.header, &conf.query),
         conf,
-        header,
         challenge,
     }))
 }
@@ -148,15 +143,15 @@ impl KeyAuth {
         let hidden = key
             .filter(|_| self.conf.hide_credentials && found.is_some())
             .map(|key| key.text.into_owned());
-        self.mark(exchange);
+        self.places.mark(exchange);
         if let Some(who) = found {
             match (place, hidden) {
                 (Some(Place::Header), Some(key)) => {
-                    self.hide_header(exchange);
+                    self.places.hide_header(exchange);
                     // APISIX leaves the argument alone; a copy of the key is the key, though.
-                    self.hide_query(exchange, |value| value == key);
+                    self.places.hide_query(exchange, |value| value == key);
                 }
-                (_, Some(_)) => self.hide_query(exchange, |_| true),
+                (_, Some(_)) => self.places.hide_query(exchange, |_| true),
                 (_, None) => {}
             }
             exchange.authenticate(who);
@@ -173,6 +168,7 @@ impl KeyAuth {
 
     fn key<'a>(&self, exchange: &'a Exchange) -> Option<Key<'a>> {
         let value = self
+            .places
             .header
             .as_ref()
             .and_then(|name| exchange.request.headers.get(name));
@@ -194,51 +190,10 @@ impl KeyAuth {
             return self.refuse("Invalid user authorization");
         }
         if self.conf.hide_credentials {
-            self.hide_header(exchange);
-            self.hide_query(exchange, |_| true);
+            self.places.hide_header(exchange);
+            self.places.hide_query(exchange, |_| true);
         }
         Flow::Continue
-    }
-
-    /// No log shows what was, or may have been, a key: neither the one that was read nor one that
-    /// stands in the other place.
-    fn mark(&self, exchange: &mut Exchange) {
-        if let Some(name) = &self.unusual_header
-            && exchange.request.headers.contains_key(name)
-            && let Entry::Occupied(mut values) = exchange.request.headers.entry(name)
-        {
-            for value in values.iter_mut() {
-                value.set_sensitive(true);
-            }
-        }
-        if let Some(secret) = &self.unusual_query
-            && let Some(query) = &exchange.request.query
-            && variables::query_arg(query, secret.name()).is_some()
-        {
-            secrets::add_secret_arg(&mut exchange.secret_args, secret);
-        }
-    }
-
-    fn hide_header(&self, exchange: &mut Exchange) {
-        if let Some(name) = &self.header {
-            exchange.request.headers.remove(name);
-        }
-    }
-
-    /// Removes the arguments of that name whose value, decoded, is one that `goes`.
-    fn hide_query(&self, exchange: &mut Exchange, goes: impl Fn(&str) -> bool) {
-        let Some(query) = &exchange.request.query else {
-            return;
-        };
-        let kept: Vec<&str> = query
-            .split('&')
-            .filter(|pair| {
-                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-                let is_it = variables::decode(name) == self.conf.query;
-                !(is_it && goes(&variables::decode(value)))
-            })
-            .collect();
-        exchange.request.query = Some(kept.join("&")).filter(|query| !query.is_empty());
     }
 
     fn refuse(&self, message: &str) -> Flow {

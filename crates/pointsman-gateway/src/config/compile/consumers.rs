@@ -105,27 +105,42 @@ impl Compiler<'_> {
             let Some(kind) = self.registry.kind(name) else {
                 continue;
             };
-            let Some(field) = kind.identity_field else {
+            let Some(by) = kind.identity_field else {
                 continue;
             };
+            let field = by.field;
             let path = format!("plugins.{name}.{field}");
             let conf = plugins::resolved(conf, self.env);
             let Some(value) = conf.get(field).and_then(Value::as_str) else {
                 continue;
             };
-            if reference::is_reference(value) {
+            let parts = conf.as_object().into_iter().flatten();
+            let mut texts = parts.filter_map(|(part, value)| Some((part, value.as_str()?)));
+            if let Some((part, text)) = texts.find(|(_, text)| reference::is_reference(text)) {
                 // Fail closed: the literal text of a reference must never work as a key.
-                let problem = reference::problem(value, self.env);
+                let problem = reference::problem(text, self.env);
                 let problem = problem.unwrap_or_else(|| "it refers to a reference".to_owned());
-                let message = format!("{problem}; this key does not work");
+                let message = format!("{problem}; this {part} does not work");
+                let path = format!("plugins.{name}.{part}");
                 self.report.warning(spot, &path, message);
                 continue;
             }
+            let prepared = match (by.prepare)(&conf) {
+                Ok(prepared) => prepared,
+                Err(faults) => {
+                    for issue in faults.into_issues() {
+                        let path = format!("plugins.{name}.{}", issue.path);
+                        self.report.error(spot, &path, issue.message);
+                    }
+                    continue;
+                }
+            };
             let value = value.to_owned();
             let identity = Identity {
                 consumer: Arc::clone(consumer),
                 credential_id: credential_id.clone(),
                 conf: Arc::new(conf.into_owned()),
+                prepared,
             };
             if let Some(other) = consumers.add_identity(kind.schema.name, &value, identity) {
                 let message = format!(
