@@ -8,6 +8,7 @@
 mod kept;
 mod list;
 mod semantic;
+mod sending;
 mod traffic;
 
 use std::{
@@ -24,6 +25,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         traffic::MUTANTS,
         kept::MUTANTS,
         semantic::MUTANTS,
+        sending::MUTANTS,
     ];
     lists.into_iter().flatten()
 }

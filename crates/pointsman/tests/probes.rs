@@ -5,7 +5,7 @@ mod support;
 use std::{net::SocketAddr, time::Duration};
 
 use serde_json::{Value, json};
-use support::{Answer, CHAT, Gateway, SecureUpstream, Start, Upstream, request};
+use support::{Answer, CHAT, Gateway, Held, SecureUpstream, Start, Upstream, request};
 
 /// An instance at `address` with `checks.active` as given, decided by one probe of each kind.
 fn checked(name: &str, address: SocketAddr, active: Value) -> Value {
@@ -176,25 +176,10 @@ fn an_endless_answer_is_over_with_its_status_line() {
 /// A connect that times out is a timeout, for every kind of probe, after one limit.
 #[test]
 fn connecting_in_vain_is_a_timeout() {
-    // Nobody accepts and the backlog is full, so the system lets further connections wait.
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
-    let socket = socket.expect("a socket");
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    socket.bind(&any.into()).expect("bound");
-    socket.listen(0).expect("listening");
-    let address = socket.local_addr().expect("bound").as_socket().expect("IP");
-    let waiting: Vec<socket2::Socket> = (0..4)
-        .map(|_| {
-            let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
-            let client = client.expect("a socket");
-            client.set_nonblocking(true).expect("set");
-            // It is under way, or waits like the probes will.
-            let _ = client.connect(&address.into());
-            client
-        })
-        .collect();
+    let held = Held::start();
     let kinds = ["tcp", "http", "https"];
-    let instances = kinds.map(|kind| checked(kind, address, json!({"type": kind, "timeout": 0.2})));
+    let instances =
+        kinds.map(|kind| checked(kind, held.address, json!({"type": kind, "timeout": 0.2})));
     let gateway = Gateway::start(&route(&instances));
     for kind in kinds {
         let node = gateway.wait_for_node(kind, |node| node["status"] == "unhealthy");
@@ -204,7 +189,6 @@ fn connecting_in_vain_is_a_timeout() {
         );
         assert_eq!(counted, (1, 0), "{kind}: {node}");
     }
-    drop(waiting);
 }
 
 /// What a failing probe counts as (4.3): each by its own kind and no other.

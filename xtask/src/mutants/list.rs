@@ -260,20 +260,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         test: "-p pointsman --test names a_new_name_begins",
     },
     Mutant {
-        name: "no look at the verdicts before sending",
-        file: "crates/pointsman/src/http_client/mod.rs",
-        text: "if !attempt.holds(connection.address.ip()) {",
-        replacement: "if !attempt.holds(connection.address.ip()) && false {",
-        test: "-p pointsman --test overtaken a_verdict_that_comes_while_connecting",
-    },
-    Mutant {
-        name: "an idle connection is used without a look at the verdicts",
-        file: "crates/pointsman/src/http_client/mod.rs",
-        text: "if !attempt.holds(connection.address.ip()) {",
-        replacement: "if matches!(dialled, Dialled::Now) && !attempt.holds(connection.address.ip()) {",
-        test: "-p pointsman --test providers a_verdict_that_comes_while_waiting_for_a_token",
-    },
-    Mutant {
         name: "an idle connection to an address that is gone",
         file: "crates/pointsman/src/http_client/pool.rs",
         text: "to.is_none_or(|to| idle.connection.address.ip() == to)",

@@ -64,6 +64,15 @@ impl Embeddings {
         }
     }
 
+    /// An endpoint that answers as `upstream` does.
+    pub(crate) fn at(upstream: Upstream) -> Self {
+        Self {
+            upstream,
+            instead: Arc::default(),
+            pad: Arc::default(),
+        }
+    }
+
     pub(crate) fn answer_prompts(&self, answer: Option<Answer>) {
         self.instead.lock().expect("not poisoned").0 = answer;
     }

@@ -12,6 +12,7 @@ pub(crate) mod admin;
 pub(crate) mod aws;
 pub(crate) mod client;
 pub(crate) mod embeddings;
+pub(crate) mod held;
 pub(crate) mod names;
 pub(crate) mod packages;
 pub(crate) mod secure;
@@ -32,6 +33,7 @@ use serde_json::Value;
 
 pub(crate) use self::{
     client::{Response, get, post_json, request},
+    held::Held,
     names::{NameServer, Zone},
     secure::SecureUpstream,
     upstream::{Answer, Received, Upstream},

@@ -170,7 +170,7 @@ impl Upstream {
         Self::on(listener, handler, None)
     }
 
-    fn on(
+    pub(super) fn on(
         listener: TcpListener,
         handler: impl Fn(&Received) -> Answer + Send + Sync + 'static,
         probe_handler: Option<Box<Handler>>,
