@@ -19,8 +19,9 @@ use tokio::{
 use crate::{
     dns::{Lookups, Resolver},
     http_client::{ClientTls, Dialer},
-    names,
-    prober::Prober,
+    names::{self, PerformLookUp},
+    probe,
+    prober::{PerformProbe, Prober},
 };
 
 /// What the thread of health and that of configuration tell each other.
@@ -34,6 +35,22 @@ pub(crate) struct Signals {
     pub(crate) answered: Notify,
     /// A probe or a look-up has ended in a panic.
     failed: Notify,
+}
+
+/// What performs probes and look-ups. Tests of what happens when one fails have others.
+#[derive(Clone, Copy)]
+pub(crate) struct Performers {
+    pub(crate) probe: PerformProbe,
+    pub(crate) look_up: PerformLookUp,
+}
+
+impl Default for Performers {
+    fn default() -> Self {
+        Self {
+            probe: |dialer, spec, stage| Box::pin(probe::perform(dialer, spec, stage)),
+            look_up: |lookups, name| Box::pin(lookups.perform(name)),
+        }
+    }
 }
 
 impl Signals {
@@ -62,6 +79,7 @@ pub(crate) struct Keeping {
     pub(crate) health: Arc<SharedHealth>,
     pub(crate) state: Arc<State>,
     pub(crate) signals: Arc<Signals>,
+    pub(crate) performers: Performers,
 }
 
 /// The thread, as long as this is kept.
@@ -132,13 +150,13 @@ impl Keeping {
         let (health, state) = (&self.health, &self.state);
         let resolving = names::keep_resolving(
             Arc::clone(health),
-            std::rc::Rc::new(Lookups::new(&self.settings)),
+            (Lookups::new(&self.settings), self.performers.look_up),
             Arc::clone(state),
             Arc::clone(&self.signals),
         );
         let prober = Prober::new(
             Arc::clone(health),
-            dialer,
+            (dialer, self.performers.probe),
             Arc::clone(state),
             Arc::clone(&self.signals),
         );

@@ -6,6 +6,7 @@ use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
 use pointsman_gateway::{
     clock,
     gateway::State,
+    ports::LocalFuture,
     upstream::{driver::SharedHealth, resolve::Found},
 };
 use tokio::{sync::Notify, time::timeout};
@@ -14,6 +15,10 @@ use crate::{
     dns::Lookups,
     health_thread::{Signals, Watched},
 };
+
+/// How a name is looked up.
+pub(crate) type PerformLookUp =
+    for<'a> fn(&'a Lookups, &'a str) -> LocalFuture<'a, Result<Found, String>>;
 
 /// Waits until every name has had its first answer, so that no request has to, and each address is
 /// known by its verdict before anybody picks it. Whatever has none within [`FIRST_LIMIT`] is not
@@ -37,10 +42,11 @@ pub(crate) async fn first_answers(health: &SharedHealth, answered: &Notify) {
 /// whoever waits hears of new targets and of each answer.
 pub(crate) async fn keep_resolving(
     health: Arc<SharedHealth>,
-    lookups: Rc<Lookups>,
+    (lookups, look_up): (Lookups, PerformLookUp),
     state: Arc<State>,
     signals: Arc<Signals>,
 ) {
+    let lookups = Rc::new(lookups);
     loop {
         loop {
             let due = health.lock().poll_lookup(clock::now());
@@ -49,7 +55,8 @@ pub(crate) async fn keep_resolving(
             let (state, signals) = (Arc::clone(&state), Arc::clone(&signals));
             tokio::task::spawn_local(async move {
                 let _watched = Watched(Arc::clone(&signals));
-                let answer = perform(&lookups, &due.name).await;
+                let performed = timeout(LOOKUP_LIMIT, look_up(&lookups, &due.name)).await;
+                let answer = performed.unwrap_or_else(|_| Err("no answer in time".to_owned()));
                 let now = clock::now();
                 if health.lock().on_lookup(&due, answer, now, &state) {
                     signals.health_changed.notify_one();
@@ -66,11 +73,6 @@ pub(crate) async fn keep_resolving(
             () = tokio::time::sleep_until(until.into()) => {}
         }
     }
-}
-
-async fn perform(lookups: &Lookups, name: &str) -> Result<Found, String> {
-    let performed = timeout(LOOKUP_LIMIT, lookups.perform(name)).await;
-    performed.unwrap_or_else(|_| Err("no answer in time".to_owned()))
 }
 
 /// How long a configuration waits for the first answers about its names.

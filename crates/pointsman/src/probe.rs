@@ -77,7 +77,7 @@ impl Stage {
 /// looks again is taken as one that came in time. Stamped with the time of looking, every outcome of a
 /// thread that is always late would be void, and no verdict would ever change.
 pub(crate) async fn in_time(
-    mut performed: Pin<&mut impl Future<Output = ProbeOutcome>>,
+    mut performed: Pin<&mut (impl Future<Output = ProbeOutcome> + ?Sized)>,
     stage: &Stage,
     began: Instant,
     answer_within: Duration,

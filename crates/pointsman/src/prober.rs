@@ -7,16 +7,16 @@
 use std::{
     cell::Cell,
     future::poll_fn,
-    pin::pin,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use pointsman_balance::Probe;
+use pointsman_balance::{Probe, ProbeOutcome};
 use pointsman_gateway::{
     clock,
     gateway::State,
+    ports::LocalFuture,
     upstream::{driver::SharedHealth, health::ProbeSpec},
 };
 
@@ -26,10 +26,15 @@ use crate::{
     probe::{self, Stage},
 };
 
+/// How a probe is performed.
+pub(crate) type PerformProbe =
+    for<'a> fn(&'a Dialer, &'a ProbeSpec, &'a Stage) -> LocalFuture<'a, ProbeOutcome>;
+
 /// What the loop and the probes share.
 pub(crate) struct Prober {
     health: Arc<SharedHealth>,
     dialer: Arc<Dialer>,
+    perform: PerformProbe,
     state: Arc<State>,
     signals: Arc<Signals>,
     /// When the loop looks again by itself.
@@ -41,13 +46,14 @@ impl Prober {
     /// something else now.
     pub(crate) fn new(
         health: Arc<SharedHealth>,
-        dialer: Arc<Dialer>,
+        (dialer, perform): (Arc<Dialer>, PerformProbe),
         state: Arc<State>,
         signals: Arc<Signals>,
     ) -> Rc<Self> {
         Rc::new(Self {
             health,
             dialer,
+            perform,
             state,
             signals,
             looks_at: Cell::new(clock::now()),
@@ -112,8 +118,8 @@ impl Prober {
 
     async fn probe(self: Rc<Self>, due: Probe<Arc<ProbeSpec>>, began: Instant) {
         let stage = Stage::new(due.timeout);
-        let performed = pin!(probe::perform(&self.dialer, &due.probe, &stage));
-        let known = probe::in_time(performed, &stage, began, due.answer_within);
+        let mut performed = (self.perform)(&self.dialer, &due.probe, &stage);
+        let known = probe::in_time(performed.as_mut(), &stage, began, due.answer_within);
         let Some((outcome, known)) = known.await else {
             return;
         };

@@ -32,7 +32,7 @@ use crate::{
     dns::Resolver,
     drain::{self, End, any_signal},
     health_file::{HealthFile, Keeper},
-    health_thread::{HealthThread, Keeping, Signals},
+    health_thread::{HealthThread, Keeping, Performers, Signals},
     http_client::{ClientTls, Dialer},
     listener::{self, Address, Bound},
     names,
@@ -70,10 +70,12 @@ pub(crate) fn main(options: &RunOptions) -> ExitCode {
         }
     };
     tell_warnings(&warnings);
-    match Program::build(settings, &options.config, options.workers)
-        .map(Program::announced)
-        .and_then(Program::serve)
-    {
+    let built = Program::build(settings, &options.config, options.workers);
+    exit_code(built.map(Program::announced).and_then(Program::serve))
+}
+
+fn exit_code(ended: Result<(), String>) -> ExitCode {
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
@@ -127,6 +129,7 @@ pub(crate) struct Program {
     status: Option<StdListener>,
     admin: Option<StdListener>,
     announces: bool,
+    performers: Performers,
 }
 
 impl Program {
@@ -200,6 +203,7 @@ impl Program {
             queues,
             proxies,
             announces: false,
+            performers: Performers::default(),
         })
     }
 
@@ -250,6 +254,7 @@ impl Program {
             health: Arc::clone(&self.health),
             state: Arc::clone(&state),
             signals: Arc::clone(&signals),
+            performers: self.performers,
         };
         let health_thread = HealthThread::start(keeping)?;
         let tls = Arc::new(ServerTls::new(crate::tls::Table::default()));
@@ -504,3 +509,6 @@ fn hangup() -> Result<tokio::signal::unix::Signal, String> {
 
 /// More workers than this help nobody.
 const WORKERS_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests;

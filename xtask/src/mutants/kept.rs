@@ -91,4 +91,25 @@ pub(super) const MUTANTS: &[Mutant] = &[
         replacement: "    text.add(\"guard\", &key[..0]);",
         test: "-p pointsman --test restart cool_downs_and_open",
     },
+    Mutant {
+        name: "the end of a probe in a panic goes unnoticed",
+        file: "crates/pointsman/src/prober.rs",
+        text: "                probe.await;\n                drop(watched);",
+        replacement: "                drop(watched);\n                probe.await;",
+        test: "-p pointsman --bin pointsman panics_ends",
+    },
+    Mutant {
+        name: "the end of a look-up in a panic goes unnoticed",
+        file: "crates/pointsman/src/names.rs",
+        text: "let _watched = Watched(Arc::clone(&signals));",
+        replacement: "drop(Watched(Arc::clone(&signals)));",
+        test: "-p pointsman --bin pointsman panics_ends",
+    },
+    Mutant {
+        name: "who keeps health no longer writes nothing",
+        file: "crates/pointsman/src/run.rs",
+        text: "                    keeper.finish();\n                    return Err(lost);",
+        replacement: "                    return Err(lost);",
+        test: "-p pointsman --bin pointsman panics_ends",
+    },
 ];
