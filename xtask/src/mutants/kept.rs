@@ -112,4 +112,25 @@ pub(super) const MUTANTS: &[Mutant] = &[
         replacement: "                    return Err(lost);",
         test: "-p pointsman --bin pointsman panics_ends",
     },
+    Mutant {
+        name: "durations go by the wall clock",
+        file: "crates/pointsman-gateway/src/clock.rs",
+        text: "    Instant::now()\n}",
+        replacement: "    static START: OnceLock<(Instant, SystemTime)> = OnceLock::new();\n    \
+                      let (at, then) = *START.get_or_init(|| (Instant::now(), SystemTime::now()));\n    \
+                      match SystemTime::now().duration_since(then) {\n        \
+                      Ok(since) => at + since,\n        \
+                      Err(before) => at.checked_sub(before.duration()).unwrap_or(at),\n    }\n}",
+        test: "-p pointsman --test clock",
+    },
+    Mutant {
+        name: "the health file goes by the time of its first write",
+        file: "crates/pointsman/src/health_file/mod.rs",
+        text: "                now,\n                wall_ms: clock::unix_millis(),",
+        replacement: "                now,\n                wall_ms: {\n                    \
+                      static START: OnceLock<(Instant, u64)> = OnceLock::new();\n                    \
+                      let (at, ms) = *START.get_or_init(|| (now, clock::unix_millis()));\n                    \
+                      ms + millis(now.saturating_duration_since(at))\n                },",
+        test: "-p pointsman --test clock the_health_file_follows",
+    },
 ];

@@ -13,6 +13,7 @@ pub(crate) mod aws;
 pub(crate) mod client;
 pub(crate) mod embeddings;
 pub(crate) mod held;
+pub(crate) mod movable_clock;
 pub(crate) mod names;
 pub(crate) mod packages;
 pub(crate) mod secure;
@@ -47,6 +48,7 @@ pub(crate) struct Gateway {
     child: Child,
     folder: tempfile::TempDir,
     lines: Lines,
+    environment: Vec<(String, String)>,
     pub(crate) proxy: SocketAddr,
 }
 
@@ -122,11 +124,15 @@ impl Gateway {
             start.environment,
             start.stdout,
         );
+        let environment = start.environment.iter();
+        let environment =
+            environment.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut gateway = Self {
             child,
             folder,
             lines,
+            environment: environment.collect(),
             proxy: nowhere,
         };
         gateway.wait_for_line("ready");
@@ -137,7 +143,11 @@ impl Gateway {
     /// Starts it once more in its folder, with the configuration as it stands there, after its
     /// process has ended. Returns as soon as it listens.
     pub(crate) fn start_again(&mut self, workers: usize) {
-        (self.child, self.lines) = launch(self.folder.path(), workers, &[], Stdio::null());
+        let environment = self.environment.iter();
+        let environment: Vec<(&str, &str)> = environment
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        (self.child, self.lines) = launch(self.folder.path(), workers, &environment, Stdio::null());
         self.proxy = self.address("proxy");
     }
 
@@ -148,6 +158,7 @@ impl Gateway {
             child,
             folder: tempfile::tempdir().expect("a folder"),
             lines,
+            environment: Vec::new(),
             proxy: SocketAddr::from(([127, 0, 0, 1], 0)),
         };
         gateway.wait_for_line("ready");
