@@ -7,6 +7,9 @@
 )]
 
 mod support;
+mod races {
+    mod names;
+}
 
 use std::sync::{
     Arc, Mutex,

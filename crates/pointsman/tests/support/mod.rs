@@ -14,6 +14,7 @@ pub(crate) mod client;
 pub(crate) mod embeddings;
 pub(crate) mod held;
 pub(crate) mod movable_clock;
+pub(crate) mod load;
 pub(crate) mod names;
 pub(crate) mod packages;
 pub(crate) mod secure;
@@ -35,6 +36,7 @@ use serde_json::Value;
 pub(crate) use self::{
     client::{Response, get, post_json, request},
     held::Held,
+    load::{call, under_load},
     names::{NameServer, Zone},
     secure::SecureUpstream,
     upstream::{Answer, Received, Upstream},

@@ -24,6 +24,8 @@ pub(crate) enum Zone {
     OnlyA(Vec<Ipv4Addr>, u32),
     /// A records as above, each answer so much later.
     Late(Vec<Ipv4Addr>, u32, Duration),
+    /// Other A records for every question, in turn, which count for a second.
+    Turns(Vec<Vec<Ipv4Addr>>),
     /// Nothing at all.
     Silence,
 }
@@ -145,11 +147,17 @@ impl Shared {
         let zones = self.zones.lock().expect("not poisoned");
         let zone = zones.get(&name).cloned().unwrap_or(Zone::Fails(3));
         drop(zones);
-        self.asked.lock().expect("not poisoned").push(Asked {
+        let mut asked = self.asked.lock().expect("not poisoned");
+        let turn = asked
+            .iter()
+            .filter(|one| one.name == name && one.kind == 1)
+            .count();
+        asked.push(Asked {
             name,
             kind,
             at: Instant::now(),
         });
+        drop(asked);
         if let Zone::Late(_, _, pause) = zone {
             std::thread::sleep(pause);
         }
@@ -161,7 +169,8 @@ impl Shared {
                 | Zone::Late(addresses, ttl, _),
                 1,
             ) => (addresses, ttl, 0),
-            (Zone::Records(..) | Zone::Late(..), _) => (Vec::new(), 0, 0),
+            (Zone::Turns(mut all), 1) => (all.swap_remove(turn % all.len()), 1, 0),
+            (Zone::Records(..) | Zone::Late(..) | Zone::Turns(_), _) => (Vec::new(), 0, 0),
             (Zone::OnlyA(..), _) => (Vec::new(), 0, 2),
             (Zone::Fails(code), _) => (Vec::new(), 0, code),
         };
