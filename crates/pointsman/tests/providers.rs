@@ -6,6 +6,7 @@ mod providers {
     mod embeddings;
     mod gcp;
     pub(crate) mod google;
+    mod hosts;
     mod requests;
     mod vertex;
 }

@@ -31,6 +31,13 @@ impl SecureUpstream {
         Self::with(status, false, Arc::new(AtomicBool::new(true)))
     }
 
+    /// Starts one at `address` that answers everything with `status` and closes, if that may be had.
+    pub(crate) fn start_at(address: SocketAddr, status: u16) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        let released = Arc::new(AtomicBool::new(true));
+        Ok(Self::on(listener, status, false, released))
+    }
+
     /// Starts one that accepts connections, but shakes no hand before that is `released`.
     pub(crate) fn held(released: &Arc<AtomicBool>) -> Self {
         Self::with(200, true, Arc::clone(released))
@@ -42,6 +49,11 @@ impl SecureUpstream {
     }
 
     fn with(status: u16, keeps: bool, released: Arc<AtomicBool>) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        Self::on(listener, status, keeps, released)
+    }
+
+    fn on(listener: TcpListener, status: u16, keeps: bool, released: Arc<AtomicBool>) -> Self {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
         let cert = CertificateDer::from_pem_slice(made.cert.pem().as_bytes()).expect("PEM");
         let key = made.signing_key.serialize_pem();
@@ -54,7 +66,6 @@ impl SecureUpstream {
             .with_single_cert(vec![cert], key)
             .expect("a pair");
         let config = Arc::new(config);
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
         let address = listener.local_addr().expect("bound");
         let seen: Arc<Mutex<Seen>> = Arc::default();
         let theirs = Arc::clone(&seen);
@@ -117,18 +128,34 @@ fn note(
     stream: &mut StreamOwned<ServerConnection, std::net::TcpStream>,
     seen: &Mutex<Seen>,
 ) -> bool {
-    let mut head = [0u8; 4096];
-    let Ok(read @ 1..) = stream.read(&mut head) else {
-        return false;
-    };
-    let text = String::from_utf8_lossy(&head[..read]).into_owned();
-    let mut lines = text.lines();
-    let host = lines.find_map(|line| {
-        let name = line.get(..6)?;
-        name.eq_ignore_ascii_case("host: ").then(|| &line[6..])
-    });
+    let mut request = Vec::new();
+    let mut piece = [0u8; 4096];
+    while !is_whole(&request) {
+        let Ok(read @ 1..) = stream.read(&mut piece) else {
+            return false;
+        };
+        request.extend_from_slice(&piece[..read]);
+    }
+    let text = String::from_utf8_lossy(&request).into_owned();
+    let host = header(&text, "host");
     let sni = stream.conn.server_name().map(str::to_owned);
     let noted = (sni, host.unwrap_or_default().to_owned());
     seen.lock().expect("not poisoned").insert(noted);
     true
+}
+
+fn header<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+    let mut headers = text.lines().filter_map(|line| line.split_once(": "));
+    let found = headers.find(|(own, _)| own.eq_ignore_ascii_case(name));
+    found.map(|(_, value)| value)
+}
+
+/// The request and its body have arrived.
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let length = header(head, "content-length").and_then(|length| length.parse().ok());
+    body.len() >= length.unwrap_or(0)
 }
