@@ -97,7 +97,7 @@ pub fn request(body: &[u8], client: Protocol, target: Protocol) {
         return;
     }
     let said = read.features(target);
-    let undeclared = said.without(dialect::expresses_to(&reading(client, target)));
+    let undeclared = said.without(dialect::expresses_to(&read, &reading(client, target)));
     let undeclared: Vec<_> = undeclared.iter().collect();
     assert!(undeclared.is_empty(), "{undeclared:?}\n{}", written());
 }

@@ -220,7 +220,7 @@ fn lost(request: &Request<'_>, setting: &Setting<'_>) -> Vec<String> {
     let target = setting.target;
     let features = request
         .features(target)
-        .without(dialect::expresses_to(setting));
+        .without(dialect::expresses_to(request, setting));
     let mut names: BTreeSet<String> = features
         .iter()
         .map(|feature| feature.name().to_owned())

@@ -6,6 +6,7 @@
 
 mod anthropic_messages;
 mod bedrock_converse;
+mod claude;
 mod cohere_chat;
 mod gemini_generate_content;
 mod openai_chat;
@@ -111,6 +112,7 @@ pub fn said_by_clients(protocol: Protocol) -> Features {
             Feature::ReasoningHistory,
             Feature::CitationHistory,
             Feature::ReasoningEffort,
+            Feature::ShowThoughts,
         ],
         Protocol::GeminiGenerateContent => &[
             Feature::ImageDetail,
@@ -132,6 +134,7 @@ pub fn said_by_clients(protocol: Protocol) -> Features {
             Feature::ReasoningHistory,
             Feature::ToolStrict,
             Feature::TopK,
+            Feature::ReasoningEffort,
             Feature::ReasoningBudget,
             Feature::ReasoningDisabled,
             Feature::ReasoningAdaptive,
@@ -149,10 +152,12 @@ pub fn said_by_clients(protocol: Protocol) -> Features {
         .union(own)
 }
 
-/// Everything that the model of `setting` can be told. Some protocols can say more to some models.
-pub(crate) fn expresses_to(setting: &Setting<'_>) -> Features {
+/// Everything that the model of `setting` can be told of `request`. Some protocols can say more to some
+/// models, and some models take no two things at once.
+pub(crate) fn expresses_to(request: &Request<'_>, setting: &Setting<'_>) -> Features {
     match setting.target {
-        Protocol::BedrockConverse => bedrock_converse::expresses(setting),
+        Protocol::AnthropicMessages => anthropic_messages::expresses(request, setting),
+        Protocol::BedrockConverse => bedrock_converse::expresses(request, setting),
         Protocol::OpenaiChat => openai_chat::expresses(setting),
         Protocol::GeminiGenerateContent => gemini_generate_content::expresses(setting),
         target => expresses(target),

@@ -17,7 +17,8 @@ mod tests;
 
 use crate::{
     Protocol, Usage,
-    conversation::{Citation, ErrorMessage, Feature, Features},
+    conversation::{Citation, ErrorMessage, Feature, Features, Request},
+    dialect::{Setting, claude::Told},
     error::anthropic_type,
     json::{string::JsonStr, tree::Node, write::Writer},
 };
@@ -31,7 +32,7 @@ pub(crate) use write_stream::StreamWriter;
 
 const OWN: Protocol = Protocol::AnthropicMessages;
 
-/// What models can be told, and clients.
+/// What clients can be told, and models that are not known by their names.
 pub(super) const EXPRESSES: Features = Features::of(&[
     Feature::ImageBase64,
     Feature::ImageUrl,
@@ -70,6 +71,11 @@ pub(super) const EXPRESSES: Features = Features::of(&[
     Feature::RefusalAnswer,
     Feature::StopSequenceAnswer,
 ]);
+
+/// What the model of `setting` can be told of `request`.
+pub(super) fn expresses(request: &Request<'_>, setting: &Setting<'_>) -> Features {
+    Told::of(request, setting).expresses(EXPRESSES)
+}
 
 /// `{"type": "error", "error": {"type", "message"}}`.
 pub(super) fn read_error<'a>(root: Node<'_, 'a>) -> Option<ErrorMessage<'a>> {

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     conversation::{
         Extra, Format, Function, Malformed, Message, Opaque, Part, ReasoningMode,
-        ReasoningSettings, Request, Role, Schema, Tool, ToolChoice, name_results,
+        ReasoningSettings, Request, Role, Schema, ShowThoughts, Tool, ToolChoice, name_results,
     },
     json::{string::JsonStr, tree::Node},
 };
@@ -99,7 +99,7 @@ pub(super) fn message_of(role: Role, parts: Vec<Part<'_>>, plain: bool) -> Messa
 /// Settings that stand in more than one member.
 #[derive(Default)]
 struct Settings<'a> {
-    thinking: Option<(ReasoningMode, Option<u64>)>,
+    thinking: Option<ReasoningSettings<'a>>,
     effort: Option<JsonStr<'a>>,
     /// `output_format`, which wins, and `output_config.format`.
     format: [Option<Format<'a>>; 2],
@@ -157,29 +157,36 @@ impl<'a> Settings<'a> {
         let [older, newer] = self.format;
         request.format = older.or(newer);
         // An effort alone asks for no thoughts.
-        request.reasoning = self.thinking.map(|(mode, budget)| ReasoningSettings {
-            mode: Some(mode),
-            effort: match mode {
-                ReasoningMode::Adaptive => self.effort,
-                ReasoningMode::Enabled | ReasoningMode::Disabled => None,
-            },
-            budget,
-            show: None,
+        request.reasoning = self.thinking.map(|thinking| ReasoningSettings {
+            effort: (self.effort).filter(|_| thinking.mode == Some(ReasoningMode::Adaptive)),
+            ..thinking
         });
     }
 }
 
-fn read_thinking(thinking: Node<'_, '_>) -> Option<(ReasoningMode, Option<u64>)> {
+fn read_thinking<'a>(thinking: Node<'_, 'a>) -> Option<ReasoningSettings<'a>> {
     let kind = thinking.get_str("type")?;
-    match &*kind.decode() {
+    let (mode, budget) = match &*kind.decode() {
         "enabled" => {
             let budget = thinking.get("budget_tokens").and_then(Node::u64);
-            Some((ReasoningMode::Enabled, budget))
+            (ReasoningMode::Enabled, budget)
         }
-        "adaptive" => Some((ReasoningMode::Adaptive, None)),
-        "disabled" => Some((ReasoningMode::Disabled, None)),
+        "adaptive" => (ReasoningMode::Adaptive, None),
+        "disabled" | "between_tools" => (ReasoningMode::Disabled, None),
+        _ => return None,
+    };
+    let display = thinking.get_str("display");
+    let show = display.and_then(|display| match &*display.decode() {
+        "summarized" => Some(ShowThoughts::Yes),
+        "omitted" => Some(ShowThoughts::No),
         _ => None,
-    }
+    });
+    Some(ReasoningSettings {
+        mode: Some(mode),
+        budget,
+        show,
+        ..ReasoningSettings::default()
+    })
 }
 
 fn read_format<'a>(format: Node<'_, 'a>) -> Option<Format<'a>> {

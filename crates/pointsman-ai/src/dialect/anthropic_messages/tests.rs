@@ -10,12 +10,12 @@ const SETTING: Setting<'static> = Setting {
     client: OWN,
     target: OWN,
     provider: Provider::Anthropic,
-    model: "claude",
+    model: "another",
     now: 1,
     seed: "s",
 };
 
-const REQUEST: &str = r#"{"model":"claude","max_tokens":9000,"system":[{"type":"text","text":"be brief","cache_control":{"type":"ephemeral","ttl":"1h"}},{"type":"text","text":"be kind"}],
+const REQUEST: &str = r#"{"model":"another","max_tokens":9000,"system":[{"type":"text","text":"be brief","cache_control":{"type":"ephemeral","ttl":"1h"}},{"type":"text","text":"be kind"}],
  "messages":[
  {"role":"user","content":"hello \u00e9"},
  {"role":"assistant","content":[{"type":"thinking","thinking":"hm","signature":"S="},{"type":"redacted_thinking","data":"R="},{"type":"text","text":"ok"},{"type":"tool_use","id":"t1","name":"f","input":{"a":1.50}},{"type":"tool_use","id":"t2","name":"g","input":{}}]},
@@ -201,7 +201,7 @@ fn what_the_protocol_forbids_is_named() {
     assert_eq!(request(odd).messages[0].parts.len(), 1);
 }
 
-const RESPONSE: &str = r#"{"id":"msg_1","type":"message","role":"assistant","model":"claude","content":[{"type":"thinking","thinking":"hm","signature":"S="},{"type":"text","text":"Hi","citations":[{"type":"char_location","cited_text":"c","document_index":0,"document_title":"T","start_char_index":0,"end_char_index":1}]},{"type":"tool_use","id":"t","name":"f","input":{"a":1}}],"stop_reason":"tool_use","stop_sequence":null,"usage":{"input_tokens":10,"cache_creation_input_tokens":3,"cache_read_input_tokens":20,"output_tokens":5}}"#;
+const RESPONSE: &str = r#"{"id":"msg_1","type":"message","role":"assistant","model":"another","content":[{"type":"thinking","thinking":"hm","signature":"S="},{"type":"text","text":"Hi","citations":[{"type":"char_location","cited_text":"c","document_index":0,"document_title":"T","start_char_index":0,"end_char_index":1}]},{"type":"tool_use","id":"t","name":"f","input":{"a":1}}],"stop_reason":"tool_use","stop_sequence":null,"usage":{"input_tokens":10,"cache_creation_input_tokens":3,"cache_read_input_tokens":20,"output_tokens":5}}"#;
 
 fn response(text: &str) -> Response<'static> {
     let tree = Box::leak(Box::new(dialect::parse(Vec::leak(text.into())).unwrap()));
@@ -263,7 +263,7 @@ fn an_answer_without_anything_has_an_empty_text() {
 }
 
 const EVENTS: [&str; 18] = [
-    r#"{"type":"message_start","message":{"id":"m","type":"message","role":"assistant","model":"claude","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":10,"output_tokens":1}}}"#,
+    r#"{"type":"message_start","message":{"id":"m","type":"message","role":"assistant","model":"another","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":10,"output_tokens":1}}}"#,
     r#"{"type":"ping"}"#,
     r#"{"type":"content_block_start","index":0,"content_block":{"type":"thinking","thinking":"","signature":""}}"#,
     r#"{"type":"content_block_delta","index":0,"delta":{"type":"thinking_delta","thinking":"hm"}}"#,

@@ -5,8 +5,11 @@ use super::{
     write_parts::{is_written, write_mark, write_part},
 };
 use crate::{
-    conversation::{Format, Message, Part, ReasoningMode, Request, Role, Tool, ToolChoice},
-    dialect::Setting,
+    conversation::{Format, Message, Part, Request, Role, Tool, ToolChoice},
+    dialect::{
+        Setting,
+        claude::{Thinking, Told, asked_tokens},
+    },
     json::{string::JsonStr, write::Writer},
 };
 
@@ -16,25 +19,25 @@ pub(in crate::dialect) fn write_request(
     setting: &Setting<'_>,
     w: &mut Writer<'_>,
 ) {
-    let thinking = Thinking::of(request);
+    let told = Told::of(request, setting);
     w.object(|w| {
         w.key("model").text(setting.model);
         w.key("max_tokens");
-        write_max_tokens(request, thinking, w);
+        write_max_tokens(request, &told, w);
         write_system(request, w);
         w.key("messages").array(|w| write_messages(request, w));
         if request.stream {
             w.key("stream").bool(true);
         }
-        write_tools(request, w);
-        write_thinking(request, thinking, w);
+        write_tools(request, &told, w);
+        write_thinking(request, &told, w);
         let sampling = &request.sampling;
-        for (name, number) in [
-            ("temperature", &sampling.temperature),
-            ("top_p", &sampling.top_p),
-            ("top_k", &sampling.top_k),
+        for (name, number, may_be) in [
+            ("temperature", &sampling.temperature, told.temperature),
+            ("top_p", &sampling.top_p, told.top_p),
+            ("top_k", &sampling.top_k, told.top_k),
         ] {
-            if let Some(number) = number {
+            if let Some(number) = number.as_ref().filter(|_| may_be) {
                 w.key(name).raw(number);
             }
         }
@@ -58,81 +61,18 @@ pub(in crate::dialect) fn write_request(
     });
 }
 
-/// How much to think, in Anthropic's terms.
-#[derive(Clone, Copy)]
-enum Thinking {
-    Unsaid,
-    Disabled,
-    Adaptive,
-    /// At most so many tokens.
-    Enabled(u64),
-}
-
-impl Thinking {
-    /// An effort without a budget becomes one: see [`BUDGETS`].
-    fn of(request: &Request<'_>) -> Self {
-        let Some(reasoning) = &request.reasoning else {
-            return Self::Unsaid;
-        };
-        let effort = reasoning.effort.as_ref();
-        match (reasoning.mode, reasoning.budget) {
-            (Some(ReasoningMode::Disabled), _) => Self::Disabled,
-            (Some(ReasoningMode::Adaptive), _) => Self::Adaptive,
-            (_, Some(budget)) => Self::Enabled(budget),
-            (mode, None) => match effort {
-                Some(effort) if effort.is("none") => Self::Disabled,
-                Some(effort) => {
-                    let named = BUDGETS.iter().find(|(name, _)| effort.is(name));
-                    Self::within(named.map_or(USUAL_BUDGET, |(_, budget)| *budget), request)
-                }
-                None if mode == Some(ReasoningMode::Enabled) => Self::within(USUAL_BUDGET, request),
-                None => Self::Unsaid,
-            },
-        }
-    }
-
-    /// A budget that the client did not name leaves a fifth of the tokens that it did name for the
-    /// answer. Where that is too little to think at all, there are no thoughts.
-    fn within(budget: u64, request: &Request<'_>) -> Self {
-        let room = asked_tokens(request).map_or(u64::MAX, |asked| asked / 5 * 4);
-        match budget.min(room) {
-            budget if budget < LEAST_BUDGET => Self::Unsaid,
-            budget => Self::Enabled(budget),
-        }
-    }
-}
-
-/// How many tokens the client allows the answer, thoughts included.
-fn asked_tokens(request: &Request<'_>) -> Option<u64> {
-    request.sampling.max_tokens.as_deref()?.parse().ok()
-}
-
-/// Tokens for an effort in a word, where a provider wants tokens.
-const BUDGETS: [(&str, u64); 6] = [
-    ("minimal", 1_024),
-    ("low", 2_048),
-    ("medium", 8_192),
-    ("high", 16_384),
-    ("xhigh", 32_768),
-    ("max", 32_768),
-];
-const USUAL_BUDGET: u64 = 8_192;
-/// The least that Anthropic takes.
-const LEAST_BUDGET: u64 = 1_024;
 /// Tokens of an answer where the request does not say, and Anthropic must be told.
 const MAX_TOKENS: u64 = 4_096;
 
 /// The limit counts thoughts, too, and must be above their budget.
-fn write_max_tokens(request: &Request<'_>, thinking: Thinking, w: &mut Writer<'_>) {
-    let budget = match thinking {
-        Thinking::Enabled(budget) => budget,
-        _ => 0,
-    };
+fn write_max_tokens(request: &Request<'_>, told: &Told<'_>, w: &mut Writer<'_>) {
     let asked = request.sampling.max_tokens.as_deref();
-    match (asked, asked_tokens(request)) {
-        (Some(_), Some(asked)) if asked <= budget => w.u64(asked.saturating_add(budget)),
-        (Some(asked), _) => w.raw(asked),
-        (None, _) => w.u64(MAX_TOKENS.saturating_add(budget)),
+    match (asked, asked_tokens(request), told.thinking) {
+        (Some(_), Some(asked), Thinking::Enabled(budget)) if asked <= budget => {
+            w.u64(asked.saturating_add(budget));
+        }
+        (Some(asked), ..) => w.raw(asked),
+        (None, ..) => w.u64(MAX_TOKENS.saturating_add(told.tokens())),
     }
 }
 
@@ -206,7 +146,7 @@ fn may_stand(part: &Part<'_>, role: Role) -> bool {
     role != Role::Assistant || !matches!(part, Part::Media(_))
 }
 
-fn write_tools(request: &Request<'_>, w: &mut Writer<'_>) {
+fn write_tools(request: &Request<'_>, told: &Told<'_>, w: &mut Writer<'_>) {
     let own = request.tools_for(OWN);
     if own.clone().next().is_none() {
         return;
@@ -233,14 +173,15 @@ fn write_tools(request: &Request<'_>, w: &mut Writer<'_>) {
             });
         }
     });
-    write_choice(request, w);
+    write_choice(request, told, w);
 }
 
-fn write_choice(request: &Request<'_>, w: &mut Writer<'_>) {
+fn write_choice(request: &Request<'_>, told: &Told<'_>, w: &mut Writer<'_>) {
     let alone = request.parallel_tool_calls == Some(false);
     let (kind, name): (&str, Option<&JsonStr<'_>>) = match &request.tool_choice {
         None if !alone => return,
         None | Some(ToolChoice::Auto) => ("auto", None),
+        Some(ToolChoice::Required | ToolChoice::Tool(_)) if !told.obeys => ("auto", None),
         Some(ToolChoice::None) => ("none", None),
         Some(ToolChoice::Required) => ("any", None),
         Some(ToolChoice::Tool(name)) => ("tool", Some(name)),
@@ -256,23 +197,9 @@ fn write_choice(request: &Request<'_>, w: &mut Writer<'_>) {
     });
 }
 
-fn write_thinking(request: &Request<'_>, thinking: Thinking, w: &mut Writer<'_>) {
-    let kind = match thinking {
-        Thinking::Unsaid => None,
-        Thinking::Disabled => Some("disabled"),
-        Thinking::Adaptive => Some("adaptive"),
-        Thinking::Enabled(_) => Some("enabled"),
-    };
-    if let Some(kind) = kind {
-        w.key("thinking").object(|w| {
-            w.key("type").text(kind);
-            if let Thinking::Enabled(budget) = thinking {
-                w.key("budget_tokens").u64(budget);
-            }
-        });
-    }
-    let effort = request.reasoning.as_ref().and_then(|r| r.effort.as_ref());
-    let effort = effort.filter(|_| matches!(thinking, Thinking::Adaptive));
+fn write_thinking(request: &Request<'_>, told: &Told<'_>, w: &mut Writer<'_>) {
+    told.write_thinking(w);
+    let effort = told.effort();
     let schema = match &request.format {
         Some(Format::JsonSchema(schema)) => Some(schema),
         _ => None,
@@ -282,7 +209,7 @@ fn write_thinking(request: &Request<'_>, thinking: Thinking, w: &mut Writer<'_>)
     }
     w.key("output_config").object(|w| {
         if let Some(effort) = effort {
-            w.key("effort").str(effort);
+            w.key("effort").str(&JsonStr::spelt(effort));
         }
         if let Some(schema) = schema {
             w.key("format").object(|w| {

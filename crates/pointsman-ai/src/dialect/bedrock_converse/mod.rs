@@ -11,9 +11,9 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-use super::Setting;
+use super::{Setting, claude::Told};
 use crate::{
-    conversation::{ErrorMessage, Feature, Features},
+    conversation::{ErrorMessage, Feature, Features, Request},
     json::{string::JsonStr, tree::Node, write::Writer},
 };
 
@@ -57,10 +57,10 @@ const ANTHROPIC: Features = Features::of(&[
     Feature::ReasoningAdaptive,
 ]);
 
-/// What the model of `setting` can be told.
-pub(super) fn expresses(setting: &Setting<'_>) -> Features {
+/// What the model of `setting` can be told of `request`.
+pub(super) fn expresses(request: &Request<'_>, setting: &Setting<'_>) -> Features {
     if is_anthropic(setting.model) {
-        EXPRESSES.union(ANTHROPIC)
+        Told::of(request, setting).expresses(EXPRESSES.union(ANTHROPIC))
     } else {
         EXPRESSES
     }

@@ -77,21 +77,33 @@ fn read_inference<'a>(config: Node<'_, 'a>, request: &mut Request<'a>) {
 
 /// Models of Anthropic's know these; all else is kept as it is.
 fn read_additional<'a>(fields: Node<'_, 'a>, request: &mut Request<'a>) {
+    let output = fields.get("output_config");
     for (name, value) in fields.members() {
         if name.is("top_k") && value.number().is_some() {
             request.sampling.top_k = value.number().map(Into::into);
         } else if name.is("thinking") && value.is_object() {
             let kind = value.get_str("type").unwrap_or_default();
             let mode = match &*kind.decode() {
-                "disabled" => ReasoningMode::Disabled,
+                "disabled" | "between_tools" => ReasoningMode::Disabled,
                 "adaptive" => ReasoningMode::Adaptive,
                 _ => ReasoningMode::Enabled,
             };
+            let effort = output.and_then(|output| output.get_str("effort"));
             request.reasoning = Some(ReasoningSettings {
                 mode: Some(mode),
+                effort: effort.filter(|_| mode == ReasoningMode::Adaptive),
                 budget: value.get("budget_tokens").and_then(Node::u64),
                 ..ReasoningSettings::default()
             });
+        } else if name.is("output_config") && value.is_object() {
+            // An effort alone asks for no thoughts.
+            for (name, value) in value.members().filter(|(name, _)| !name.is("effort")) {
+                let name = format!(
+                    "additionalModelRequestFields.output_config.{}",
+                    name.decode()
+                );
+                request.extras.push(extra(JsonStr::from(name), value));
+            }
         } else if !value.is_null() {
             let name = format!("additionalModelRequestFields.{}", name.decode());
             request.extras.push(extra(JsonStr::from(name), value));

@@ -11,7 +11,7 @@ const SETTING: Setting<'static> = Setting {
     client: Protocol::BedrockConverse,
     target: Protocol::BedrockConverse,
     provider: Provider::Bedrock,
-    model: "eu.anthropic.claude:0",
+    model: "anthropic.another",
     now: 1,
     seed: "s",
 };
@@ -49,7 +49,7 @@ fn a_request_survives_reading_and_writing() {
     assert!(text.contains(r#"{"a":1.50}"#), "{text}");
     let lost = read
         .features(Protocol::BedrockConverse)
-        .without(expresses(&SETTING));
+        .without(expresses(&read, &SETTING));
     assert_eq!(lost.iter().collect::<Vec<_>>(), []);
 }
 
@@ -62,7 +62,7 @@ fn what_other_models_do_not_know_is_a_loss() {
     let read = request(REQUEST);
     let lost = read
         .features(Protocol::BedrockConverse)
-        .without(expresses(&other));
+        .without(expresses(&read, &other));
     let lost: Vec<_> = lost.iter().map(|feature| feature.name()).collect();
     assert_eq!(lost, ["reasoning.budget", "top_k"]);
     let mut out = Vec::new();

@@ -1,11 +1,12 @@
 //! Writing requests and answers.
 
 use super::{Setting, format_of, is_anthropic};
+use crate::dialect::claude::Told;
 use crate::{
     Protocol, Usage,
     conversation::{
-        CacheMark, Json, Media, MediaKind, Message, Part, Reasoning, ReasoningMode, Request,
-        Response, Role, Source, Stop, Tool, ToolChoice, ToolResult,
+        CacheMark, Json, Media, MediaKind, Message, Part, Reasoning, Request, Response, Role,
+        Source, Stop, Tool, ToolChoice, ToolResult,
     },
     json::{string::JsonStr, write::Writer},
 };
@@ -18,12 +19,15 @@ pub(in crate::dialect) fn write_request(
     setting: &Setting<'_>,
     w: &mut Writer<'_>,
 ) {
+    let told = is_anthropic(setting.model).then(|| Told::of(request, setting));
     w.object(|w| {
         w.key("messages").array(|w| write_messages(request, w));
         write_system(request, w);
-        write_inference(request, w);
-        write_tools(request, w);
-        write_additional(request, setting, w);
+        write_inference(request, told.as_ref(), w);
+        write_tools(request, told.as_ref(), w);
+        if let Some(told) = &told {
+            write_additional(request, told, w);
+        }
         if !request.metadata.is_empty() {
             w.key("requestMetadata").object(|w| {
                 for (name, value) in &request.metadata {
@@ -259,12 +263,17 @@ fn document_name(name: Option<&JsonStr<'_>>) -> String {
     fitting.chars().take(200).collect()
 }
 
-fn write_inference(request: &Request<'_>, w: &mut Writer<'_>) {
+fn write_inference(request: &Request<'_>, told: Option<&Told<'_>>, w: &mut Writer<'_>) {
     let sampling = &request.sampling;
+    let temperature = told.is_none_or(|told| told.temperature);
+    let top_p = told.is_none_or(|told| told.top_p);
     let numbers = [
-        ("maxTokens", &sampling.max_tokens),
-        ("temperature", &sampling.temperature),
-        ("topP", &sampling.top_p),
+        ("maxTokens", sampling.max_tokens.as_ref()),
+        (
+            "temperature",
+            sampling.temperature.as_ref().filter(|_| temperature),
+        ),
+        ("topP", sampling.top_p.as_ref().filter(|_| top_p)),
     ];
     if sampling.stop.is_empty() && numbers.iter().all(|(_, number)| number.is_none()) {
         return;
@@ -282,7 +291,7 @@ fn write_inference(request: &Request<'_>, w: &mut Writer<'_>) {
     });
 }
 
-fn write_tools(request: &Request<'_>, w: &mut Writer<'_>) {
+fn write_tools(request: &Request<'_>, told: Option<&Told<'_>>, w: &mut Writer<'_>) {
     let functions = request.tools.iter().filter_map(|tool| match tool {
         Tool::Function(function) => Some(function),
         Tool::Hosted(_) => None,
@@ -313,9 +322,11 @@ fn write_tools(request: &Request<'_>, w: &mut Writer<'_>) {
             }
             hosted.iter().for_each(|json| w.raw(json));
         });
+        let obeys = told.is_none_or(|told| told.obeys);
         match &request.tool_choice {
-            // There is no way to forbid them; that is a loss, and told.
+            // There is no way to forbid them, or to make some models call them; that is a loss, and told.
             None | Some(ToolChoice::None) => {}
+            Some(ToolChoice::Required | ToolChoice::Tool(_)) if !obeys => {}
             Some(ToolChoice::Auto) => w.key("toolChoice").object(|w| w.key("auto").object(|_| {})),
             Some(ToolChoice::Required) => {
                 w.key("toolChoice").object(|w| w.key("any").object(|_| {}))
@@ -328,30 +339,20 @@ fn write_tools(request: &Request<'_>, w: &mut Writer<'_>) {
 }
 
 /// What only models of Anthropic's know.
-fn write_additional(request: &Request<'_>, setting: &Setting<'_>, w: &mut Writer<'_>) {
-    let top_k = request.sampling.top_k.as_ref();
-    let reasoning = request.reasoning.as_ref();
-    let budget = reasoning.and_then(|reasoning| reasoning.budget);
-    let mode = reasoning.and_then(|reasoning| reasoning.mode);
-    let kind = match mode {
-        Some(ReasoningMode::Disabled) => Some("disabled"),
-        Some(ReasoningMode::Adaptive) => Some("adaptive"),
-        Some(ReasoningMode::Enabled) | None => budget.map(|_| "enabled"),
-    };
-    if !is_anthropic(setting.model) || (top_k.is_none() && kind.is_none()) {
+fn write_additional(request: &Request<'_>, told: &Told<'_>, w: &mut Writer<'_>) {
+    let top_k = request.sampling.top_k.as_ref().filter(|_| told.top_k);
+    let effort = told.effort();
+    if top_k.is_none() && effort.is_none() && !told.says_thinking() {
         return;
     }
     w.key("additionalModelRequestFields").object(|w| {
         if let Some(top_k) = top_k {
             w.key("top_k").raw(top_k);
         }
-        if let Some(kind) = kind {
-            w.key("thinking").object(|w| {
-                w.key("type").text(kind);
-                if let Some(budget) = budget.filter(|_| kind == "enabled") {
-                    w.key("budget_tokens").u64(budget);
-                }
-            });
+        told.write_thinking(w);
+        if let Some(effort) = effort {
+            w.key("output_config")
+                .object(|w| w.key("effort").str(&JsonStr::spelt(effort)));
         }
     });
 }

@@ -137,6 +137,15 @@ const DIALECTS: [Protocol; 6] = [
     Protocol::BedrockConverse,
 ];
 
+/// Models that take different things.
+const CLAUDES: [&str; 5] = [
+    "claude-sonnet-4-5",
+    "claude-sonnet-4-6",
+    "claude-opus-4-7",
+    "claude-sonnet-5-5",
+    "claude-opus-5-5",
+];
+
 /// Who is asked in `target`: of protocols that say more to some providers and models, several.
 fn settings(target: Protocol) -> Vec<Setting<'static>> {
     let of = |provider, model| Setting {
@@ -156,7 +165,11 @@ fn settings(target: Protocol) -> Vec<Setting<'static>> {
             of(Provider::Openai, "gpt-5"),
             of(Provider::OpenaiCompatible, "m"),
         ],
-        Protocol::AnthropicMessages => vec![of(Provider::Anthropic, "claude-sonnet-4-5")],
+        Protocol::AnthropicMessages => CLAUDES
+            .into_iter()
+            .chain(["another"])
+            .map(|model| of(Provider::Anthropic, model))
+            .collect(),
         Protocol::GeminiGenerateContent => vec![
             of(Provider::Gemini, "gemini-3-pro"),
             of(Provider::Gemini, "gemini-2.5-pro"),
@@ -164,6 +177,8 @@ fn settings(target: Protocol) -> Vec<Setting<'static>> {
         Protocol::CohereChat => vec![of(Provider::OpenaiCompatible, "command-a")],
         _ => vec![
             of(Provider::Bedrock, "eu.anthropic.claude-sonnet-4-5"),
+            of(Provider::Bedrock, "anthropic.claude-opus-4-6-v1"),
+            of(Provider::Bedrock, "anthropic.claude-opus-5-5"),
             of(Provider::Bedrock, "amazon.nova-pro-v1:0"),
         ],
     }

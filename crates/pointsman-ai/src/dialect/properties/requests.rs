@@ -14,7 +14,7 @@ use crate::{
 fn lost(request: &Request<'_>, setting: &Setting<'_>) -> Features {
     request
         .features(setting.target)
-        .without(expresses_to(setting))
+        .without(expresses_to(request, setting))
 }
 
 /// What is written can be read, says only what the protocol is said to express, and is the same when

@@ -10,7 +10,7 @@
 //!   they do not say. Where strictness is one switch (Cohere), it is on for all or for none.
 //! - A setting that says what happens anyway: tools as the model likes, calls in parallel, one
 //!   answer, text, no probabilities, tier `auto`, no thoughts shown.
-//! - A budget says that thinking is on. A summary of any kind is shown thoughts.
+//! - A budget says that thinking is on, and so does an effort. A summary of any kind is shown thoughts.
 //! - Where a name must be, what is written without one.
 //! - The type of media that are elsewhere, which their address says as well. What a file is that
 //!   the provider keeps is not known by its id (Gemini).
@@ -228,6 +228,7 @@ fn settings(request: &mut Request<'_>, protocols: &[Protocol]) {
         if reasoning.budget.is_some() {
             reasoning.mode = Some(ReasoningMode::Enabled);
         }
+        reasoning.mode.take_if(|_| reasoning.effort.is_some());
     }
     request
         .reasoning
