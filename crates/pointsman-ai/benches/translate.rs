@@ -85,6 +85,7 @@ fn least(rounds: usize, mut work: impl FnMut()) -> f64 {
 const OUTSIDE: Outside<'static> = Outside {
     model: Some("bench"),
     stream: true,
+    version: None,
     now: 1_760_000_000,
     seed: "0123456789abcdef",
 };

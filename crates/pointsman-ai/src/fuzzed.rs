@@ -53,6 +53,7 @@ fn outside(stream: bool) -> Outside<'static> {
     Outside {
         model: Some(MODEL),
         stream,
+        version: None,
         now: 1,
         seed: "seed",
     }
@@ -65,6 +66,7 @@ fn reading(client: Protocol, target: Protocol) -> Setting<'static> {
         target,
         provider: PROVIDER,
         model: MODEL,
+        version: None,
         now: 1,
         seed: "seed",
     }

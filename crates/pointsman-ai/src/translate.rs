@@ -25,6 +25,7 @@ pub struct Translation {
     target: Protocol,
     provider: Provider,
     model: String,
+    version: Option<String>,
     now: u64,
     seed: String,
     renamed: Renamed,
@@ -50,6 +51,8 @@ pub struct TranslatedRequest {
 pub struct Outside<'c> {
     /// The model of the path (Gemini, Bedrock), or the instance's.
     pub model: Option<&'c str>,
+    /// The version of the provider's API, where that has one and it is configured.
+    pub version: Option<&'c str>,
     /// A stream is asked for, wherever the protocol says so.
     pub stream: bool,
     /// Seconds since 1970.
@@ -94,6 +97,7 @@ impl Translation {
             target,
             provider,
             model: model.unwrap_or_default(),
+            version: outside.version.map(str::to_owned),
             now: outside.now,
             seed: outside.seed.to_owned(),
             renamed: Renamed::default(),
@@ -125,6 +129,7 @@ impl Translation {
             target: Protocol::Vectors(api),
             provider,
             model: own.as_deref().unwrap_or(model).to_owned(),
+            version: None,
             now: outside.now,
             seed: outside.seed.to_owned(),
             renamed: Renamed::default(),
@@ -144,6 +149,7 @@ impl Translation {
             target: self.target,
             provider: self.provider,
             model: &self.model,
+            version: self.version.as_deref(),
             now: self.now,
             seed: &self.seed,
         }
@@ -294,6 +300,7 @@ mod tests {
             let outside = Outside {
                 model: Some("m"),
                 stream: false,
+                version: None,
                 now: 1,
                 seed: "s",
             };
@@ -334,6 +341,7 @@ mod tests {
         let outside = Outside {
             model: Some("m"),
             stream: true,
+            version: None,
             now: 1,
             seed: "s",
         };

@@ -168,6 +168,7 @@ fn translate(
     let outside = Outside {
         model: Some(model),
         stream: false,
+        version: None,
         now: 1_760_000_000,
         seed: "0123456789abcdef",
     };

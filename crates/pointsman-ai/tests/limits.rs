@@ -26,6 +26,7 @@ fn translate(
     let outside = Outside {
         model: Some("m"),
         stream: true,
+        version: None,
         now: 1,
         seed: "s",
     };

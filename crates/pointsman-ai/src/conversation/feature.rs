@@ -115,6 +115,8 @@ features! {
     SchemaDescription = "response_format.description",
     /// Whether the answer is made to fit.
     SchemaStrict = "response_format.strict",
+    /// What a schema says beyond types: bounds, and objects with members of any name.
+    SchemaConstraints = "response_format.constraints",
     /// How much to think, in a word.
     ReasoningEffort = "reasoning.effort",
     /// How much to think, in tokens.
@@ -299,6 +301,8 @@ impl Request<'_> {
                 found.note(Feature::SchemaName, schema.name.is_some());
                 found.note(Feature::SchemaDescription, schema.description.is_some());
                 found.note(Feature::SchemaStrict, schema.strict.is_some());
+                let constrains = super::schema::closed(&schema.schema).loses;
+                found.note(Feature::SchemaConstraints, constrains);
             }
         }
         if let Some(reasoning) = &self.reasoning {

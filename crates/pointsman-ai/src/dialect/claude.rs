@@ -10,8 +10,8 @@ mod tests;
 use crate::{
     Protocol,
     conversation::{
-        Feature, Features, Json, Message, Part, ReasoningMode, Request, Role, ShowThoughts,
-        ToolChoice,
+        Feature, Features, Json, Message, Part, ReasoningMode, Request, Role, ShowThoughts, Tool,
+        ToolChoice, closed,
     },
     dialect::Setting,
     json::{string::JsonStr, write::Writer},
@@ -179,7 +179,17 @@ impl<'r> Told<'r> {
         }
         told.settle_amount(request, model);
         told.settle_display(request, model, setting.target);
-        told.settle_sampling(request, model);
+        told.settle_sampling(request, model, setting);
+        if setting.target == Protocol::AnthropicMessages {
+            let loses = |tool: &Tool<'_>| match tool {
+                Tool::Function(function) if function.strict == Some(true) => {
+                    closed(function.schema()).loses
+                }
+                _ => false,
+            };
+            let any = request.tools.iter().any(loses);
+            told.less.note(Feature::ToolStrict, any);
+        }
         told.less.note(Feature::ToolChoiceRequired, !model.obeys);
         told.less.note(Feature::ToolChoiceNamed, !model.obeys);
         told
@@ -213,8 +223,9 @@ impl<'r> Told<'r> {
     }
 
     /// Whoever thinks takes no other temperature than the usual one.
-    fn settle_sampling(&mut self, request: &Request<'_>, model: Model) {
-        if model.thinks == Thinks::AsTold {
+    fn settle_sampling(&mut self, request: &Request<'_>, model: Model, setting: &Setting<'_>) {
+        let samples = model.samples && !is_later(setting);
+        if samples && model.thinks == Thinks::AsTold {
             return;
         }
         let sampling = &request.sampling;
@@ -222,10 +233,10 @@ impl<'r> Told<'r> {
         let thinks = self.thinking.is_on();
         let is_usual = number(&sampling.temperature) == Some(1.0);
         let is_wide = number(&sampling.top_p).is_some_and(|top_p| top_p >= LEAST_TOP_P);
-        self.temperature = model.samples && (!thinks || is_usual);
-        self.top_k = model.samples && !thinks;
+        self.temperature = samples && (!thinks || is_usual);
+        self.top_k = samples && !thinks;
         let alone = sampling.temperature.is_none() || !self.temperature || model.samples_by_both;
-        self.top_p = model.samples && alone && (!thinks || is_wide);
+        self.top_p = samples && alone && (!thinks || is_wide);
         for (feature, may_be) in [
             (Feature::Temperature, self.temperature),
             (Feature::TopP, self.top_p),
@@ -334,6 +345,17 @@ impl<'r> Thinking<'r> {
         matches!(self, Self::Adaptive(_) | Self::Enabled(_))
     }
 }
+
+/// Versions of the API after the first have no sampling.
+fn is_later(setting: &Setting<'_>) -> bool {
+    let is_anthropic = setting.target == Protocol::AnthropicMessages;
+    is_anthropic
+        && setting
+            .version
+            .is_some_and(|version| version > FIRST_VERSION)
+}
+
+const FIRST_VERSION: &str = "2023-06-01";
 
 /// How many tokens the client allows the answer, thoughts included.
 pub(super) fn asked_tokens(request: &Request<'_>) -> Option<u64> {

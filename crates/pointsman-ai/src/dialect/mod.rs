@@ -34,6 +34,8 @@ pub struct Setting<'c> {
     pub provider: Provider,
     /// The model that is asked.
     pub model: &'c str,
+    /// The version of the provider's API, where that has one and it is configured.
+    pub version: Option<&'c str>,
     /// Seconds since 1970, for answers that must say when.
     pub now: u64,
     /// Letters and digits, unlike those of any other request: ids that a protocol wants and the
@@ -49,6 +51,7 @@ impl Setting<'static> {
             target: protocol,
             provider: Provider::OpenaiCompatible,
             model: "",
+            version: None,
             now: 0,
             seed: "",
         }

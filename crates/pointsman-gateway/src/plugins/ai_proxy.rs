@@ -207,6 +207,13 @@ pub struct FixedTarget {
 }
 
 impl AiInstance {
+    /// The version of Anthropic's API that its headers name.
+    pub fn api_version(&self) -> Option<&str> {
+        let mut headers = self.auth_headers.iter();
+        let (_, version) = headers.find(|(name, _)| name == "anthropic-version")?;
+        version.to_str().ok()
+    }
+
     /// The request targets that do not depend on the request; worked out once.
     #[must_use]
     pub fn work_out_targets(&self) -> Vec<FixedTarget> {

@@ -11,6 +11,7 @@ const SETTING: Setting<'static> = Setting {
     target: OWN,
     provider: Provider::Anthropic,
     model: "another",
+    version: None,
     now: 1,
     seed: "s",
 };

@@ -5,7 +5,9 @@ use super::{
     write_parts::{is_written, write_mark, write_part},
 };
 use crate::{
-    conversation::{Format, Message, Part, Request, Role, Tool, ToolChoice},
+    conversation::{
+        Closed, Format, Function, Message, Part, Request, Role, Tool, ToolChoice, closed,
+    },
     dialect::{
         Setting,
         claude::{Thinking, Told, asked_tokens},
@@ -165,15 +167,26 @@ fn write_tools(request: &Request<'_>, told: &Told<'_>, w: &mut Writer<'_>) {
                 if let Some(text) = &function.description {
                     w.key("description").str(text);
                 }
-                w.key("input_schema").raw(function.schema());
-                if let Some(strict) = function.strict {
-                    w.key("strict").bool(strict);
-                }
+                write_schema(function, w);
                 write_mark(function.cache.as_ref(), w);
             });
         }
     });
     write_choice(request, told, w);
+}
+
+/// Arguments that are made to fit need a schema that an answer can be made to fit.
+fn write_schema(function: &Function<'_>, w: &mut Writer<'_>) {
+    let schema = function.schema();
+    let closed = match function.strict {
+        Some(true) => closed(schema),
+        _ => Closed::default(),
+    };
+    let json = closed.json.filter(|_| !closed.loses);
+    w.key("input_schema").raw(json.as_deref().unwrap_or(schema));
+    if let Some(strict) = function.strict {
+        w.key("strict").bool(strict && !closed.loses);
+    }
 }
 
 fn write_choice(request: &Request<'_>, told: &Told<'_>, w: &mut Writer<'_>) {
@@ -214,7 +227,9 @@ fn write_thinking(request: &Request<'_>, told: &Told<'_>, w: &mut Writer<'_>) {
         if let Some(schema) = schema {
             w.key("format").object(|w| {
                 w.key("type").text("json_schema");
-                w.key("schema").raw(&schema.schema);
+                let closed = closed(&schema.schema).json;
+                w.key("schema")
+                    .raw(closed.as_deref().unwrap_or(&schema.schema));
             });
         }
     });

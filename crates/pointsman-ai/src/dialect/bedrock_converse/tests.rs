@@ -12,6 +12,7 @@ const SETTING: Setting<'static> = Setting {
     target: Protocol::BedrockConverse,
     provider: Provider::Bedrock,
     model: "anthropic.another",
+    version: None,
     now: 1,
     seed: "s",
 };

@@ -77,6 +77,7 @@ fn translated(target: Protocol, model: &str, body: &str) -> (String, String) {
     let outside = Outside {
         model: Some(model),
         stream: false,
+        version: None,
         now: 1,
         seed: "s",
     };
@@ -222,6 +223,57 @@ fn sampling_goes_where_it_is_taken() {
 }
 
 #[test]
+fn schemas_are_closed() {
+    let settings = |schema: &str| {
+        format!(
+            r#""response_format":{{"type":"json_schema","json_schema":{{"name":"structured_output","schema":{schema}}}}},"tools":[{{"type":"function","function":{{"name":"f","strict":true,"parameters":{schema}}}}}]"#
+        )
+    };
+    let target = Protocol::AnthropicMessages;
+    let open = r#"{"type":"object","properties":{"a":{"type":"string"}}}"#;
+    let shut =
+        r#"{"type":"object","properties":{"a":{"type":"string"}},"additionalProperties":false}"#;
+    let (text, lost) = told(target, "claude-opus-4-7", &settings(open));
+    assert!(text.contains(&format!(r#""schema":{shut}"#)), "{text}");
+    let tool = format!(r#""input_schema":{shut},"strict":true"#);
+    assert!(text.contains(&tool), "{text}");
+    assert_eq!(lost, "response_format.name");
+    let bounded = open.replace(r#""string""#, r#""string","maxLength":5"#);
+    let (text, lost) = told(target, "claude-opus-4-7", &settings(&bounded));
+    assert!(text.contains(&format!(r#""schema":{shut}"#)), "{text}");
+    let tool = format!(r#""input_schema":{bounded},"strict":false"#);
+    assert!(text.contains(&tool), "{text}");
+    assert_eq!(
+        lost,
+        "response_format.constraints,response_format.name,tools.strict"
+    );
+}
+
+#[test]
+fn later_versions_of_the_api_have_no_sampling() {
+    let body = r#"{"messages":[{"role":"user","content":"x"}],"temperature":0.5}"#;
+    let sent = |version| {
+        let outside = Outside {
+            model: Some("another"),
+            version,
+            stream: false,
+            now: 1,
+            seed: "s",
+        };
+        let (client, target) = (Protocol::OpenaiChat, Protocol::AnthropicMessages);
+        let provider = Provider::Anthropic;
+        let sent = Translation::request(body.as_bytes(), client, target, provider, outside);
+        let sent = sent.expect("a request");
+        let text = String::from_utf8_lossy(&sent.body).into_owned();
+        (text.contains("temperature"), sent.lost)
+    };
+    let lost = vec!["temperature".to_owned()];
+    assert_eq!(sent(Some("2026-10-21")), (false, lost));
+    assert_eq!(sent(Some("2023-06-01")), (true, vec![]));
+    assert_eq!(sent(None), (true, vec![]));
+}
+
+#[test]
 fn bedrock_says_it_in_additional_fields() {
     let asks = r#""reasoning_effort":"high""#;
     let (text, lost) = told(
@@ -245,6 +297,7 @@ fn thoughts_are_shown_to_whoever_asks() {
         let outside = Outside {
             model: Some(model),
             stream: false,
+            version: None,
             now: 1,
             seed: "s",
         };

@@ -32,6 +32,7 @@ pub(super) const EXPRESSES: Features = Features::of(&[
     Feature::ToolChoiceRequired,
     Feature::JsonObject,
     Feature::JsonSchema,
+    Feature::SchemaConstraints,
     Feature::ReasoningBudget,
     Feature::ReasoningDisabled,
     Feature::ReasoningEnabled,

@@ -11,6 +11,7 @@ const SETTING: Setting<'static> = Setting {
     target: Protocol::CohereChat,
     provider: Provider::Cohere,
     model: "command-a",
+    version: None,
     now: 1,
     seed: "s",
 };

@@ -12,6 +12,7 @@ const SETTING: Setting<'static> = Setting {
     target: OWN,
     provider: Provider::Openai,
     model: "gpt",
+    version: None,
     now: 1,
     seed: "s",
 };

@@ -56,6 +56,7 @@ pub(super) const EXPRESSES: Features = Features::of(&[
     Feature::ParallelToolCalls,
     Feature::JsonObject,
     Feature::JsonSchema,
+    Feature::SchemaConstraints,
     Feature::SchemaName,
     Feature::SchemaDescription,
     Feature::SchemaStrict,

@@ -16,6 +16,7 @@ const SETTING: Setting<'static> = Setting {
     target: OWN,
     provider: Provider::Openai,
     model: "gpt-5.2",
+    version: None,
     now: 1_760_000_000,
     seed: "s33d",
 };

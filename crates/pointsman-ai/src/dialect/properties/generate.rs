@@ -31,6 +31,8 @@ pub(super) const SCHEMAS: [&str; 2] = [
     r#"{"type":"object","properties":{"a":{"type":"string"}},"required":["a"],"additionalProperties":false}"#,
     r#"{"type":"object","properties":{}}"#,
 ];
+/// With what not every provider makes an answer fit.
+const BOUNDED: &str = r#"{"type":"object","properties":{"a":{"type":"string","minLength":2},"b":{"type":"object"}},"required":["a","b"]}"#;
 const ARGUMENTS: [&str; 5] = ["{}", r#"{"a":1.50}"#, r#"{"a":"\u00e9\n"}"#, "", "[1]"];
 
 /// How much a request says, and who sends it.
@@ -147,7 +149,7 @@ fn format(rng: &mut Rng) -> Format<'static> {
         _ => Format::JsonSchema(Schema {
             name: rng.maybe(50, |_| JsonStr::new("answer")),
             description: rng.maybe(50, text),
-            schema: SCHEMAS[0].into(),
+            schema: rng.pick(&[SCHEMAS[0], BOUNDED]).into(),
             strict: rng.maybe(50, |rng| rng.chance(50)),
         }),
     }

@@ -153,6 +153,7 @@ fn settings(target: Protocol) -> Vec<Setting<'static>> {
         target,
         provider,
         model,
+        version: None,
         now: 1_760_000_000,
         seed: "seed",
     };

@@ -14,7 +14,7 @@
 //! - Where a name must be, what is written without one.
 //! - The type of media that are elsewhere, which their address says as well. What a file is that
 //!   the provider keeps is not known by its id (Gemini).
-//! - Schemas of Anthropic's are strict in OpenAI Chat.
+//! - Schemas of Anthropic's are closed, and strict in OpenAI Chat.
 //! - Arguments that are no object become an empty one.
 //! - In a turn of the model's of OpenAI Chat and Cohere, thoughts come before texts and these before
 //!   calls ([`sorted`]).
@@ -24,7 +24,7 @@ use crate::{
     conversation::{
         Arguments, Choice, Citation, Format, Json, MediaKind, Message, Part, Reasoning,
         ReasoningMode, ReasoningSettings, Request, Response, Role, Source, Stop, Text, Tool,
-        ToolChoice,
+        ToolChoice, closed,
     },
     json::string::JsonStr,
 };
@@ -183,6 +183,12 @@ fn compact(json: &str) -> Json<'static> {
     value.to_string().into()
 }
 
+fn close(schema: &mut Json<'_>) {
+    if let Some(closed) = closed(schema).json {
+        *schema = closed.into();
+    }
+}
+
 fn tools(request: &mut Request<'_>, protocols: &[Protocol]) {
     request
         .tools
@@ -192,7 +198,11 @@ fn tools(request: &mut Request<'_>, protocols: &[Protocol]) {
         if let Tool::Function(function) = tool {
             let any = r#"{"type":"object","properties":{}}"#;
             let parameters = function.parameters.as_deref().unwrap_or(any);
-            function.parameters = Some(compact(parameters));
+            let mut parameters = compact(parameters);
+            if protocols.contains(&Protocol::AnthropicMessages) {
+                close(&mut parameters);
+            }
+            function.parameters = Some(parameters);
             function.strict.take_if(|strict| !*strict);
             any_strict |= function.strict == Some(true);
         }
@@ -217,6 +227,9 @@ fn settings(request: &mut Request<'_>, protocols: &[Protocol]) {
     request.format.take_if(|format| *format == Format::Text);
     if let Some(Format::JsonSchema(schema)) = &mut request.format {
         schema.schema = compact(&schema.schema);
+        if protocols.contains(&Protocol::AnthropicMessages) {
+            close(&mut schema.schema);
+        }
         schema.name.take_if(|name| name.is("structured_output"));
         let closing = [Protocol::AnthropicMessages, Protocol::OpenaiChat];
         let is_closed = closing.iter().all(|protocol| protocols.contains(protocol));

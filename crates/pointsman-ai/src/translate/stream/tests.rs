@@ -21,6 +21,7 @@ fn translation(client: Protocol, target: Protocol) -> Translation {
     let outside = Outside {
         model: Some("m"),
         stream: true,
+        version: None,
         now: 1,
         seed: "s",
     };

@@ -29,6 +29,7 @@ pub(super) fn translate(
     let in_path = pointsman_ai::model_in_path(client, &path);
     let outside = Outside {
         model: instance.model.as_deref().or(in_path),
+        version: instance.api_version(),
         stream: call.streaming,
         now: exchange.started_unix_ms / 1000,
         seed: exchange.generated_id(),

@@ -19,6 +19,7 @@ const NEW: Setting<'static> = Setting {
     target: OWN,
     provider: Provider::Gemini,
     model: "gemini-3-pro",
+    version: None,
     now: 1,
     seed: "seed",
 };
