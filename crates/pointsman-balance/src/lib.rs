@@ -60,9 +60,6 @@ mod load;
 mod load_tests;
 mod picker;
 
-#[cfg(test)]
-#[path = "health/gate/tests.rs"]
-mod gate_tests;
 mod health;
 mod target;
 

@@ -1,9 +1,8 @@
 //! The verdicts of one moment, as a pick reads them.
 //!
-//! One bit per target ever issued, so a look-up is an index and a shift. The bit of a target that has
-//! left the configuration stays as it last was: a request that began under the old configuration must
-//! not see a dead target come to life because it was removed. (A million replaced targets cost
-//! 128 KiB.)
+//! One bit per target ever issued, in [pages](super::pages), so a look-up is two indexes and a shift. The
+//! bit of a target that has left the configuration stays as it last was: a request that began under the
+//! old configuration must not see a dead target come to life because it was removed.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use super::address_book::AddressBook;
 use super::gate::Gate;
 use super::group::Address;
 use super::guard::HalfOpen;
-use crate::sync::AtomicU64;
+use super::pages::Pages;
 use crate::{TargetId, Trial};
 
 /// Which targets may be picked: an immutable snapshot, shared behind an `Arc`.
@@ -23,20 +22,8 @@ pub struct Availability {
     epoch: u64,
     /// Ids below this were issued before the snapshot.
     issued: usize,
-    /// A set bit is a target that may *not* be picked, so that what is not stored is usable.
-    unusable: Vec<u64>,
-    /// A set bit is a target to which a further success means something. No verdict: it saves
-    /// traffic from reporting what would change nothing.
-    unsettled: Vec<u64>,
-    /// A set bit is a gate that asks for a trial.
-    asking: Vec<u64>,
-    /// The circuits that those wait for, by id of the gate.
-    half_open: Vec<(TargetId, HalfOpen)>,
-    /// A set bit is a gate whose trial is under way: no need to ask whether it is to be had. One set of
-    /// words for all snapshots; they are there where a gate has asked.
-    under_way: Vec<Option<Arc<AtomicU64>>>,
-    /// When those that may not be picked may be again at the soonest, as far as that is known; by id.
-    comebacks: Vec<(TargetId, Comeback)>,
+    /// What is known of each.
+    pages: Pages,
     /// The addresses behind each group; shared by snapshots between which none changed.
     groups: Option<Arc<AddressBook>>,
 }
@@ -62,12 +49,7 @@ impl Availability {
         Self {
             epoch: 0,
             issued: 0,
-            unusable: Vec::new(),
-            unsettled: Vec::new(),
-            asking: Vec::new(),
-            half_open: Vec::new(),
-            under_way: Vec::new(),
-            comebacks: Vec::new(),
+            pages: Pages::new(),
             groups: None,
         }
     }
@@ -78,12 +60,7 @@ impl Availability {
         Self {
             epoch: 0,
             issued: usize::MAX,
-            unusable: Vec::new(),
-            unsettled: Vec::new(),
-            asking: Vec::new(),
-            half_open: Vec::new(),
-            under_way: Vec::new(),
-            comebacks: Vec::new(),
+            pages: Pages::new(),
             groups: None,
         }
     }
@@ -99,7 +76,7 @@ impl Availability {
         let mut recorded = Self::all_usable();
         recorded.epoch = epoch;
         for target in out {
-            set(&mut recorded.unusable, target, true);
+            recorded.set_usable(target, false);
         }
         for (gate, asks) in gates {
             let usable = asks.is_none() && gate.usable(&recorded);
@@ -127,7 +104,8 @@ impl Availability {
             "{target:?} is newer than this snapshot"
         );
         let (word, bit) = Self::place(target);
-        self.unusable.get(word).is_none_or(|bits| bits & bit == 0)
+        let page = self.pages.of_word(word);
+        page.is_none_or(|(page, word)| page.unusable[word] & bit == 0)
     }
 
     /// Where a target's verdict stands, in every snapshot: the index of a word, and one bit of it.
@@ -147,7 +125,10 @@ impl Availability {
             word * u64::BITS as usize + (bits.ilog2() as usize) < self.issued,
             "bits {bits:#x} of word {word} are newer than this snapshot"
         );
-        bits & !self.unusable.get(word).copied().unwrap_or_default()
+        match self.pages.of_word(word) {
+            Some((page, word)) => bits & !page.unusable[word],
+            None => bits,
+        }
     }
 
     /// Turns this into the snapshot that follows it.
@@ -159,8 +140,12 @@ impl Availability {
         self.epoch += 1;
         self.issued = issued;
         for (target, usable) in verdicts {
-            set(&mut self.unusable, target, !usable);
+            self.set_usable(target, usable);
         }
+    }
+
+    fn set_usable(&mut self, target: TargetId, usable: bool) {
+        self.pages.set(target, |page| &mut page.unusable, !usable);
     }
 
     /// Whether successes of traffic to this target need not be reported: it is healthy, and nothing
@@ -168,68 +153,57 @@ impl Availability {
     #[must_use]
     pub fn settled(&self, target: TargetId) -> bool {
         let (word, bit) = Self::place(target);
-        self.unsettled.get(word).is_none_or(|bits| bits & bit == 0)
+        let page = self.pages.of_word(word);
+        page.is_none_or(|(page, word)| page.unsettled[word] & bit == 0)
     }
 
     pub(super) fn settle(&mut self, target: TargetId, settled: bool) {
-        set(&mut self.unsettled, target, !settled);
+        self.pages.set(target, |page| &mut page.unsettled, !settled);
+    }
+
+    /// How many pointers a copy copies.
+    pub(super) const fn pages(&self) -> usize {
+        self.pages.len()
     }
 
     /// Whether any gate asks for a trial.
     #[inline]
     pub(crate) const fn has_asking(&self) -> bool {
-        !self.half_open.is_empty()
+        self.pages.has_asking()
     }
 
     /// Those of `bits` of one word that stand for gates whose trial may be had.
     #[inline]
     pub(crate) fn asking_among(&self, word: usize, bits: u64) -> u64 {
-        let asking = bits & self.asking.get(word).copied().unwrap_or_default();
+        let Some((page, word)) = self.pages.of_word(word) else {
+            return 0;
+        };
+        let asking = bits & page.asking[word];
         if asking == 0 {
             return 0;
         }
         // Relaxed: it saves looking further, and decides nothing.
-        let under_way = self.under_way.get(word).and_then(Option::as_ref);
+        let under_way = page.under_way[word].as_ref();
         asking & !under_way.map_or(0, |bits| bits.load(Ordering::Relaxed))
     }
 
     /// The circuit whose trial a gate asks for.
     pub(crate) fn asks(&self, gate: TargetId) -> Option<&HalfOpen> {
-        let place = self.half_open.binary_search_by_key(&gate, |&(id, _)| id);
-        place.ok().map(|place| &self.half_open[place].1)
+        self.pages.asks(gate)
     }
 
     /// The trial that a gate asks for, if it does and nobody has it.
     pub(crate) fn claim(&self, gate: TargetId) -> Option<Trial> {
         let (word, bit) = Self::place(gate);
-        let under_way = self.under_way.get(word)?.as_ref()?;
+        let (page, word) = self.pages.of_word(word)?;
+        let under_way = page.under_way[word].as_ref()?;
         self.asks(gate)?.claim(under_way, bit)
     }
 
     /// Publishes the verdict of a gate, and the circuit whose trial it asks for.
     pub(super) fn settle_gate(&mut self, gate: TargetId, usable: bool, asks: Option<HalfOpen>) {
-        set(&mut self.unusable, gate, !usable);
-        set(&mut self.asking, gate, asks.is_some());
-        let place = self.half_open.binary_search_by_key(&gate, |&(id, _)| id);
-        let Some(circuit) = asks else {
-            if let Ok(place) = place {
-                self.half_open.remove(place);
-            }
-            return;
-        };
-        let (word, bit) = Self::place(gate);
-        if self.under_way.len() <= word {
-            self.under_way.resize(word + 1, None);
-        }
-        let under_way = self.under_way[word].get_or_insert_default();
-        // A trial of an earlier period says nothing about this one.
-        if !circuit.is_claimed() {
-            under_way.fetch_and(!bit, Ordering::Relaxed);
-        }
-        match place {
-            Ok(place) => self.half_open[place].1 = circuit,
-            Err(place) => self.half_open.insert(place, (gate, circuit)),
-        }
+        self.set_usable(gate, usable);
+        self.pages.ask(gate, asks);
     }
 
     /// How long it takes until the target may be usable again; `None` if that is not known. Zero if it is
@@ -243,8 +217,7 @@ impl Availability {
             let targets = addresses.iter().filter_map(|address| address.target);
             return targets.filter_map(|id| self.comeback(id, now)).min();
         }
-        let place = self.place_of_comeback(target).ok()?;
-        match self.comebacks[place].1 {
+        match self.pages.comeback(target)? {
             Comeback::At(at) => Some(at.saturating_duration_since(now)),
             Comeback::Probes {
                 first,
@@ -262,14 +235,7 @@ impl Availability {
     }
 
     pub(super) fn expect(&mut self, target: TargetId, comeback: Option<Comeback>) {
-        match (self.place_of_comeback(target), comeback) {
-            (Ok(place), Some(comeback)) => self.comebacks[place].1 = comeback,
-            (Ok(place), None) => {
-                self.comebacks.remove(place);
-            }
-            (Err(place), Some(comeback)) => self.comebacks.insert(place, (target, comeback)),
-            (Err(_), None) => {}
-        }
+        self.pages.expect(target, comeback);
     }
 
     /// Forgets what is known of a target that has left, but for its verdict.
@@ -280,15 +246,14 @@ impl Availability {
 
     /// Forgets when those come back that nobody waits for.
     pub(super) fn expect_only(this: &mut Arc<Self>, is_awaited: impl Fn(TargetId) -> bool) {
-        if this.comebacks.iter().any(|&(id, _)| !is_awaited(id)) {
-            Arc::make_mut(this)
-                .comebacks
-                .retain(|&(id, _)| is_awaited(id));
+        let others = this.pages.expected().filter(|&id| !is_awaited(id));
+        let others: Vec<TargetId> = others.collect();
+        if !others.is_empty() {
+            let this = Arc::make_mut(this);
+            for id in others {
+                this.expect(id, None);
+            }
         }
-    }
-
-    fn place_of_comeback(&self, target: TargetId) -> Result<usize, usize> {
-        self.comebacks.binary_search_by_key(&target, |&(id, _)| id)
     }
 
     /// The addresses behind a group; empty if none is known, or this is no group.
@@ -336,19 +301,6 @@ impl Availability {
     pub(super) fn regroup(&mut self, group: TargetId, addresses: Arc<[Address]>) {
         let book = self.groups.get_or_insert_default();
         Arc::make_mut(book).set(group, addresses);
-    }
-}
-
-fn set(bits: &mut Vec<u64>, target: TargetId, value: bool) {
-    let (word, bit) = Availability::place(target);
-    match (bits.get_mut(word), value) {
-        (Some(bits), true) => *bits |= bit,
-        (Some(bits), false) => *bits &= !bit,
-        (None, true) => {
-            bits.resize(word + 1, 0);
-            bits[word] = bit;
-        }
-        (None, false) => {}
     }
 }
 

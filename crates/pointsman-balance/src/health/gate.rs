@@ -11,6 +11,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use super::availability::Availability;
+use super::effort;
 use super::monitor::Monitor;
 use crate::TargetId;
 
@@ -152,7 +153,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             // Nobody can make its trial any more, and every pick would go on looking for one that is asked for.
             if self.availability.asks(gate.id).is_some() {
                 let usable = self.availability.usable(gate.id);
-                Arc::make_mut(&mut self.availability).settle_gate(gate.id, usable, None);
+                self.writable().settle_gate(gate.id, usable, None);
             }
         }
     }
@@ -167,6 +168,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
     }
 
     fn settle_gate(&mut self, id: TargetId) {
+        effort::spend(1);
         let Some(gate) = self.gates.by_id.get(&id) else {
             return;
         };
@@ -181,8 +183,12 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             _ => false,
         };
         if before.usable(id) != usable || !is_same {
-            let availability = Arc::make_mut(&mut self.availability);
+            let availability = self.writable();
             availability.settle_gate(id, usable, asks);
         }
     }
 }
+
+#[cfg(test)]
+#[path = "gate/tests.rs"]
+mod tests;

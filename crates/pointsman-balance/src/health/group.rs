@@ -377,7 +377,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         }
         if !changed.is_empty() {
             self.publish(verdicts);
-            let availability = Arc::make_mut(&mut self.availability);
+            let availability = self.writable();
             for (group, addresses) in changed {
                 availability.regroup(group, addresses);
             }
@@ -413,7 +413,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         self.groups.by_id.insert(id, group);
         self.groups.unchecked.insert(name, id);
         self.publish([(id, true)]);
-        Arc::make_mut(&mut self.availability).regroup(id, addresses);
+        self.writable().regroup(id, addresses);
         id
     }
 
@@ -506,7 +506,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             return;
         };
         self.by_definition.remove(target.definition());
-        Arc::make_mut(&mut self.availability).forget(id);
+        self.writable().forget(id);
         if let Some(place) = place {
             self.groups.departed.forget(&place);
             self.depart((!target.state.status.usable()).then_some(place), now);

@@ -5,6 +5,7 @@
 //! failure.
 
 mod monitor;
+mod pages;
 
 mod policy;
 mod state;

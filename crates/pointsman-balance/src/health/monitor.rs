@@ -202,7 +202,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         if usable_changed {
             self.publish([(id, to.usable())]);
         }
-        let availability = Arc::make_mut(&mut self.availability);
+        let availability = self.writable();
         availability.settle(id, to == Status::Healthy);
         availability.expect(id, comeback);
         Some(Change {
@@ -282,7 +282,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             .filter(|&(id, settled)| self.availability.settled(id) != settled)
             .collect();
         if !changed.is_empty() {
-            let availability = Arc::make_mut(&mut self.availability);
+            let availability = self.writable();
             for (id, settled) in changed {
                 availability.settle(id, settled);
             }
@@ -300,6 +300,14 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         self.targets.insert(id, target);
     }
 
+    /// What is published next; a copy, if somebody reads what is published now.
+    pub(super) fn writable(&mut self) -> &mut Availability {
+        if Arc::get_mut(&mut self.availability).is_none() {
+            effort::spend(self.availability.pages());
+        }
+        Arc::make_mut(&mut self.availability)
+    }
+
     pub(super) fn issue(&mut self) -> TargetId {
         next_id(&mut self.issued)
     }
@@ -311,9 +319,8 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             .flat_map(|&(id, _)| self.groups.of(id))
             .collect();
         verdicts.extend(concerned.into_iter().map(|id| (id, self.group_usable(id))));
-        // Copies the bits only if somebody still reads the snapshot before.
-        let published = Arc::make_mut(&mut self.availability);
-        published.advance(self.issued as usize, verdicts.iter().copied());
+        let issued = self.issued as usize;
+        self.writable().advance(issued, verdicts.iter().copied());
         self.settle_gates(verdicts.into_iter().map(|(id, _)| id));
     }
 }

@@ -154,7 +154,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         if at != self.guards.expected(guard) {
             self.guards.expect(guard, at);
             let comeback = at.map(Comeback::At);
-            Arc::make_mut(&mut self.availability).expect(guard, comeback);
+            self.writable().expect(guard, comeback);
         }
     }
 }

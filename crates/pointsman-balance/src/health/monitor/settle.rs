@@ -194,7 +194,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             );
             self.publish(verdicts);
             if groups_differ {
-                Arc::make_mut(&mut self.availability).replace_groups(groups);
+                self.writable().replace_groups(groups);
             }
         }
         self.settle_all();
