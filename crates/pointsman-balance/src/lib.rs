@@ -60,6 +60,10 @@ mod load;
 mod load_tests;
 mod picker;
 
+// Not below `health`: its sources run under loom, too, where this test would be out of place.
+#[cfg(test)]
+#[path = "health/gate/tests.rs"]
+mod gate_tests;
 mod health;
 mod target;
 

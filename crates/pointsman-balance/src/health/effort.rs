@@ -8,7 +8,7 @@ thread_local! {
 
 /// So many items were looked at.
 #[inline]
-pub(super) fn spend(items: usize) {
+pub(crate) fn spend(items: usize) {
     #[cfg(test)]
     SPENT.set(SPENT.get() + items);
     let _ = items;
@@ -16,7 +16,7 @@ pub(super) fn spend(items: usize) {
 
 /// How many this thread has looked at while `work` was done.
 #[cfg(test)]
-pub(super) fn of<T>(work: impl FnOnce() -> T) -> (T, usize) {
+pub(crate) fn of<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before = SPENT.get();
     let done = work();
     (done, SPENT.get() - before)

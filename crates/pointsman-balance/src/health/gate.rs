@@ -188,7 +188,3 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
         }
     }
 }
-
-#[cfg(test)]
-#[path = "gate/tests.rs"]
-mod tests;

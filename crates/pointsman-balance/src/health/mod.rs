@@ -23,7 +23,7 @@ mod gate;
 mod guard;
 mod traffic;
 
-mod effort;
+pub(crate) mod effort;
 
 pub use availability::Availability;
 pub use gate::Gate;

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Gate;
-use super::effort;
-use crate::health::{Breaker, GuardSpec, Monitor, Policy, ProbeOutcome, Wanted};
+use crate::health::effort;
+use crate::health::{Breaker, Gate, GuardSpec, Monitor, Policy, ProbeOutcome, Wanted};
 use crate::{Availability, TargetId};
 
 #[expect(
