@@ -2,8 +2,10 @@
 //!
 //! Cool-downs and circuits come and go, ticks are late, trials are told, forgotten or told too late; names
 //! grow, shrink, swap addresses and are not answered; members are renamed, removed, put elsewhere and
-//! given other guards while requests are under way. All the while targets are probed, and answers are late,
-//! overtaken by traffic, or about what is gone. After every event each verdict, each load and each
+//! given other guards while requests are under way. All the while sites and addresses die, flap, slow down
+//! and lie to probes, and answers are lost, late, overtaken by traffic, or about what is gone; it takes as
+//! many of them to change a verdict as the policy of this life says, and what is known of an address goes
+//! along when it moves from name to name. After every event each state, each verdict, each load and each
 //! pick is compared with [`Model`].
 
 mod judge;
@@ -13,16 +15,17 @@ mod reload;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pointsman_balance::{
-    Algorithm, Ask, Hold, Limits, Loads, MemberSpec, Monitor, Passive, Picked, Pool, ProbeOutcome,
+    Algorithm, Ask, Hold, Limits, Loads, MemberSpec, Monitor, Passive, Picked, Policy, Pool,
     TargetId, Trial, Tried, WantedAddress,
 };
 
 use crate::chance::Chance;
-use crate::model::{Member, Model, NAMES, Place, SITES};
+use crate::model::{Member, Model, NAMES, Place, SITES, is_up};
+use crate::table;
+use crate::world::World;
 use judge::Expected;
 
 /// What is probed: a site, or an address of a name.
@@ -30,6 +33,8 @@ type Probed = (Place, u8);
 
 const KINDS: usize = 5;
 const STEPS: u64 = 55;
+/// That names may have.
+const ADDRESSES: u8 = 4;
 
 pub(crate) struct Life {
     chance: Chance,
@@ -40,6 +45,10 @@ pub(crate) struct Life {
     monitor: Monitor<Probed>,
     loads: Loads,
     model: Model,
+    /// Of sites, and then of addresses, under whatever name.
+    world: World,
+    policy: Policy,
+    passive: Passive,
     members: Vec<Member>,
     names: u32,
     algorithm: Algorithm,
@@ -80,14 +89,24 @@ impl Life {
         let mut chance = Chance::new(seed);
         let algorithm = chance.choose(&ALGORITHMS);
         let pool = Pool::new(vec![spec(0)], algorithm, 0).unwrap();
+        let mut luck = Chance::new(!seed);
+        let world = World::new(SITES + usize::from(ADDRESSES), &mut luck);
+        let policy = probes::policy(limits(&mut luck));
+        let passive = Passive {
+            limits: limits(&mut luck),
+            ..Passive::default()
+        };
         let mut life = Self {
             chance,
-            luck: Chance::new(!seed),
+            luck,
             origin,
             now: 0,
             monitor: Monitor::new(),
             loads: Loads::new(),
-            model: Model::default(),
+            model: Model::new(),
+            world,
+            policy,
+            passive,
             members: Vec::new(),
             names: 0,
             algorithm,
@@ -108,10 +127,9 @@ impl Life {
             tally: BTreeMap::new(),
             traced,
         };
-        life.model.sites = [true; SITES];
         for name in 0..NAMES {
             let addresses = life.addresses();
-            life.model.resolve(name, &addresses);
+            life.model.resolve(&[(name, addresses)]);
         }
         let count = life.chance.choose(&[1, 2, 3, 4, 5, 14]);
         for _ in 0..count {
@@ -143,7 +161,7 @@ impl Life {
             22..25 => self.again(),
             25 | 26 => self.cool_down(),
             27..30 => self.trip(),
-            30..34 => self.flip(),
+            30..34 => self.meet(),
             34..37 => self.resolve(),
             _ => {
                 self.edit();
@@ -346,8 +364,8 @@ impl Life {
         self.model.trip(guard, self.now);
     }
 
-    fn flip(&mut self) {
-        let up = self.chance.one_in(2);
+    /// A request that went to a site, or to an address of a name, tells what it met there.
+    fn meet(&mut self) {
         let (target, of) = if self.chance.one_in(2) {
             let site = self.chance.index(SITES);
             (self.sites[site], (Place::Site(site), 0))
@@ -358,29 +376,38 @@ impl Life {
                 return;
             }
             let last = self.chance.choose(&known);
-            let availability = self.monitor.availability();
-            let addresses = availability.addresses(self.groups[name]);
-            let found = addresses
-                .iter()
-                .find(|address| address.ip == Some(ip(last)));
-            let target = found.unwrap().target.unwrap();
-            (target, (Place::Name(name), 1 + last))
+            (self.address(name, last), (Place::Name(name), 1 + last))
         };
+        let outcome = self.world.serve(site_of(of), &mut self.luck);
         // A request that began before the latest failure has nothing new to say, if it succeeded.
         let began = self.now.saturating_sub(self.luck.choose(&[0, 0, 10]));
-        self.note("flips", || format!("{of:?} {up}, since {began}"));
-        let outcome = if up {
-            ProbeOutcome::TcpOk
-        } else {
-            ProbeOutcome::TcpFailure
-        };
+        self.note("requests that told", || {
+            format!("{of:?} {outcome:?}, since {began}")
+        });
         let (began_at, now) = (self.at(began), self.at(self.now));
-        let _ = (self.monitor).on_traffic(target, outcome, &at_once(), began_at, now);
-        self.learn(of, up, began, self.now);
+        let _ = (self.monitor).on_traffic(target, outcome, &self.passive, began_at, now);
+        let Passive {
+            healthy_statuses,
+            unhealthy_statuses,
+            limits,
+            ..
+        } = &self.passive;
+        let event = table::event(outcome, healthy_statuses, unhealthy_statuses);
+        let limits = *limits;
+        self.learn(of, event, &limits, began, self.now);
+    }
+
+    /// The target of an address.
+    fn address(&self, name: usize, last: u8) -> TargetId {
+        let availability = self.monitor.availability();
+        let addresses = availability.addresses(self.groups[name]);
+        let mut found = addresses.iter();
+        let found = found.find(|address| address.ip == Some(ip(last)));
+        found.and_then(|one| one.target).expect("it is listed")
     }
 
     fn addresses(&mut self) -> BTreeSet<u8> {
-        (0..4).filter(|_| self.chance.one_in(2)).collect()
+        (0..ADDRESSES).filter(|_| self.chance.one_in(2)).collect()
     }
 
     /// A name has other addresses, trades them with another one, or does not answer.
@@ -400,8 +427,8 @@ impl Life {
             .iter()
             .map(|(name, set)| (self.groups[*name], wanted_addresses(*name, set)));
         self.monitor.regroup(changes.collect(), self.at(self.now));
-        for (name, addresses) in answers {
-            self.model.resolve(name, &addresses);
+        for _ in 0..self.model.resolve(&answers) {
+            self.note("addresses that begin down", String::new);
         }
         self.forget_probes();
     }
@@ -422,9 +449,9 @@ impl Life {
             let known = &self.model.names[name];
             let usable = self.model.place_usable(Place::Name(name));
             assert_eq!(availability.usable(group), usable, "name {name}: {known:?}");
-            let any = known.values().any(|up| *up);
+            let any = known.values().any(is_up);
             let expected: BTreeSet<IpAddr> = (known.iter())
-                .filter(|(_, up)| **up || !any)
+                .filter(|(_, state)| is_up(state) || !any)
                 .map(|(last, _)| ip(*last))
                 .collect();
             let dialled: BTreeSet<IpAddr> = availability.dialable(group, 0).collect();
@@ -497,24 +524,32 @@ fn spec(name: u32) -> MemberSpec {
     }
 }
 
-/// One outcome decides.
-fn at_once() -> Arc<Passive> {
-    Arc::new(Passive {
-        limits: Limits {
-            successes: 1,
-            http_failures: 1,
-            tcp_failures: 1,
-            timeouts: 1,
-        },
-        ..Passive::default()
-    })
+/// How many outcomes decide; in many lives, one.
+fn limits(chance: &mut Chance) -> Limits {
+    let many = !chance.one_in(3);
+    let mut limit = |from: &[u8]| if many { chance.choose(from) } else { 1 };
+    Limits {
+        successes: limit(&[1, 1, 2, 3]),
+        http_failures: limit(&[0, 1, 2, 3]),
+        tcp_failures: limit(&[1, 1, 2, 3]),
+        timeouts: limit(&[0, 1, 2, 3]),
+    }
+}
+
+/// Where a target really is.
+fn site_of((place, number): Probed) -> usize {
+    match place {
+        Place::Site(site) => site,
+        Place::Name(_) => SITES + usize::from(number - 1),
+        Place::Anywhere => unreachable!("nobody checks it"),
+    }
 }
 
 fn wanted_addresses(name: usize, set: &BTreeSet<u8>) -> Vec<WantedAddress<Probed>> {
     let address = |&last: &u8| WantedAddress {
         ip: Some(ip(last)),
         probe: (Place::Name(name), 1 + last),
-        place: None,
+        place: Some((Place::Anywhere, last)),
     };
     set.iter().map(address).collect()
 }

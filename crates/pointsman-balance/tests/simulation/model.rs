@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::table::{self, State};
+
 /// Where members are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Place {
@@ -58,11 +60,12 @@ pub(crate) const OPEN: (u64, u64) = (40, 100);
 /// So many trials must succeed.
 pub(crate) const TRIALS: u32 = 2;
 
-#[derive(Default)]
 pub(crate) struct Model {
-    pub(crate) sites: [bool; SITES],
-    /// The addresses of each name, and which of them are up.
-    pub(crate) names: [BTreeMap<u8, bool>; NAMES],
+    pub(crate) sites: [State; SITES],
+    /// The addresses of each name, and what is known of them there.
+    pub(crate) names: [BTreeMap<u8, State>; NAMES],
+    /// Addresses that were down when the last name that had them lost them.
+    departed: BTreeSet<u8>,
     pub(crate) guards: Vec<Guard>,
     pub(crate) periods: u64,
     /// By pool and member.
@@ -100,12 +103,24 @@ impl Load {
 }
 
 impl Model {
+    /// Everything is up, and names have no addresses yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            sites: [State::begin(true); SITES],
+            names: Default::default(),
+            departed: BTreeSet::new(),
+            guards: Vec::new(),
+            periods: 0,
+            loads: BTreeMap::new(),
+        }
+    }
+
     pub(crate) fn place_usable(&self, place: Place) -> bool {
         match place {
-            Place::Site(site) => self.sites[site],
+            Place::Site(site) => is_up(&self.sites[site]),
             Place::Name(name) => {
                 let addresses = &self.names[name];
-                addresses.is_empty() || addresses.values().any(|up| *up)
+                addresses.is_empty() || addresses.values().any(is_up)
             }
             Place::Anywhere => true,
         }
@@ -221,10 +236,52 @@ impl Model {
         }
     }
 
-    /// A name has these addresses now. Those that it had keep their verdicts; others begin up.
-    pub(crate) fn resolve(&mut self, name: usize, addresses: &BTreeSet<u8>) {
-        let before = std::mem::take(&mut self.names[name]);
-        let verdict = |at: &u8| before.get(at).copied().unwrap_or(true);
-        self.names[name] = addresses.iter().map(|at| (*at, verdict(at))).collect();
+    /// Names have these addresses now, all at once. Those that a name had keep what is known of them there;
+    /// others begin down if another name knows them to be, or did when the last one lost them. Returns how
+    /// many do.
+    pub(crate) fn resolve(&mut self, answers: &[(usize, BTreeSet<u8>)]) -> usize {
+        let (mut left, mut begin_down) = (Vec::new(), 0);
+        for (name, addresses) in answers {
+            for at in addresses {
+                if !self.names[*name].contains_key(at) {
+                    let is_down = self
+                        .names
+                        .iter()
+                        .any(|known| known.get(at).is_some_and(is_down));
+                    let is_bad = self.departed.remove(at) || is_down;
+                    begin_down += usize::from(is_bad);
+                    self.names[*name].insert(*at, State::begin(!is_bad));
+                }
+            }
+            let gone = self.names[*name]
+                .keys()
+                .filter(|at| !addresses.contains(at));
+            left.extend(gone.map(|at| (*name, *at)));
+        }
+        for (name, at) in left {
+            let last = self.names[name].remove(&at);
+            let is_elsewhere = self.names.iter().any(|known| known.contains_key(&at));
+            if last.as_ref().is_some_and(is_down) && !is_elsewhere {
+                self.departed.insert(at);
+            }
+        }
+        begin_down
     }
+
+    /// What is known of the target of that number.
+    pub(crate) fn state(&mut self, place: Place, number: u8) -> &mut State {
+        match place {
+            Place::Site(site) => &mut self.sites[site],
+            Place::Name(name) => (self.names[name].get_mut(&(number - 1))).expect("it is watched"),
+            Place::Anywhere => unreachable!("nobody checks it"),
+        }
+    }
+}
+
+pub(crate) const fn is_up(state: &State) -> bool {
+    table::usable(state.status)
+}
+
+const fn is_down(state: &State) -> bool {
+    !is_up(state)
 }

@@ -101,7 +101,7 @@ impl Life {
     pub(crate) fn new(seed: u64, origin: Instant, traced: bool) -> Self {
         let mut chance = Chance::new(seed);
         let (policies, plan) = (plan::policies(&mut chance), Plan::new(&mut chance));
-        let world = World::new(&mut chance);
+        let world = World::new(plan::SITES, &mut chance);
         let ledger = Ledger::new(policies.clone(), world.weather.lag_ms);
         let limits = Limits {
             successes: chance.range(0, 3) as u8,

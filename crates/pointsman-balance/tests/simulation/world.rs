@@ -3,7 +3,6 @@
 use pointsman_balance::{Policy, ProbeOutcome};
 
 use crate::chance::Chance;
-use crate::plan::SITES;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -43,7 +42,7 @@ pub(crate) struct Fate {
 }
 
 pub(crate) struct World {
-    modes: [Mode; SITES],
+    modes: Vec<Mode>,
     turns: u64,
     pub(crate) weather: Weather,
 }
@@ -61,9 +60,9 @@ const MODES: [Mode; 9] = [
 ];
 
 impl World {
-    pub(crate) fn new(chance: &mut Chance) -> Self {
+    pub(crate) fn new(sites: usize, chance: &mut Chance) -> Self {
         Self {
-            modes: std::array::from_fn(|_| chance.choose(&MODES)),
+            modes: (0..sites).map(|_| chance.choose(&MODES)).collect(),
             turns: 0,
             weather: Weather {
                 lost_one_in: chance.choose(&[5, 20, 1_000]),
@@ -75,7 +74,7 @@ impl World {
     }
 
     pub(crate) fn change(&mut self, chance: &mut Chance) -> (usize, Mode) {
-        let site = chance.index(SITES);
+        let site = chance.index(self.modes.len());
         self.modes[site] = chance.choose(&MODES);
         (site, self.modes[site])
     }

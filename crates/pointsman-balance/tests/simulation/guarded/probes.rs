@@ -1,20 +1,30 @@
-//! Probes among guards, names and traffic: whatever traffic and an answer say of one target, in whatever
-//! order they are handed in, the newest evidence decides.
+//! Probes among guards, names and traffic: whatever traffic and answers say of one target, in whatever
+//! order they are handed in, it is counted as the table says, and news goes before what is old.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pointsman_balance::{Policy, ProbeOutcome, Ticket};
+use pointsman_balance::{Limits, Policy, TargetId, Ticket};
 
-use super::{Life, Probed, ip};
-use crate::model::{NAMES, Place, SITES};
+use super::{Life, Probed, site_of};
+use crate::model::{NAMES, Place, SITES, is_up};
+use crate::table::{self, Event, State};
+use crate::world::Fate;
 
 /// A probe that is not answered yet.
 pub(super) struct Open {
     of: Probed,
     number: u64,
     started: u64,
+    /// Counted from its start.
+    fate: Fate,
     ticket: Ticket,
+}
+
+impl Open {
+    const fn reported(&self) -> u64 {
+        self.started + self.fate.reported_ms
+    }
 }
 
 /// What there is to know of the probes of one target while it is watched.
@@ -34,14 +44,27 @@ pub(super) struct Slot {
 pub(super) type Slots = BTreeMap<Probed, Slot>;
 
 impl Life {
-    /// All probes that are due begin, unless the prober sleeps; some are answered.
+    /// All probes that are due begin, and all that were answered are handed in, unless the prober sleeps.
     pub(super) fn probe(&mut self) {
+        if self.luck.one_in(12) {
+            let (site, mode) = self.world.change(&mut self.luck);
+            self.note("sites that changed", || format!("{site} now {mode:?}"));
+        }
         if !self.luck.one_in(3) {
             self.begin_probes();
         }
-        for _ in 0..self.luck.range(0, 3) {
-            self.answer();
+        if !self.luck.one_in(3) {
+            while let Some(probe) = self.first_reported() {
+                self.answer(probe);
+            }
         }
+    }
+
+    fn first_reported(&mut self) -> Option<Open> {
+        let reported = self.open_probes.iter().enumerate();
+        let reported = reported.map(|(at, probe)| (probe.reported(), at));
+        let (_, first) = reported.filter(|&(when, _)| when <= self.now).min()?;
+        Some(self.open_probes.swap_remove(first))
     }
 
     fn begin_probes(&mut self) {
@@ -55,15 +78,28 @@ impl Life {
             if let (Some(_), Some(started)) = (slot.current, slot.started) {
                 assert!(started + PATIENCE <= now, "two at a time for {of:?}");
             }
-            slot.overdue = slot.current.replace(number);
+            slot.overdue = slot.current.replace(number).or(slot.overdue);
             slot.started = Some(now);
-            self.open_probes.push(Open {
-                of,
-                number,
-                started: now,
-                ticket: probe.ticket,
-            });
-            self.note("probes", || format!("{number} of {of:?}"));
+            let (policy, site) = (&self.policy, site_of(of));
+            let fate = self.world.probe(site, policy, PATIENCE, &mut self.luck);
+            self.note("probes", || format!("{number} of {of:?}: {fate:?}"));
+            match fate {
+                Some(fate) => self.open_probes.push(Open {
+                    of,
+                    number,
+                    started: now,
+                    fate,
+                    ticket: probe.ticket,
+                }),
+                None => self.note("answers that were lost", String::new),
+            }
+        }
+        // Whoever is void and found no probe to be had is due, and waits.
+        for slot in self.slots.values_mut() {
+            let is_void = slot.started.is_some_and(|at| at + PATIENCE <= self.now);
+            if let Some(void) = slot.current.take_if(|_| is_void) {
+                slot.overdue = Some(void);
+            }
         }
         self.check_that_all_are_probed();
     }
@@ -94,27 +130,19 @@ impl Life {
     }
 
     /// One answer, which may have been known for a while.
-    fn answer(&mut self) {
-        if self.open_probes.is_empty() {
-            return;
-        }
-        let at = self.luck.index(self.open_probes.len());
-        let probe = self.open_probes.swap_remove(at);
-        let late = self.luck.choose(&[0, 0, 5, 15]);
-        let known = self.now.saturating_sub(late).max(probe.started);
-        let outcome = self.luck.choose(&[
-            ProbeOutcome::TcpOk,
-            ProbeOutcome::TcpOk,
-            ProbeOutcome::TcpFailure,
-            ProbeOutcome::Timeout,
-            // Neither good nor bad.
-            ProbeOutcome::Status(418),
-        ]);
-        let (of, number, started) = (probe.of, probe.number, probe.started);
+    fn answer(&mut self, probe: Open) {
+        let Open {
+            of,
+            number,
+            started,
+            fate,
+            ticket,
+        } = probe;
+        let (outcome, known) = (fate.outcome, started + fate.known_ms);
         self.note("answers", || {
             format!("{number} of {of:?}, known at {known}: {outcome:?}")
         });
-        let _ = self.monitor.on_probe(probe.ticket, outcome, self.at(known));
+        let _ = self.monitor.on_probe(ticket, outcome, self.at(known));
         let Some(slot) = self.slots.get_mut(&of) else {
             self.note("answers about what is gone", String::new);
             return;
@@ -129,26 +157,45 @@ impl Life {
         if is_current {
             slot.current = None;
         }
-        match outcome {
-            ProbeOutcome::Status(_) => {}
-            outcome => self.learn(of, outcome == ProbeOutcome::TcpOk, started, known),
-        }
+        let policy = &self.policy;
+        let event = table::event(
+            outcome,
+            &policy.healthy_statuses,
+            &policy.unhealthy_statuses,
+        );
+        let limits = Limits {
+            successes: policy.successes,
+            http_failures: policy.http_failures,
+            tcp_failures: policy.tcp_failures,
+            timeouts: policy.timeouts,
+        };
+        self.learn(of, event, &limits, started, known);
     }
 
-    /// What began then and was known at that time says that a target is up, or down.
-    pub(super) fn learn(&mut self, of: Probed, up: bool, began: u64, known: u64) {
+    /// What began then and was known at that time speaks for a target, or against it.
+    pub(super) fn learn(
+        &mut self,
+        of: Probed,
+        event: Option<Event>,
+        limits: &Limits,
+        began: u64,
+        known: u64,
+    ) {
+        let Some(event) = event else { return };
         let slot = self.slots.entry(of).or_default();
-        if up && slot.failed_at.is_some_and(|failed| began < failed) {
+        if event == Event::Success && slot.failed_at.is_some_and(|failed| began < failed) {
             self.note("successes that were old news", String::new);
             return;
         }
-        if !up {
+        if let Event::Failure(_) = event {
             slot.failed_at = slot.failed_at.max(Some(known));
         }
-        match of {
-            (Place::Site(site), _) => self.model.sites[site] = up,
-            (Place::Name(name), last) => drop(self.model.names[name].insert(last - 1, up)),
-            (Place::Anywhere, _) => unreachable!("nobody checks it"),
+        let state = self.model.state(of.0, of.1);
+        let before = *state;
+        *state = before.after(event, limits);
+        let flips = is_up(&before) != is_up(state);
+        if flips {
+            self.note("flips", || format!("{of:?}"));
         }
     }
 
@@ -158,34 +205,47 @@ impl Life {
         self.slots.retain(|of, _| model.watches(of.0, of.1));
     }
 
-    /// Each target has the verdict that it ought to.
+    /// Each target has the state and the verdict that it ought to.
     pub(super) fn compare_targets(&self) {
-        let availability = self.monitor.availability();
         for (site, &target) in self.sites.iter().enumerate() {
-            let up = self.model.sites[site];
-            assert_eq!(availability.usable(target), up, "site {site}");
+            self.compare_target(target, self.model.sites[site], (Place::Site(site), 0));
         }
-        for (name, &group) in self.groups.iter().enumerate() {
-            let addresses = availability.addresses(group);
-            for (&last, &up) in &self.model.names[name] {
-                let found = addresses.iter().find(|one| one.ip == Some(ip(last)));
-                let target = found.and_then(|one| one.target).expect("it is listed");
-                assert_eq!(availability.usable(target), up, "{last} of name {name}");
+        for (name, known) in self.model.names.iter().enumerate() {
+            for (&last, &state) in known {
+                let target = self.address(name, last);
+                self.compare_target(target, state, (Place::Name(name), 1 + last));
             }
         }
     }
+
+    fn compare_target(&self, target: TargetId, expected: State, of: Probed) {
+        let report = self.monitor.report(target).expect("it is watched");
+        let counters = report.counters;
+        let state = State {
+            status: report.status,
+            counters: [
+                counters.success,
+                counters.http_failure,
+                counters.tcp_failure,
+                counters.timeout_failure,
+            ],
+        };
+        assert_eq!(state, expected, "{of:?}");
+        let usable = self.monitor.availability().usable(target);
+        assert_eq!(usable, is_up(&expected), "{of:?}");
+    }
 }
 
-/// One outcome decides, and there are many in a life.
-pub(super) fn policy() -> Policy {
+/// There are many probes in a life.
+pub(super) fn policy(limits: Limits) -> Policy {
     Policy {
         healthy_interval: Duration::from_millis(INTERVAL),
         unhealthy_interval: Duration::from_millis(INTERVAL),
         timeout: Duration::from_millis(TIMEOUT),
-        successes: 1,
-        http_failures: 1,
-        tcp_failures: 1,
-        timeouts: 1,
+        successes: limits.successes,
+        http_failures: limits.http_failures,
+        tcp_failures: limits.tcp_failures,
+        timeouts: limits.timeouts,
         concurrency: CONCURRENCY,
         ..Policy::default()
     }

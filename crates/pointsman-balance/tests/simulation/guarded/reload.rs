@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use pointsman_balance::{Breaker, GuardSpec, MemberSpec, Pool, TargetId, Wanted, WantedGroup};
 
-use super::probes::policy;
 use super::{ALGORITHMS, Judged, KINDS, Life, Probed, spec, wanted_addresses};
 use crate::model::{Guard, Member, NAMES, OPEN, Place, SITES, TRIALS};
 
@@ -53,9 +52,9 @@ impl Life {
     /// The configuration as it is written comes into force, in the order in which a program does that.
     pub(super) fn reload(&mut self) {
         let now = self.at(self.now);
-        let alone = (0..SITES).map(|site| wanted((Place::Site(site), 0)));
+        let alone = (0..SITES).map(|site| self.wanted((Place::Site(site), 0)));
         let groups = (0..NAMES).map(|name| WantedGroup {
-            whole: wanted((Place::Name(name), 0)),
+            whole: self.wanted((Place::Name(name), 0)),
             addresses: {
                 let known = self.model.names[name].keys().copied().collect();
                 wanted_addresses(name, &known)
@@ -94,6 +93,15 @@ impl Life {
         self.monitor.sweep_guards();
         self.sweep();
         self.note("reloads", String::new);
+    }
+
+    fn wanted(&self, probe: Probed) -> Wanted<Probed> {
+        Wanted {
+            probe,
+            policy: self.policy.clone(),
+            lineage: format!("{probe:?}"),
+            checker: String::new(),
+        }
     }
 
     fn targets(&self, place: Place) -> Vec<TargetId> {
@@ -155,12 +163,3 @@ const BREAKER: Breaker = Breaker {
     open_max: Duration::from_millis(OPEN.1),
     trials: TRIALS,
 };
-
-fn wanted(probe: Probed) -> Wanted<Probed> {
-    Wanted {
-        probe,
-        policy: policy(),
-        lineage: format!("{probe:?}"),
-        checker: String::new(),
-    }
-}
