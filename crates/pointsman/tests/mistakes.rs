@@ -364,20 +364,29 @@ fn all_weights_0_have_an_outcome() {
         instance(name, upstream.address, "").replace("weight: 1", "weight: 0")
     });
     let instances = instances.join(", ");
-    let document = format!(
-        "routes:\n\
-         - {{id: 1, uri: /turns, upstream: {{{nodes}}}}}\n\
-         - {{id: 2, uri: /ring, upstream: {{type: chash, key: uri, {nodes}}}}}\n\
-         - {{id: 3, uri: /ai/turns, plugins: {{ai-proxy-multi: {{instances: [{instances}]}}}}}}\n\
-         - {{id: 4, uri: /ai/ring, plugins: {{ai-proxy-multi: {{instances: [{instances}], balancer: \
-         {{algorithm: chash, key: uri, hash_on: vars}}}}}}}}\n"
-    );
+    let kinds = ["roundrobin", "chash", "least_conn", "ewma"];
+    let routes = kinds.map(|kind| {
+        let balancer = match kind {
+            "chash" => "{algorithm: chash, key: uri, hash_on: vars}".to_owned(),
+            _ => format!("{{algorithm: {kind}}}"),
+        };
+        format!(
+            "- {{id: {kind}, uri: /{kind}, upstream: {{type: {kind}, key: uri, {nodes}}}}}\n\
+             - {{id: ai-{kind}, uri: /ai/{kind}, plugins: {{ai-proxy-multi: {{instances: [{instances}], \
+             balancer: {balancer}}}}}}}\n"
+        )
+    });
+    let document = format!("routes:\n{}", routes.concat());
     let gateway = Gateway::start(&document);
     for (path, status, hits) in [
-        ("/turns", 200, (5, 5)),
-        ("/ring", 502, (0, 0)),
-        ("/ai/turns", 200, (5, 5)),
-        ("/ai/ring", 503, (0, 0)),
+        ("/roundrobin", 200, (5, 5)),
+        ("/ai/roundrobin", 200, (5, 5)),
+        ("/chash", 502, (0, 0)),
+        ("/ai/chash", 503, (0, 0)),
+        ("/least_conn", 200, (5, 5)),
+        ("/ai/least_conn", 200, (5, 5)),
+        ("/ewma", 200, (5, 5)),
+        ("/ai/ewma", 200, (5, 5)),
     ] {
         let before = (a.hits(), b.hits());
         for _ in 0..10 {
@@ -385,7 +394,15 @@ fn all_weights_0_have_an_outcome() {
             assert_eq!(response.status, status, "{path}: {}", response.text());
         }
         let more = (a.hits() - before.0, b.hits() - before.1);
-        assert_eq!(more, hits, "{path}");
+        // Who was never asked is the quickest.
+        if path.ends_with("ewma") {
+            assert!(
+                more.0 > 0 && more.1 > 0 && more.0 + more.1 == 10,
+                "{path}: {more:?}"
+            );
+        } else {
+            assert_eq!(more, hits, "{path}");
+        }
     }
 }
 

@@ -206,7 +206,7 @@ fn five_hundred_records_are_cut_and_that_is_told() {
     let names = NameServer::start();
     let all = Upstream::start_at(SocketAddr::from(([0, 0, 0, 0], 0)), |_| Answer::chat("all"));
     let records = (0..500u16).map(|n| Ipv4Addr::new(127, 1, (n >> 8) as u8, n as u8));
-    names.set("one.test", Zone::Records(records.collect(), 1));
+    names.set("one.test", Zone::Records(records.collect(), 0));
     let instance = at_name("one", "one.test", all.port(), CHECKS);
     let gateway = start(&names, &multi(&[instance], ""));
     let line = gateway.wait_for_line("more addresses than are used");
@@ -217,6 +217,13 @@ fn five_hundred_records_are_cut_and_that_is_told() {
     send(&gateway, 64);
     assert_eq!(all.hits(), 64);
     assert_eq!(report(&gateway, "one").len(), 64);
+    // They count for a second, and what has been told is not told again.
+    wait_until("more look-ups", || {
+        let asked = names.asked("one.test");
+        (asked.iter().filter(|asked| asked.kind == 1).count() >= 6).then_some(())
+    });
+    let told = gateway.stderr();
+    assert_eq!(told.matches("more addresses than are used").count(), 1);
 }
 
 /// D-12: before the first answer a request waits, no longer than for a connection; an instance that

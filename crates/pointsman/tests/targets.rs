@@ -123,6 +123,93 @@ fn every_target_is_shown_with_its_evidence_and_its_users() {
     assert_eq!(targets(&gateway), Vec::<Value>::new());
 }
 
+/// Three routes to `shared` and `other`, of an upstream, of another one and of a plugin, and one to `alone`.
+fn sharing(shared: &Upstream, other: &Upstream, alone: &Upstream) -> Value {
+    let upstream = |nodes: &[&Upstream], path: &str| {
+        let nodes = nodes
+            .iter()
+            .map(|node| (node.address.to_string(), json!(1)));
+        let nodes: serde_json::Map<String, Value> = nodes.collect();
+        let mut checks = checks(path);
+        checks["active"]["req_headers"] =
+            json!(["X-Probe: sesame", "Authorization: Bearer sesame"]);
+        json!({"nodes": nodes, "checks": checks})
+    };
+    // What an instance adds to its probe, its credentials, as an upstream has to write them.
+    let equal = upstream(&[shared, other], "/health?key=sesame");
+    let mut listed = equal.clone();
+    listed["id"] = json!(5);
+    json!({
+        "routes": [
+            {"id": "plain", "uri": "/plain", "upstream": equal},
+            {"id": "listed", "uri": "/listed", "upstream_id": 5},
+            route("ai", &[instance("one", shared), instance("two", other)]),
+            {"id": "alone", "uri": "/alone", "upstream": upstream(&[alone], "/health")},
+        ],
+        "upstreams": [listed]
+    })
+}
+
+/// An upstream at a place, and plugins that use the same place with the same credential, share a target: it is
+/// probed as often as if one of them had it, and what is known of it holds for all. Another credential is
+/// another target.
+#[test]
+fn equal_targets_of_upstreams_and_plugins_are_probed_once() {
+    let (shared, other, alone) = (
+        Upstream::named("shared"),
+        Upstream::named("other"),
+        Upstream::named("alone"),
+    );
+    let document = sharing(&shared, &other, &alone);
+    let gateway = Gateway::start(&document.to_string());
+    let known = target(&gateway, shared.port(), |target| !target["last"].is_null());
+    let used_by = known["used_by"].as_array().expect("a list");
+    assert_eq!(used_by.len(), 3, "{known}");
+
+    // As many probes as of a target that one route has.
+    let before = (shared.probes().len(), alone.probes().len());
+    alone.wait_for_probes(before.1 + 4);
+    let more = shared.probes().len() - before.0;
+    assert!(
+        (3..=5).contains(&more),
+        "{more} probes while there were 4 of another"
+    );
+
+    let hits_of_each = || {
+        ["/plain", "/listed", "/ai"].map(|uri| {
+            let before = shared.hits();
+            for _ in 0..6 {
+                assert_eq!(post_json(gateway.proxy, uri, CHAT).status, 200);
+            }
+            shared.hits() - before
+        })
+    };
+    assert_eq!(hits_of_each(), [3; 3]);
+    shared.set_healthy(false);
+    target(&gateway, shared.port(), |target| target["usable"] == false);
+    assert_eq!(hits_of_each(), [0; 3]);
+    assert_eq!(changes(&gateway, shared.port(), "unhealthy"), 1.0);
+    shared.set_healthy(true);
+    target(&gateway, shared.port(), |target| target["usable"] == true);
+    assert_eq!(hits_of_each(), [3; 3]);
+
+    // Without the credential it is asked something else.
+    let mut document = document;
+    document["routes"][0]["upstream"]["checks"] = checks("/health");
+    gateway.reload(&document.to_string());
+    let at_port = |target: &Value| target["port"] == shared.port();
+    let both = wait_until("two targets", || {
+        let all = targets(&gateway);
+        let both: Vec<Value> = all.into_iter().filter(at_port).collect();
+        (both.len() == 2).then_some(both)
+    });
+    let mut users: Vec<usize> = (both.iter())
+        .filter_map(|target| Some(target["used_by"].as_array()?.len()))
+        .collect();
+    users.sort_unstable();
+    assert_eq!(users, [1, 2], "{both:?}");
+}
+
 /// What each member has to do that a target judges, as far as its pool counts that.
 #[test]
 fn targets_show_the_load_of_their_members() {

@@ -322,4 +322,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
         replacement: "                && (plan.may_repeat() || true);",
         test: "-p pointsman --test faults what_may_have_been_served",
     },
+    Mutant {
+        name: "equal targets are probed for each of their users",
+        file: "crates/pointsman-balance/src/health/monitor/settle.rs",
+        text: "        if place == next {\n            self.distinct.push(Wish {",
+        replacement: "        let place = next;\n        if place == next {\n            self.distinct.push(Wish {",
+        test: "-p pointsman --test targets equal_targets",
+    },
 ];
