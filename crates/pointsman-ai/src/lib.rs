@@ -37,6 +37,7 @@ mod protocol;
 mod provider;
 mod response;
 mod sent;
+mod session;
 mod shape;
 pub mod sign;
 mod stream;
@@ -58,11 +59,13 @@ pub use protocol::{Protocol, detect, is_streaming, model_in_path};
 pub use provider::{Base, Binding, PathChoice, Provider, Unsupported, bind, fill};
 pub use response::{Capture, ResponseFacts, read_response};
 pub use sent::{Replaced, Sent};
+pub use session::{SessionClose, SessionMeter, SessionOpening};
 pub use shape::{Shaped, Shaper, Shaping};
 pub use stream::{
     json_array,
     meter::{StreamFacts, StreamMeter},
     sse,
+    websocket::{Sender, close_frame},
 };
 pub use translate::{
     Outside, Scout, StreamError, StreamOpening, StreamTranslator, TranslatedRequest, Translation,

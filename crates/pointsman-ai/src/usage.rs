@@ -88,6 +88,17 @@ impl Usage {
         }
     }
 
+    /// Adds what another answer has used.
+    pub(crate) fn add(&mut self, other: Self) {
+        let more = |mine: &mut u64, theirs: u64| *mine = mine.saturating_add(theirs);
+        more(&mut self.prompt, other.prompt);
+        more(&mut self.completion, other.completion);
+        more(&mut self.total, other.total);
+        more(&mut self.cache_read, other.cache_read);
+        more(&mut self.cache_creation, other.cache_creation);
+        more(&mut self.reasoning, other.reasoning);
+    }
+
     /// Takes over what a later event of the same stream says: only what is more than nothing.
     pub(crate) fn update(&mut self, later: Self) {
         let newer = |mine: &mut u64, theirs: u64| {
@@ -160,6 +171,7 @@ impl Raw {
             completion_details,
             input_details,
             output_details,
+            realtime_input_details,
         ] = json::members(usage, RAW)?;
         Some(Self {
             prompt_tokens: count(prompt),
@@ -170,7 +182,7 @@ impl Raw {
             completion_details: Details::read(completion_details),
             input_tokens: count(input),
             output_tokens: count(output),
-            input_details: Details::read(input_details),
+            input_details: Details::read(input_details.or(realtime_input_details)),
             output_details: Details::read(output_details),
             cache_read_input_tokens: count(read),
             cache_creation_input_tokens: count(creation),
@@ -178,7 +190,7 @@ impl Raw {
     }
 }
 
-const RAW: [&str; 12] = [
+const RAW: [&str; 13] = [
     "prompt_tokens",
     "completion_tokens",
     "total_tokens",
@@ -191,6 +203,8 @@ const RAW: [&str; 12] = [
     "completion_tokens_details",
     "input_tokens_details",
     "output_tokens_details",
+    // Of Realtime sessions.
+    "input_token_details",
 ];
 
 /// What a total is made of.

@@ -4,7 +4,7 @@ mod support;
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -24,11 +24,7 @@ fn echo() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
         for mut stream in listener.incoming().flatten() {
             let heads = Arc::clone(&theirs);
             std::thread::spawn(move || {
-                let (mut head, mut byte) = (Vec::new(), [0]);
-                while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
-                    head.push(byte[0]);
-                }
-                let head = String::from_utf8_lossy(&head).to_lowercase();
+                let head = head_of(&mut stream).to_lowercase();
                 heads.lock().expect("not poisoned").push(head);
                 let mut said = [0; 64];
                 let mut next = format!("{SWITCHED}hello").into_bytes();
@@ -44,6 +40,113 @@ fn echo() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     });
     (address, heads)
 }
+
+fn head_of(stream: &mut TcpStream) -> String {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
+        head.push(byte[0]);
+    }
+    String::from_utf8_lossy(&head).into_owned()
+}
+
+/// A server that begins every session and says `said`.
+struct Scripted {
+    address: SocketAddr,
+    said: Arc<Mutex<Vec<u8>>>,
+    /// Of each session, the head and what its client has said by now.
+    heard: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+/// What a scripted server does when it has said everything.
+#[derive(Clone, Copy, PartialEq)]
+enum Then {
+    Listen,
+    Leave,
+}
+
+impl Scripted {
+    fn start(said: Vec<u8>, then: Then) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let said = Arc::new(Mutex::new(said));
+        let (all, script) = (Arc::clone(&heard), Arc::clone(&said));
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let (all, script) = (Arc::clone(&all), Arc::clone(&script));
+                std::thread::spawn(move || {
+                    let head = head_of(&mut stream).into_bytes();
+                    // A probe of the connection alone.
+                    if head.is_empty() {
+                        return;
+                    }
+                    let mut heard = all.lock().expect("not poisoned");
+                    let own = heard.len();
+                    heard.push(head);
+                    drop(heard);
+                    let said = script.lock().expect("not poisoned").clone();
+                    let answer = [SWITCHED.as_bytes(), &said].concat();
+                    let mut piece = [0; 256];
+                    let mut read = usize::from(stream.write_all(&answer).is_ok());
+                    while then == Then::Listen && read > 0 {
+                        read = stream.read(&mut piece).unwrap_or_default();
+                        all.lock().expect("not poisoned")[own].extend_from_slice(&piece[..read]);
+                    }
+                });
+            }
+        });
+        Self {
+            address,
+            said,
+            heard,
+        }
+    }
+
+    /// What it says from now on.
+    fn say(&self, said: Vec<u8>) {
+        *self.said.lock().expect("not poisoned") = said;
+    }
+
+    fn sessions(&self) -> usize {
+        self.heard.lock().expect("not poisoned").len()
+    }
+
+    /// Waits until the first session's client has said `part`.
+    fn wait_to_hear(&self, part: &[u8]) {
+        support::wait_until("the upstream to be told", || {
+            let heard = self.heard.lock().expect("not poisoned");
+            let mut parts = heard.first()?.windows(part.len());
+            parts.any(|window| window == part).then_some(())
+        });
+    }
+}
+
+/// A server's text frame.
+fn text(message: &str) -> Vec<u8> {
+    let length = u16::try_from(message.len()).expect("short");
+    let head = [&[0x81, 126][..], &length.to_be_bytes()].concat();
+    [&head, message.as_bytes()].concat()
+}
+
+/// A server's close frame.
+fn close(code: u16) -> Vec<u8> {
+    [&[0x88, 2][..], &code.to_be_bytes()].concat()
+}
+
+/// The close frame that a peer gets with `code` and `reason`; the upstream's is masked, by nothing.
+fn farewell(to_upstream: bool, code: u16, reason: &str) -> Vec<u8> {
+    let length = u8::try_from(reason.len() + 2).expect("short");
+    let head = match to_upstream {
+        true => vec![0x88, 0x80 | length, 0, 0, 0, 0],
+        false => vec![0x88, length],
+    };
+    [&head, &code.to_be_bytes()[..], reason.as_bytes()].concat()
+}
+
+const CREATED: &str = r#"{"type":"session.created"}"#;
+
+/// A client's text frame, masked by nothing.
+const HELLO: &[u8] = b"\x81\x85\0\0\0\0hello";
 
 /// Asks for a session.
 fn ask(gateway: &Gateway, target: &str, more: &str) -> Connection {
@@ -218,4 +321,240 @@ fn a_silent_session_lasts() {
     std::thread::sleep(Duration::from_millis(1000));
     client.send(b"still there");
     client.read_until("still there");
+}
+
+/// A gateway with `other` before one that works, and what `other` is told of by its `more`.
+fn before_echo(other: &Scripted, other_more: &str, more: &str) -> Gateway {
+    let other_more = format!(", priority: 1{other_more}");
+    let pair = [
+        instance("other", other.address, &other_more),
+        instance("good", echo().0, ""),
+    ];
+    Gateway::start(&flow_route(&pair, &format!("{TYPED}{more}")))
+}
+
+/// A session, which must begin.
+fn begin(gateway: &Gateway) -> Connection {
+    let mut client = ask(gateway, "/v1/realtime?model=m", "");
+    assert_eq!(client.response(false).status, 101);
+    client
+}
+
+fn error(kind: &str) -> Vec<u8> {
+    text(&format!(
+        r#"{{"type":"error","error":{{"type":"{kind}"}}}}"#
+    ))
+}
+
+const CIRCUIT: &str = ", circuit_breaker: {failures: 2, open_ms: 3600000}";
+
+/// Whoever begins sessions and breaks them has not done what was asked for.
+#[test]
+fn a_session_that_breaks_right_away_counts_against_its_instance() {
+    for (said, then, told) in [
+        (Vec::new(), Then::Leave, "broke off"),
+        (text(CREATED)[..9].to_vec(), Then::Leave, "typ"),
+        (close(1011), Then::Leave, "\u{3}"),
+        (error("server_error"), Then::Listen, "server_error"),
+    ] {
+        let bad = Scripted::start(said, then);
+        let gateway = before_echo(&bad, "", CIRCUIT);
+        for _ in 0..2 {
+            begin(&gateway).read_until(told);
+        }
+        gateway.wait_for_line("too many failures");
+        begin(&gateway).read_until("hello");
+        assert_eq!(bad.sessions(), 2, "{told}");
+    }
+}
+
+/// The same for passive checks.
+#[test]
+fn passive_checks_see_sessions_that_break() {
+    let bad = Scripted::start(Vec::new(), Then::Leave);
+    let checks = ", checks: {active: {type: tcp, healthy: {interval: 3600}, unhealthy: \
+        {interval: 3600}}, passive: {unhealthy: {tcp_failures: 2}}}";
+    let gateway = before_echo(&bad, checks, "");
+    for _ in 0..2 {
+        begin(&gateway).read_until("broke off");
+    }
+    gateway.wait_for_status(bad.address.port(), "unhealthy");
+    begin(&gateway).read_until("hello");
+    assert_eq!(bad.sessions(), 2);
+}
+
+/// What began well, ended as it should or is the client's fault is no failure.
+#[test]
+fn a_session_that_works_is_none_against_its_instance() {
+    for (said, then, told) in [
+        (text(CREATED), Then::Leave, "broke off"),
+        (close(1000), Then::Leave, "\u{3}"),
+        (
+            error("invalid_request_error"),
+            Then::Listen,
+            "request_error",
+        ),
+        (Vec::new(), Then::Listen, ""),
+    ] {
+        let other = Scripted::start(said, then);
+        let gateway = before_echo(&other, "", CIRCUIT);
+        for _ in 0..5 {
+            begin(&gateway).read_until(told);
+            gateway.wait_until_idle();
+        }
+        assert_eq!(other.sessions(), 5, "{told}");
+        assert!(!gateway.stderr().contains("too many failures"), "{told}");
+    }
+}
+
+/// A trial of a circuit is decided by a session's first event, while it lasts.
+#[test]
+fn a_circuit_is_tried_with_a_session() {
+    let bad = Scripted::start(error("overloaded_error"), Then::Listen);
+    let lone = instance("lone", bad.address, "");
+    let more = format!("{TYPED}, circuit_breaker: {{failures: 1, open_ms: 100, max_open_ms: 100}}");
+    let gateway = Gateway::start(&flow_route(&[lone], &more));
+    begin(&gateway).read_until("overloaded");
+    gateway.wait_for_line("too many failures");
+    bad.say(text(CREATED));
+    support::wait_until("the circuit to close", || {
+        let mut client = begin(&gateway);
+        client.read_until("created");
+        gateway.stderr().contains("trials succeeded").then_some(())
+    });
+}
+
+/// What stops a session is told to both sides, in a close frame.
+#[test]
+fn a_session_has_limits_and_says_which() {
+    let check = |limit: &str, code: u16, reason: &str, client_says: &[u8]| {
+        let upstream = Scripted::start(text(CREATED), Then::Listen);
+        let limited = format!("{TYPED}, {limit}");
+        let gateway = Gateway::start(&flow_route(
+            &[instance("a", upstream.address, "")],
+            &limited,
+        ));
+        let mut client = begin(&gateway);
+        if !client_says.is_empty() {
+            client.read_until("created");
+        }
+        client.send(client_says);
+        client.read_until(reason);
+        let got = client.take();
+        assert!(
+            got.ends_with(&farewell(false, code, reason)),
+            "{limit}: {got:?}"
+        );
+        assert!(client.is_closed());
+        upstream.wait_to_hear(&farewell(true, 1001, reason));
+        let line = gateway.access_log(1).remove(0);
+        assert_eq!(line["ended"], "limited", "{line}");
+    };
+    check(
+        "max_response_bytes: 20",
+        1009,
+        "max_response_bytes exceeded",
+        b"",
+    );
+    check(
+        "max_stream_duration_ms: 300",
+        1001,
+        "max_stream_duration_ms exceeded",
+        b"",
+    );
+    check(
+        "stream_idle_timeout_ms: 300",
+        1001,
+        "stream_idle_timeout_ms exceeded",
+        HELLO,
+    );
+}
+
+/// Who has been left is told, but not in the middle of a frame.
+#[test]
+fn who_is_left_is_told() {
+    let upstream = Scripted::start(text(CREATED), Then::Listen);
+    let gateway = Gateway::start(&flow_route(&[instance("a", upstream.address, "")], TYPED));
+    let mut client = begin(&gateway);
+    client.read_until("created");
+    client.send(HELLO);
+    upstream.wait_to_hear(b"hello");
+    drop(client);
+    upstream.wait_to_hear(&farewell(true, 1001, "the client has left"));
+    assert_eq!(gateway.access_log(1)[0]["ended"], "abandoned");
+
+    let told = |said: Vec<u8>| {
+        let upstream = Scripted::start(said, Then::Leave);
+        let gateway = Gateway::start(&flow_route(&[instance("a", upstream.address, "")], TYPED));
+        let mut client = begin(&gateway);
+        let got = client.read_to_end();
+        let line = gateway.access_log(1).remove(0);
+        (got, line["ended"].clone())
+    };
+    let broken = farewell(false, 1011, "the provider's connection broke off");
+    let created = text(CREATED);
+    assert_eq!(
+        told(created.clone()),
+        ([&created[..], &broken].concat(), "upstream_broken".into())
+    );
+    let half = created[..9].to_vec();
+    assert_eq!(told(half.clone()), (half, "upstream_broken".into()));
+    assert_eq!(told(close(1000)), (close(1000), "complete".into()));
+}
+
+/// Each answer's tokens count, whether it stands alone or not; and so that they can be read, nothing is compressed.
+#[test]
+fn tokens_of_a_session_are_counted() {
+    let done = r#"{"type":"response.done","response":{"usage":{"total_tokens":30,"input_tokens":20,"output_tokens":10,"input_token_details":{"cached_tokens":5}}}}"#;
+    let said = [text(CREATED), text(done), text(done), close(1000)].concat();
+    let upstream = Scripted::start(said.clone(), Then::Leave);
+    let gateway = Gateway::start(&flow_route(&[instance("a", upstream.address, "")], TYPED));
+    let more = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+    let mut client = ask(&gateway, "/v1/realtime?model=m", more);
+    assert_eq!(client.response(false).status, 101);
+    // The bytes are those of the provider.
+    assert_eq!(client.read_to_end(), said);
+    let line = gateway.access_log(1).remove(0);
+    for (name, tokens) in [
+        ("llm_prompt_tokens", 40),
+        ("llm_completion_tokens", 20),
+        ("llm_total_tokens", 60),
+        ("llm_cache_read_input_tokens", 10),
+    ] {
+        assert_eq!(line[name], tokens, "{name} in {line}");
+    }
+    let tokens = gateway.metric(&["apisix_llm_prompt_tokens{", "node=\"a\""]);
+    assert!((tokens - 40.0).abs() < 0.5, "{tokens}");
+    let heard = upstream.heard.lock().expect("not poisoned")[0].clone();
+    let head = String::from_utf8_lossy(&heard).to_lowercase();
+    assert!(!head.contains("extensions"), "{head}");
+}
+
+#[test]
+fn a_session_must_be_asked_for_properly() {
+    let upstream = Scripted::start(text(CREATED), Then::Listen);
+    let gateway = Gateway::start(&flow_route(&[instance("a", upstream.address, "")], TYPED));
+    let mut client = Connection::open(gateway.proxy);
+    client.send(
+        b"GET /v1/realtime?model=m HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Key: k\r\nSec-WebSocket-Version: 13\r\n\r\n",
+    );
+    assert_eq!(client.response(false).status, 400);
+    assert_eq!(upstream.sessions(), 0);
+    begin(&gateway).read_until("created");
+}
+
+/// How long people talk says nothing about how quickly the instance answers.
+#[test]
+fn the_length_of_a_session_is_no_response_time() {
+    let upstream = Scripted::start(text(CREATED), Then::Listen);
+    let gateway = Gateway::start(&flow_route(&[instance("a", upstream.address, "")], TYPED));
+    let client = begin(&gateway);
+    // It lasts for at least that long after the instance has answered.
+    std::thread::sleep(Duration::from_millis(300));
+    drop(client);
+    let line = gateway.access_log(1).remove(0);
+    let lasted = line["request_time"].as_f64().expect("seconds") * 1000.0;
+    let took = line["apisix_upstream_response_time"].as_f64();
+    assert!(lasted - took.expect("milliseconds") >= 298.0, "{line}");
 }

@@ -5,6 +5,7 @@ mod events;
 pub mod json_array;
 pub(crate) mod meter;
 pub mod sse;
+pub(crate) mod websocket;
 
 use crate::Protocol;
 

@@ -197,8 +197,7 @@ impl AiPlan {
                 Outcome::ErrorStatus(answer)
             }
             Ok(answer) if realtime::has_switched(&answer.response) => {
-                // How long people talk says nothing about the target.
-                exchange.observe_so_far();
+                realtime::begin(exchange, &self.target);
                 Outcome::Answer(answer)
             }
             Ok(answer) => match self.read(exchange, answer).await {
@@ -281,11 +280,7 @@ impl AiPlan {
         let attempt = exchange.attempts.last();
         let began = attempt.map_or(exchange.started, |attempt| attempt.started);
         let target = &self.target;
-        let limits = RelayLimits {
-            bytes: target.limits.response_bytes,
-            until: target.limits.stream_duration.map(|allowed| began + allowed),
-            idle: target.limits.stream_idle,
-        };
+        let limits = RelayLimits::of(&target.limits, began);
         let call = exchange.ai.as_ref();
         let translation = call.and_then(|call| call.translated.as_ref());
         let translation = translation.map(|translated| translated.translation.clone());

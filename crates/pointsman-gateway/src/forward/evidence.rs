@@ -72,7 +72,7 @@ pub fn of_attempt(exchange: &mut Exchange, plan: &AiPlan, bid: &mut Bid, outcome
     let now = clock::now();
     // A stream that has begun may still break: it is judged by its end.
     let is_open =
-        fault == Fault::Nobody && (exchange.ai.as_ref()).is_some_and(|call| call.meter.is_some());
+        fault == Fault::Nobody && (exchange.ai.as_ref()).is_some_and(|call| call.is_open());
     if is_open {
         if let Some(attempt) = exchange.attempts.last_mut() {
             attempt.trial = bid.trial.take();
@@ -137,7 +137,7 @@ pub fn of_stream(exchange: &mut Exchange, end: StreamEnd) {
     let (fault, seen) = match end {
         StreamEnd::Broken(broken) => (Fault::Target, outcome_of(broken)),
         // What is no stream was judged when it was here.
-        _ if call.meter.is_none() => return,
+        _ if !call.is_open() => return,
         StreamEnd::Well => (Fault::Nobody, ProbeOutcome::Status(attempt.status)),
         StreamEnd::Said(429) => (Fault::Quota, ProbeOutcome::Status(429)),
         StreamEnd::Said(status) => (Fault::Target, ProbeOutcome::Status(status)),

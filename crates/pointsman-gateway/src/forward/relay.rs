@@ -5,6 +5,8 @@
 //! connection is closed without the framing's proper end: a broken answer must not look like a
 //! complete one.
 
+mod tunnel;
+
 use std::{
     pin::Pin,
     task::{Context, Poll},
@@ -24,6 +26,8 @@ use crate::{
     plugins::ai_proxy::{AiCall, First, RelayLimits},
     ports::{BrokenBody, ClientBroke, LocalFuture},
 };
+
+pub use self::tunnel::{Goodbye, TunnelEnd};
 
 /// A response's body and the exchange that it belongs to.
 pub struct Relay {
@@ -280,13 +284,6 @@ impl Relay {
     /// The client is gone before it took the last of what it was given.
     pub(crate) fn abandon(&mut self) {
         self.end(Ended::Abandoned);
-    }
-
-    /// The two connections that this response joined have ended after `to_client` bytes.
-    pub fn tunnel_ended(&mut self, to_client: u64, ended: Ended) {
-        self.upstream_bytes += to_client;
-        self.exchange.response.body_bytes += to_client;
-        self.end(ended);
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {

@@ -16,8 +16,8 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Uri};
 use pointsman_ai::{
-    DirectApi, PathChoice, Protocol, Provider, Replaced, RequestBody, Sent, Shaper, StreamMeter,
-    StreamTranslator, Translation, sign::AwsKeys,
+    DirectApi, PathChoice, Protocol, Provider, Replaced, RequestBody, Sent, SessionMeter, Shaper,
+    StreamMeter, StreamTranslator, Translation, sign::AwsKeys,
 };
 use pointsman_balance::{Passive, Pool, Tally, TargetId};
 use serde_json::Value;
@@ -288,6 +288,8 @@ pub struct AiCall {
     pub translated: Option<Box<Translated>>,
     /// Reads the response's stream in passing.
     pub meter: Option<StreamMeter>,
+    /// Reads a session in passing.
+    pub session: Option<Box<SessionMeter>>,
     /// Brings the response's stream into the client's protocol.
     pub translator: Option<Box<StreamTranslator>>,
     /// When the relay of the response stops.
@@ -329,6 +331,11 @@ pub struct First {
 }
 
 impl AiCall {
+    /// Whether the response is judged by what comes after its head.
+    pub fn is_open(&self) -> bool {
+        self.meter.is_some() || self.session.is_some()
+    }
+
     /// The protocol of the last attempt's instance.
     pub fn target_protocol(&self) -> Protocol {
         let translated = self.translated.as_ref();
@@ -360,6 +367,17 @@ pub struct RelayLimits {
     pub until: Option<Instant>,
     /// `stream_idle_timeout_ms`.
     pub idle: Option<Duration>,
+}
+
+impl RelayLimits {
+    /// `limits` on the response to an attempt that began at `began`.
+    pub fn of(limits: &AiLimits, began: Instant) -> Self {
+        Self {
+            bytes: limits.response_bytes,
+            until: limits.stream_duration.map(|allowed| began + allowed),
+            idle: limits.stream_idle,
+        }
+    }
 }
 
 /// `ai-proxy` or `ai-proxy-multi` at one place in the configuration.

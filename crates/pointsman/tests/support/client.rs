@@ -106,6 +106,12 @@ impl Connection {
         }
     }
 
+    /// All that comes until the peer has ended.
+    pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
+        while self.fill() > 0 {}
+        self.take()
+    }
+
     pub(crate) fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.buffer)
     }

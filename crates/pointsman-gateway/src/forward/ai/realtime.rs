@@ -1,4 +1,4 @@
-//! Realtime sessions: a WebSocket to an instance. What is said in it passes unread.
+//! Realtime sessions: a WebSocket to an instance. What is said in it passes as it is.
 //!
 //! Of the client's handshake only what means something to a provider goes out: its query may hold a
 //! key for the gateway, and browsers, which cannot set headers, hide one among the subprotocols.
@@ -8,10 +8,11 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use pointsman_ai::{DirectApi, Protocol, Provider};
 
+use super::millis;
 use crate::{
     body::Body,
     exchange::Exchange,
-    plugins::ai_proxy::{AiInstance, encode_query},
+    plugins::ai_proxy::{AiInstance, AiTarget, RelayLimits, encode_query},
 };
 
 /// Sessions as a client's protocol.
@@ -39,6 +40,8 @@ pub(super) fn query(exchange: &Exchange, instance: &AiInstance, path: &str) -> S
 /// Makes `headers`, which are those of any request, those of a handshake.
 pub(super) fn ask_for_switch(headers: &mut HeaderMap) {
     headers.remove(header::CONTENT_TYPE);
+    // What is compressed cannot be read in passing, and its tokens could not be counted.
+    headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
@@ -57,6 +60,19 @@ pub(super) fn ask_for_switch(headers: &mut HeaderMap) {
 /// Whether a session has begun.
 pub(super) fn has_switched(response: &Response<Body>) -> bool {
     response.status() == StatusCode::SWITCHING_PROTOCOLS
+}
+
+/// A session has begun: it has the limits of a stream, and how long people talk says nothing about
+/// the target.
+pub(super) fn begin(exchange: &mut Exchange, target: &AiTarget) {
+    let attempt = exchange.attempts.last();
+    let began = attempt.map_or(exchange.started, |attempt| attempt.started);
+    exchange.observe_so_far();
+    exchange.llm.response_ms = Some(millis(exchange));
+    if let Some(call) = exchange.ai.as_mut() {
+        call.relay_limits = RelayLimits::of(&target.limits, began);
+        call.session = Some(Box::default());
+    }
 }
 
 /// Whether a header of an answer belongs to the handshake.

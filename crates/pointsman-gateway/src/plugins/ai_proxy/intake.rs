@@ -114,6 +114,7 @@ impl AiProxy {
             replaced: Replaced::default(),
             translated: None,
             meter: None,
+            session: None,
             translator: None,
             relay_limits: RelayLimits::default(),
             first: None,
