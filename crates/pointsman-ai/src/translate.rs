@@ -2,12 +2,16 @@
 //!
 //! What the target cannot say is known before it is written: see [`TranslatedRequest::lost`].
 
+mod scout;
 mod stream;
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
 pub(crate) use self::stream::status_of_words;
-pub use self::stream::{Scout, StreamError, StreamOpening, StreamTranslator};
+pub use self::{
+    scout::Scout,
+    stream::{StreamError, StreamOpening, StreamTranslator},
+};
 use crate::{
     Protocol, Provider, VectorApi,
     conversation::{

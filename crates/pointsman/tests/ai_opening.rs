@@ -81,6 +81,51 @@ fn another_instance_answers_before_there_is_content() {
     }
 }
 
+/// Streams of legacy completions and of typed events, too, whether their path says what they are or not.
+#[test]
+fn another_instance_answers_for_other_apis() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+    let begun = r#"data: {"choices":[{"text":"","index":0,"finish_reason":null}]}"#;
+    let error = r#"data: {"error":{"message":"overloaded","type":"server_error"}}"#;
+    let typed = "event: error\ndata: {\"type\":\"error\",\"message\":\"overloaded\"}";
+    let raw = |text: String| Answer::Raw(text.into_bytes());
+    let failures = [
+        raw(format!("{head}{error}\n\n")),
+        raw(format!("{head}: ping\n\n{begun}\n\n{error}\n\n")),
+        raw(format!("{head}{typed}\n\n")),
+        Answer::Open(format!("{head}{begun}\n\n").into_bytes()),
+    ];
+    let clean = [
+        r#"data: {"choices":[{"text":"Hel","index":0,"finish_reason":null}]}"#,
+        "data: [DONE]",
+    ];
+    let spare = Upstream::start(move |_| Answer::events(&clean));
+    let mut hits = 0;
+    for (number, failure) in failures.into_iter().enumerate() {
+        for option in ["", "        typed_passthrough: true\n"] {
+            let failure = failure.clone();
+            let failing = Upstream::start(move |_| failure.clone());
+            let instances = [
+                instance("failing", failing.address, ", priority: 1"),
+                instance("spare", spare.address, ""),
+            ];
+            let more = format!(
+                "        fallback_strategy: http_5xx\n        first_token_timeout_ms: 300\n{option}"
+            );
+            let gateway = Gateway::start(&multi(&instances, &more));
+            let body = r#"{"model":"m","prompt":"x","stream":true}"#;
+            let response = post_json(gateway.proxy, "/v1/completions", body);
+            let end = (response.status, response.complete);
+            assert_eq!(end, (200, true), "{number}, {option}");
+            let expected = format!("{}\n\ndata: [DONE]\n\n", clean[0]);
+            assert_eq!(response.text(), expected, "{number}, {option}");
+            hits += 1;
+            assert_eq!((failing.hits(), spare.hits()), (1, hits), "{number}");
+            assert_eq!(failing.last().target, "/v1/completions");
+        }
+    }
+}
+
 /// Nobody else may answer: the failure has a status and is in the client's protocol.
 #[test]
 fn a_stream_without_content_is_an_error_if_it_is_not_held_back_in_vain() {

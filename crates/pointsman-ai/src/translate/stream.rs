@@ -4,7 +4,7 @@ use super::Translation;
 use crate::{
     Protocol,
     conversation::{Block, CALLS_MAX, ErrorMessage, Event, Feature, Features, Renamed},
-    dialect::{self, Setting, StreamReader, StreamWriter},
+    dialect::{self, StreamReader, StreamWriter},
     json::string::JsonStr,
     stream::{Framing, Unframed},
 };
@@ -44,7 +44,7 @@ pub struct StreamError {
 }
 
 impl StreamOpening {
-    fn note(&mut self, event: &Event<'_>) {
+    pub(super) fn note(&mut self, event: &Event<'_>) {
         match event {
             Event::Start { .. } | Event::Usage(_) | Event::Ping | Event::BlockEnd { .. } => {}
             Event::BlockStart { block, .. } => {
@@ -268,7 +268,7 @@ impl Choices {
     }
 }
 
-fn broken(what: &str) -> Event<'_> {
+pub(super) fn broken(what: &str) -> Event<'_> {
     Event::Error(ErrorMessage {
         message: JsonStr::new(what),
         ..ErrorMessage::default()
@@ -276,62 +276,8 @@ fn broken(what: &str) -> Event<'_> {
 }
 
 const TOO_MANY_CALLS: &str = "more tool calls than anybody makes";
-const TOO_EARLY: &str = "the provider's stream ended before the answer was complete";
+pub(super) const TOO_EARLY: &str = "the provider's stream ended before the answer was complete";
 const UNFINISHED: &str = "the provider's stream ended, but the answer never said why it stopped";
-
-/// Looks at the beginning of a stream that is passed on as it is.
-#[derive(Debug)]
-pub struct Scout {
-    framing: Framing,
-    reader: StreamReader,
-    opening: StreamOpening,
-    over: bool,
-}
-
-impl Scout {
-    /// For a stream in `protocol`; `None` if nothing is known of those.
-    pub fn new(protocol: Protocol) -> Option<Self> {
-        let setting = Setting::alone(protocol);
-        Some(Self {
-            framing: Framing::of(protocol),
-            reader: StreamReader::new(&setting)?,
-            opening: StreamOpening::default(),
-            over: false,
-        })
-    }
-
-    /// Takes the next bytes.
-    pub fn push(&mut self, bytes: &[u8]) {
-        let Self {
-            framing,
-            reader,
-            opening,
-            over,
-        } = self;
-        framing.push(bytes, |unframed| match unframed {
-            _ if *over => {}
-            Unframed::Event { name, data } => reader.event(name, data, &mut |event| {
-                *over |= matches!(event, Event::Error(_) | Event::End);
-                opening.note(&event);
-            }),
-            Unframed::Broken(what) => opening.note(&broken(what)),
-        });
-    }
-
-    /// The stream has ended.
-    pub fn finish(&mut self) {
-        let opening = &mut self.opening;
-        if !self.over {
-            self.reader.finish(&mut |event| opening.note(&event));
-            opening.note(&broken(TOO_EARLY));
-        }
-    }
-
-    /// What it shows so far.
-    pub fn opening(&self) -> &StreamOpening {
-        &self.opening
-    }
-}
 
 #[cfg(test)]
 mod tests;

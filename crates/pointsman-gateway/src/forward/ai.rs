@@ -6,6 +6,7 @@
 //! an answer that says 200.
 
 mod again;
+mod kind;
 mod opening;
 mod outgoing;
 mod realtime;
@@ -29,7 +30,10 @@ use crate::{
     failure::{Failure, TransportFault},
     forward::{
         Outcome,
-        ai::told::Told,
+        ai::{
+            kind::{Kind, says_events},
+            told::Told,
+        },
         judge::{Accepted, Held, RetryPolicy},
     },
     observe::metrics::ActiveConnection,
@@ -287,10 +291,14 @@ impl AiPlan {
         let as_array = self.protocol == Protocol::GeminiGenerateContent
             && !outgoing::wants_sse(exchange.request.query.as_deref());
         let translator = translation.and_then(|translation| translation.stream(as_array));
+        let spoken = call.map_or(self.protocol, |call| call.target_protocol());
+        // Of what nobody knows only events can be told apart.
+        let is_read = spoken != Protocol::Passthrough || says_events(answer.response.headers());
         let opening = opening::Opening {
-            target: call.map_or(self.protocol, |call| call.target_protocol()),
+            target: spoken,
             // What is translated waits in any case: an error before its content has a status then.
             hold: answer.response.status().is_success()
+                && is_read
                 && (target.opening.hold)
                     .unwrap_or_else(|| translator.is_some() || target.retry.may_retry()),
             translator: translator.map(Box::new),
@@ -514,36 +522,6 @@ fn is_passed_on(name: &HeaderName) -> bool {
         .any(|prefix| name.starts_with(prefix))
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Stream,
-    /// Anything that may turn out to be JSON, whatever it calls itself.
-    Json,
-    /// Sound and pictures: large, played while they arrive, and without usage.
-    Media,
-}
-
-impl Kind {
-    fn of(headers: &HeaderMap) -> Self {
-        let Some(value) = headers.get(header::CONTENT_TYPE) else {
-            return Self::Json;
-        };
-        if value.as_bytes() == b"application/json" {
-            return Self::Json;
-        }
-        let value = value.to_str().unwrap_or_default().to_ascii_lowercase();
-        if value.contains("text/event-stream")
-            || value.contains("application/vnd.amazon.eventstream")
-        {
-            Self::Stream
-        } else if MEDIA.iter().any(|kind| value.starts_with(kind)) {
-            Self::Media
-        } else {
-            Self::Json
-        }
-    }
-}
-
 /// What a response body that could not be read to its end means.
 fn response_failure(error: &CollectError) -> Failure {
     match error {
@@ -578,9 +556,6 @@ fn millis(exchange: &Exchange) -> u64 {
         u64::try_from((clock::now() - attempt.started).as_millis()).unwrap_or(u64::MAX)
     })
 }
-
-/// Types of bodies that are passed on while they arrive.
-const MEDIA: &[&str] = &["audio/", "video/", "image/", "application/octet-stream"];
 
 /// The most that is read of a response that is not a stream when `max_response_bytes` is not set.
 const WHOLE_BYTES_MAX: u64 = 256 << 20;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Outside, Provider};
+use crate::{Outside, Provider, dialect::Setting};
 
 /// Clients whose protocol has one answer.
 const OF_ONE: [Protocol; 4] = [
