@@ -11,7 +11,10 @@ use memchr::memmem::Finder;
 use crate::{
     Capture, DirectApi, Protocol, Usage,
     json::{self, items, members, value_at},
-    stream::{events::EventMeter, sse::Decoder},
+    stream::{
+        events::EventMeter,
+        sse::{Decoder, event_bytes_max},
+    },
     translate::status_of_words,
     usage::Total,
 };
@@ -79,7 +82,10 @@ impl StreamMeter {
             Protocol::OpenaiChat
             | Protocol::OpenaiResponses
             | Protocol::AnthropicMessages
-            | Protocol::Direct(_) => Kind::Scan(Decoder::default(), reader),
+            | Protocol::Direct(_) => {
+                let limit = event_bytes_max(protocol);
+                Kind::Scan(Decoder::with_events_of(limit), reader)
+            }
             _ => match EventMeter::new(protocol, capture) {
                 Some(meter) => Kind::Events(Box::new(meter)),
                 None => Kind::Blind(reader),

@@ -42,7 +42,10 @@ impl Framing {
         match protocol {
             Protocol::BedrockConverse => Self::Aws(aws::Decoder::default()),
             Protocol::GeminiGenerateContent => Self::Google,
-            _ => Self::Sse(sse::Decoder::default()),
+            protocol => {
+                let limit = sse::event_bytes_max(protocol);
+                Self::Sse(sse::Decoder::with_events_of(limit))
+            }
         }
     }
 

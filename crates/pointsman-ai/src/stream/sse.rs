@@ -2,14 +2,18 @@
 //!
 //! Line ends may be LF, CR or CRLF, also mixed; a leading byte order mark and comments are
 //! ignored; field names are accepted in any case, because some gateways change it. An event that
-//! grows beyond [`EVENT_BYTES_MAX`] is given up and skipped; the bytes themselves are somebody
+//! grows beyond [`EVENT_BYTES_MAX`], or what its stream allows, is given up and skipped; the bytes themselves are somebody
 //! else's and pass on untouched.
 
 use memchr::{memchr, memchr2};
 
+use crate::Protocol;
+
 /// Cuts bytes into events.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Decoder {
+    /// The most that one event may hold.
+    limit: usize,
     line: Vec<u8>,
     event: Vec<u8>,
     data: Vec<u8>,
@@ -20,7 +24,28 @@ pub struct Decoder {
     overflows: u64,
 }
 
+impl Default for Decoder {
+    fn default() -> Self {
+        Self::with_events_of(EVENT_BYTES_MAX)
+    }
+}
+
 impl Decoder {
+    /// For a stream whose events may hold `limit` bytes each.
+    pub fn with_events_of(limit: usize) -> Self {
+        Self {
+            limit,
+            line: Vec::new(),
+            event: Vec::new(),
+            data: Vec::new(),
+            has_data: false,
+            skipping: false,
+            after_cr: false,
+            started: false,
+            overflows: 0,
+        }
+    }
+
     /// Takes the next bytes; `on_event` gets the type (empty for the default) and data of each
     /// event that is complete by now.
     pub fn push(&mut self, mut bytes: &[u8], mut on_event: impl FnMut(&[u8], &[u8])) {
@@ -37,8 +62,7 @@ impl Decoder {
                 self.grow_line(&bytes[..end]);
                 let line = std::mem::take(&mut self.line);
                 self.take_line(&line, &mut on_event);
-                self.line = line;
-                self.line.clear();
+                self.line = emptied(line);
             }
             let was_cr = bytes[end] == b'\r';
             bytes = &bytes[end + 1..];
@@ -83,7 +107,7 @@ impl Decoder {
     }
 
     fn grow_line(&mut self, bytes: &[u8]) {
-        if self.line.len() + self.data.len() + bytes.len() > EVENT_BYTES_MAX {
+        if self.line.len() + self.data.len() + bytes.len() > self.limit {
             self.give_up();
             // Something must stay in the line, or its end would look like the end of the event.
             self.line.push(b':');
@@ -97,8 +121,8 @@ impl Decoder {
             self.overflows += 1;
         }
         self.skipping = true;
-        self.line.clear();
-        self.data.clear();
+        self.line = Vec::new();
+        self.data = Vec::new();
         self.has_data = false;
     }
 
@@ -108,7 +132,7 @@ impl Decoder {
                 on_event(&self.event, &self.data);
             }
             self.event.clear();
-            self.data.clear();
+            self.data = emptied(std::mem::take(&mut self.data));
             self.has_data = false;
             self.skipping = false;
             return;
@@ -122,7 +146,7 @@ impl Decoder {
         };
         let value = value.strip_prefix(b" ").unwrap_or(value);
         if name.eq_ignore_ascii_case(b"data") {
-            if self.data.len() + value.len() > EVENT_BYTES_MAX {
+            if self.data.len() + value.len() > self.limit {
                 self.give_up();
                 return;
             }
@@ -137,6 +161,26 @@ impl Decoder {
         }
     }
 }
+
+/// Ready for the next. What a large event took is not kept.
+fn emptied(mut bytes: Vec<u8>) -> Vec<u8> {
+    if bytes.capacity() > EVENT_BYTES_MAX {
+        return Vec::new();
+    }
+    bytes.clear();
+    bytes
+}
+
+/// The most that one event of a stream in `protocol` may hold: those of Responses say a whole answer again.
+pub(crate) fn event_bytes_max(protocol: Protocol) -> usize {
+    match protocol {
+        Protocol::OpenaiResponses => ANSWER_BYTES_MAX,
+        _ => EVENT_BYTES_MAX,
+    }
+}
+
+/// As much as a frame of AWS's.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// The most that one event may hold.
 pub const EVENT_BYTES_MAX: usize = 1 << 20;

@@ -5,6 +5,7 @@
 //! message. State that the provider keeps (`previous_response_id`, `conversation`, references to
 //! items) is passed on to it and cannot be had elsewhere.
 
+mod allowed;
 mod error;
 mod items;
 mod read_input;

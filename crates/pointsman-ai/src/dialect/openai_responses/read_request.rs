@@ -2,6 +2,7 @@
 
 use super::{
     OWN,
+    allowed::Allowed,
     items::{self, boolean, needed, number, string},
     read_input::{Before, read_input},
 };
@@ -132,9 +133,9 @@ fn read_tool_choice<'a>(root: Node<'_, 'a>, request: &mut Request<'a>) -> Result
         "allowed_tools" => {
             let mode = choice.get("mode");
             request.tool_choice = mode.map(read_mode).transpose()?;
-            let allowed: Vec<Node<'_, 'a>> = list(choice, "tools")?.collect();
+            let allowed: Allowed = list(choice, "tools")?.collect();
             // The others may not be called: without them the model can say the same.
-            request.tools.retain(|tool| is_allowed(tool, &allowed));
+            request.tools.retain(|tool| allowed.has(tool));
         }
         _ => extra(request, "tool_choice", Some(choice)),
     }
@@ -148,27 +149,6 @@ fn read_mode<'a>(mode: Node<'_, 'a>) -> Result<ToolChoice<'a>, Malformed> {
         Some(word) if word.is("required") => Ok(ToolChoice::Required),
         _ => Err(Malformed::at(mode, "expected `auto`, `none` or `required`")),
     }
-}
-
-fn is_allowed(tool: &Tool<'_>, allowed: &[Node<'_, '_>]) -> bool {
-    allowed.iter().any(|entry| match tool {
-        Tool::Function(function) => entry.get_str("name").as_ref() == Some(&function.name),
-        Tool::Hosted(hosted) => {
-            let kind = entry.get_str("type");
-            kind.as_ref() == Some(&hosted.kind) && is_same_hosted(&hosted.json, *entry)
-        }
-    })
-}
-
-/// Of tools that there may be several of: custom ones have names, MCP servers labels.
-fn is_same_hosted(json: &str, entry: Node<'_, '_>) -> bool {
-    ["name", "server_label"].iter().all(|name| {
-        let own = crate::json::value_at(json.as_bytes(), [name]).and_then(crate::json::text);
-        match (own, entry.get_str(name)) {
-            (Some(own), Some(named)) => named.is(&own),
-            _ => true,
-        }
-    })
 }
 
 fn read_text<'a>(root: Node<'_, 'a>, request: &mut Request<'a>) -> Result<(), Malformed> {

@@ -189,6 +189,39 @@ fn of_allowed_tools_only_those_remain() {
     assert!(written(&hosted, &SETTING).contains(r#""tool_choice":{"type":"file_search"}"#));
 }
 
+/// Each tool is looked up, and not compared with all that are allowed.
+#[test]
+fn very_many_tools_may_be_allowed() {
+    let name = |number: usize| format!(r#"{{"type":"function","name":"f{number}"}}"#);
+    let tools: Vec<String> = (0..50_000).map(name).collect();
+    let allowed: Vec<String> = (25_000..75_000).map(name).collect();
+    let (tools, allowed) = (tools.join(","), allowed.join(","));
+    let read = request(&format!(
+        r#"{{"input":"x","tools":[{tools}],"tool_choice":{{"type":"allowed_tools","mode":"auto","tools":[{allowed}]}}}}"#
+    ));
+    assert_eq!(read.tools.len(), 25_000);
+}
+
+#[test]
+fn hosted_tools_are_allowed_by_kind_and_name() {
+    let left = |allowed: &str| {
+        let read = request(&format!(
+            r#"{{"input":"x","tools":[{{"type":"mcp","server_label":"s"}},{{"type":"mcp","server_label":"t"}},{{"type":"custom","name":"c"}},{{"type":"web_search"}}],
+            "tool_choice":{{"type":"allowed_tools","mode":"auto","tools":[{allowed}]}}}}"#
+        ));
+        read.tools.len()
+    };
+    assert_eq!(left(r#"{"type":"mcp","server_label":"t"}"#), 1);
+    assert_eq!(left(r#"{"type":"mcp"}"#), 2);
+    assert_eq!(left(r#"{"type":"custom","name":"other"}"#), 0);
+    assert_eq!(
+        left(r#"{"type":"custom","name":"c"},{"type":"web_search"}"#),
+        2
+    );
+    assert_eq!(left(r#"{"type":"web_search","name":"whatever"}"#), 1);
+    assert_eq!(left(""), 0);
+}
+
 /// What says nothing that is not so anyway is no loss elsewhere.
 #[test]
 fn what_holds_everywhere_is_not_kept() {
