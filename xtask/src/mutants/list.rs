@@ -6,15 +6,15 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "an unusable member is picked",
         file: "crates/pointsman-balance/src/health/availability.rs",
-        text: "        bits & !self.unusable.get(word).copied().unwrap_or_default()",
-        replacement: "        bits",
+        text: "Some((page, word)) => bits & !page.unusable[word],",
+        replacement: "Some(_) => bits,",
         test: "-p pointsman-balance --test properties i2_i3",
     },
     Mutant {
         name: "verdicts are not looked at",
         file: "crates/pointsman-balance/src/health/availability.rs",
-        text: "        self.unusable.get(word).is_none_or(|bits| bits & bit == 0)",
-        replacement: "        true",
+        text: "        page.is_none_or(|(page, word)| page.unusable[word] & bit == 0)",
+        replacement: "        page.is_none() || bit != 0",
         test: "-p pointsman-balance --test pick",
     },
     Mutant {

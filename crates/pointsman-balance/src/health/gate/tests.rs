@@ -80,7 +80,7 @@ impl Routes {
             let key = format!("{member}");
             let (guard, _) = monitor.guard(GuardSpec { key, breaker: None }, now);
             let own = monitor.gate(&[target], vec![guard]);
-            let is_shared = member / MEMBERS % 10 == 0;
+            let is_shared = (member / MEMBERS).is_multiple_of(10);
             let other = is_shared.then(|| monitor.gate(&[target], Vec::new()));
             [Some(own), other]
         });
