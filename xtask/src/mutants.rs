@@ -7,6 +7,7 @@
 
 mod kept;
 mod list;
+mod races;
 mod semantic;
 mod sending;
 mod traffic;
@@ -24,6 +25,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         list::MUTANTS,
         traffic::MUTANTS,
         kept::MUTANTS,
+        races::MUTANTS,
         semantic::MUTANTS,
         sending::MUTANTS,
     ];

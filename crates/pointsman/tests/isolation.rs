@@ -91,7 +91,7 @@ fn nothing_bleeds_from_one_request_into_another() {
     let document = |turn: usize| document(&names, &upstreams, &plain, turn);
     let gateway = Gateway::start_with(Start {
         document: &document(0),
-        workers: 2,
+        workers: 4,
         ..Start::default()
     });
     let answered: Arc<Mutex<HashMap<String, usize>>> = Arc::default();

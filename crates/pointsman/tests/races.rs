@@ -1,5 +1,6 @@
 //! The races that remain in APISIX's design (`docs/health.md` lists them all, with the tests that hold
-//! each): those that have no test elsewhere. Four workers, real sockets; the stand-ins' own logs judge.
+//! each): those that have no test elsewhere. Four workers, real sockets, and requests that go on while it
+//! happens; the stand-ins' own logs judge.
 
 #![allow(
     clippy::disallowed_methods,
@@ -8,7 +9,9 @@
 
 mod support;
 mod races {
+    mod identity;
     mod names;
+    mod requests;
 }
 
 use std::sync::{
@@ -17,7 +20,10 @@ use std::sync::{
 };
 
 use serde_json::{Value, json};
-use support::{Answer, CHAT, Gateway, Start, Upstream, client::Connection, post_json, wait_until};
+use support::{
+    Answer, CHAT, Gateway, Start, Upstream, call, client::Connection, post_json, under_load,
+    wait_until,
+};
 
 const WORKERS: usize = 4;
 
@@ -85,12 +91,14 @@ fn r02_r03_a_new_route_begins_with_the_verdicts_of_others() {
         checked("one", &alive, "/health"),
         checked("two", &dead, "/health"),
     ];
-    gateway.reload(&document(&[
-        route("first", &pair),
-        route("second", &renamed),
-    ]));
-    ask_all_workers(&gateway, "/second", &alive);
-    ask_all_workers(&gateway, "/first", &alive);
+    under_load(gateway.proxy, &[call("/first", &[], CHAT)], |load| {
+        gateway.reload(&document(&[
+            route("first", &pair),
+            route("second", &renamed),
+        ]));
+        ask_all_workers(&gateway, "/second", &alive);
+        load.pass(5);
+    });
     assert_eq!(dead.hits(), 0);
 }
 
@@ -111,21 +119,29 @@ fn r11_what_comes_back_is_not_what_it_was() {
         Some((found["id"].as_u64()?, found["epoch"].as_u64()?))
     };
     let mut last = None;
-    for round in 0..5 {
-        dead.set_healthy(false);
-        gateway.wait_for_status(dead.port(), "unhealthy");
-        let before = dead.hits();
-        ask_all_workers(&gateway, "/x", &alive);
-        assert_eq!(dead.hits(), before, "round {round}");
-        let now = shown().expect("it is watched");
-        if let Some((id, epoch)) = last {
-            assert!(now.0 > id && now.1 > epoch, "{now:?} after {last:?}");
+    under_load(gateway.proxy, &[call("/x", &[], CHAT)], |load| {
+        for round in 0..5 {
+            dead.set_healthy(false);
+            gateway.wait_for_status(dead.port(), "unhealthy");
+            load.pass(1);
+            let before = dead.hits();
+            load.pass(8);
+            assert_eq!(dead.hits(), before, "round {round}");
+            let now = shown().expect("it is watched");
+            if let Some((id, epoch)) = last {
+                assert!(now.0 > id && now.1 > epoch, "{now:?} after {last:?}");
+            }
+            last = Some(now);
+            gateway.reload(&document(&[route("x", &with[..1])]));
+            load.pass(2);
+            assert_eq!(dead.hits(), before, "it is not there, in round {round}");
+            dead.set_healthy(true);
+            gateway.reload(&document(&[route("x", &with)]));
+            wait_until("it to be used again", || {
+                (dead.hits() > before).then_some(())
+            });
         }
-        last = Some(now);
-        gateway.reload(&document(&[route("x", &with[..1])]));
-        dead.set_healthy(true);
-        gateway.reload(&document(&[route("x", &with)]));
-    }
+    });
 }
 
 /// R-13, I-14: a probe that was under way when its definition changed has nothing to say about the new
@@ -155,19 +171,24 @@ fn r13_a_probe_of_a_retired_configuration_changes_nothing() {
         ];
         document(&[route("x", &pair)])
     };
-    // Probes are recorded once they are answered: the connection tells that one is under way.
     let gateway = start(&with("/health/old"));
+    // Probes are recorded once they are answered: the connection tells that one is under way.
     wait_until("the probe", || (slow.connections() > 0).then_some(()));
-    gateway.reload(&with("/health/new"));
-    *release.0.lock().expect("not poisoned") = true;
-    release.1.notify_all();
-    // The old one is answered, and others after it: none has made it unhealthy.
-    wait_until("both kinds of probes", || {
-        let probes = slow.probes();
-        let of = |path: &str| probes.iter().filter(|probe| probe.target == path).count();
-        (of("/health/old") == 1 && of("/health/new") >= 3).then_some(())
+    under_load(gateway.proxy, &[call("/x", &[], CHAT)], |load| {
+        gateway.reload(&with("/health/new"));
+        *release.0.lock().expect("not poisoned") = true;
+        release.1.notify_all();
+        // The old one is answered, and others after it: none has made it unhealthy.
+        wait_until("both kinds of probes", || {
+            let probes = slow.probes();
+            let of = |path: &str| probes.iter().filter(|probe| probe.target == path).count();
+            (of("/health/old") == 1 && of("/health/new") >= 3).then_some(())
+        });
+        gateway.wait_for_status(slow.port(), "healthy");
+        let before = slow.hits();
+        load.pass(5);
+        assert!(slow.hits() > before, "it is used as before");
     });
-    gateway.wait_for_status(slow.port(), "healthy");
     let log = gateway.stderr();
     assert!(!log.contains("health verdict changed"), "{log}");
     assert!(!log.contains("health state changed"), "{log}");
@@ -182,17 +203,22 @@ fn r14_a_route_without_traffic_is_probed() {
         checked("alive", &alive, "/health"),
         checked("moody", &moody, "/health"),
     ];
-    let gateway = start(&document(&[route("x", &pair)]));
-    for _ in 0..2 {
+    let busy = Upstream::named("busy");
+    let beside = route("busy", &[checked("busy", &busy, "/health")]);
+    let gateway = start(&document(&[route("x", &pair), beside]));
+    under_load(gateway.proxy, &[call("/busy", &[], CHAT)], |load| {
+        for _ in 0..2 {
+            moody.set_healthy(false);
+            gateway.wait_for_status(moody.port(), "unhealthy");
+            moody.set_healthy(true);
+            gateway.wait_for_status(moody.port(), "healthy");
+        }
         moody.set_healthy(false);
         gateway.wait_for_status(moody.port(), "unhealthy");
-        moody.set_healthy(true);
-        gateway.wait_for_status(moody.port(), "healthy");
-    }
-    moody.set_healthy(false);
-    gateway.wait_for_status(moody.port(), "unhealthy");
-    assert_eq!(alive.hits() + moody.hits(), 0);
-    ask_all_workers(&gateway, "/x", &alive);
+        assert_eq!(alive.hits() + moody.hits(), 0);
+        ask_all_workers(&gateway, "/x", &alive);
+        load.pass(1);
+    });
     assert_eq!(moody.hits(), 0);
 }
 
@@ -205,21 +231,27 @@ fn r16_a_storm_of_reloads_leaves_one_probe_for_each_target() {
         checked("comes", &comes, "/health"),
     ];
     let gateway = start(&document(&[route("x", &pair)]));
-    let began = std::time::Instant::now();
-    let before = stays.probes().len();
-    for turn in 0..60 {
-        let count = 1 + turn % 2;
-        gateway.reload(&document(&[route("x", &pair[..count])]));
-    }
-    gateway.reload(&document(&[route("x", &pair[..1])]));
-    // One a second, as if nothing had happened, and one more that had begun.
-    let stayed = stays.probes().len() - before;
-    let most = began.elapsed().as_secs() as usize + 2;
-    assert!(stayed <= most, "{stayed} probes, at most {most} expected");
-    let left = comes.probes().len();
-    stays.wait_for_probes(stays.probes().len() + 3);
-    // One may have been on its way.
-    assert!(comes.probes().len() <= left + 1, "probes without an owner");
+    under_load(gateway.proxy, &[call("/x", &[], CHAT)], |load| {
+        let began = std::time::Instant::now();
+        let before = stays.probes().len();
+        for turn in 0..60 {
+            let count = 1 + turn % 2;
+            gateway.reload(&document(&[route("x", &pair[..count])]));
+        }
+        gateway.reload(&document(&[route("x", &pair[..1])]));
+        // One a second, as if nothing had happened, and one more that had begun.
+        let stayed = stays.probes().len() - before;
+        let most = began.elapsed().as_secs() as usize + 2;
+        assert!(stayed <= most, "{stayed} probes, at most {most} expected");
+        load.pass(1);
+        let (left, hits) = (comes.probes().len(), comes.hits());
+        assert!(hits > 0, "it was used while it was there");
+        stays.wait_for_probes(stays.probes().len() + 3);
+        // One may have been on its way.
+        assert!(comes.probes().len() <= left + 1, "probes without an owner");
+        load.pass(5);
+        assert_eq!(comes.hits(), hits, "it is not there any more");
+    });
     stays.set_healthy(false);
     gateway.wait_for_status(stays.port(), "unhealthy");
 }
@@ -289,15 +321,26 @@ fn r19_consumers_on_one_route_keep_their_proportions() {
     let mut shared = route("x", &[unchecked("a", &a), unchecked("b", &b)]);
     shared["plugins"]["key-auth"] = json!({});
     let gateway = start(&json!({"routes": [shared], "consumers": consumers}).to_string());
-    let mut of = [(0, 0), (0, 0)];
-    for turn in 0..80 {
-        let key = ["even", "heavy"][turn % 2];
-        let before = (a.hits(), b.hits());
-        let headers = [("apikey", key), ("Content-Type", "application/json")];
-        let response = support::request(gateway.proxy, "POST", "/x", &headers, CHAT);
-        assert_eq!(response.status, 200, "{}", response.text());
-        of[turn % 2].0 += a.hits() - before.0;
-        of[turn % 2].1 += b.hits() - before.1;
-    }
-    assert_eq!(of, [(20, 20), (30, 10)]);
+    // Each has a share of its own, whoever asks at the same time, on whichever worker.
+    let ask = |key: &'static str| {
+        for _ in 0..40 {
+            let headers = [("apikey", key), ("Content-Type", "application/json")];
+            let response = support::request(gateway.proxy, "POST", "/x", &headers, CHAT);
+            assert_eq!(response.status, 200, "{}", response.text());
+        }
+    };
+    std::thread::scope(|scope| {
+        for key in ["even", "heavy", "even", "heavy"] {
+            scope.spawn(move || ask(key));
+        }
+    });
+    let share = |key: &str| {
+        [&a, &b].map(|upstream| {
+            let requests = upstream.requests();
+            let of_consumer =
+                |one: &&support::Received| one.header("x-consumer-username") == Some(key);
+            requests.iter().filter(of_consumer).count()
+        })
+    };
+    assert_eq!((share("even"), share("heavy")), ([40, 40], [60, 20]));
 }

@@ -2,7 +2,16 @@
 
 mod support;
 
-use std::{path::PathBuf, time::SystemTime};
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
 
 use serde_json::{Value, json};
 use support::{
@@ -150,6 +159,73 @@ fn a_restart_in_an_outage_sends_nothing_to_the_dead() {
     outage.end("KILL");
     outage.gateway.start_again(4);
     assert_eq!(outage.hammer(), 10);
+}
+
+/// The same with clients that never stop asking: whoever is served, from the very first request of a process on,
+/// is served by the one that is alive.
+#[test]
+fn a_restart_under_load_sends_nothing_to_the_dead() {
+    let mut outage = Outage::new();
+    let proxy = Mutex::new(outage.gateway.proxy);
+    let (done, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let client = || {
+        while !done.load(Ordering::SeqCst) {
+            let address = *proxy.lock().expect("not poisoned");
+            match try_chat(address) {
+                Some(text) => {
+                    assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+                    answered.fetch_add(1, Ordering::SeqCst);
+                }
+                // There is no process just now, or it has ended in the middle.
+                None => std::thread::park_timeout(Duration::from_millis(1)),
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(client);
+        }
+        let ending = Ending(&done);
+        for signal in ["KILL", "TERM", "INT", "KILL", "KILL"] {
+            outage.end(signal);
+            outage.gateway.start_again(4);
+            let before = answered.load(Ordering::SeqCst);
+            *proxy.lock().expect("not poisoned") = outage.gateway.proxy;
+            wait_until("requests to be answered", || {
+                let now = answered.load(Ordering::SeqCst);
+                (now > before + 100).then_some(())
+            });
+            assert_eq!(outage.dead.hits(), 0, "{signal}");
+        }
+        drop(ending);
+    });
+    assert_eq!(outage.dead.hits(), 0);
+    assert!(outage.alive.hits() > 500);
+}
+
+/// Ends the load, also when the part of the test that it goes with fails.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// A chat request to who may be gone: all that came back, if that is a whole head.
+fn try_chat(proxy: SocketAddr) -> Option<String> {
+    let mut stream = TcpStream::connect(proxy).ok()?;
+    stream.set_read_timeout(Some(support::DEADLINE)).ok()?;
+    let length = CHAT.len();
+    let head = format!(
+        "POST /x HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nConnection: close\r\n\
+         Content-Length: {length}\r\n\r\n{CHAT}"
+    );
+    stream.write_all(head.as_bytes()).ok()?;
+    let mut text = Vec::new();
+    stream.read_to_end(&mut text).ok()?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    text.contains("\r\n\r\n").then_some(text)
 }
 
 /// The guard of an instance, once that is out.

@@ -134,7 +134,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: "crates/pointsman-balance/src/health/monitor/settle.rs",
         text: "                ids.push(id);\n                continue;",
         replacement: "                ids.push(id);\n                if let Some(target) = self.targets.get_mut(&id) {\n                    \
-                      target.state.counters = Counters::default();\n                }\n                continue;",
+                      target.state.counters = Default::default();\n                }\n                continue;",
         test: "-p pointsman-balance --test health i6_i9_i10_i11",
     },
     Mutant {
@@ -272,27 +272,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         text: "here.any(is_down) || self.groups.departed.has(place, now)",
         replacement: "here.any(is_down) && self.groups.departed.has(place, now)",
         test: "-p pointsman --test races r06_a_swap",
-    },
-    Mutant {
-        name: "an address that changes its name starts healthy, where every answer is another",
-        file: "crates/pointsman-balance/src/health/group/departed.rs",
-        text: "here.any(is_down) || self.groups.departed.has(place, now)",
-        replacement: "here.any(is_down) && self.groups.departed.has(place, now)",
-        test: "-p pointsman --test races r08",
-    },
-    Mutant {
-        name: "an address that comes back starts healthy",
-        file: "crates/pointsman-balance/src/health/group/departed.rs",
-        text: "here.any(is_down) || self.groups.departed.has(place, now)",
-        replacement: "here.any(is_down)",
-        test: "-p pointsman --test races r15_an_address",
-    },
-    Mutant {
-        name: "an idle connection to an address that is gone, under load",
-        file: "crates/pointsman/src/http_client/pool.rs",
-        text: "to.is_none_or(|to| idle.connection.address.ip() == to)",
-        replacement: "to.is_none_or(|_| true)",
-        test: "-p pointsman --test races r04",
     },
     Mutant {
         name: "a failed look-up takes the addresses away",

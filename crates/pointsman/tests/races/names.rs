@@ -13,7 +13,7 @@ use crate::{
 
 /// Checks that decide by one failure. What is known to be down is not asked again while a test lasts: what is
 /// known of it later was carried over.
-fn checks() -> Value {
+pub(crate) fn checks() -> Value {
     json!({"active": {
         "http_path": "/health",
         "healthy": {"interval": 1, "successes": 1},
@@ -23,20 +23,20 @@ fn checks() -> Value {
 
 /// Checks that find nothing out while a test lasts. Targets whose checks become these keep their verdicts, and
 /// who is down by these was known to be.
-fn slow_checks() -> Value {
+pub(crate) fn slow_checks() -> Value {
     json!({"active": {
         "http_path": "/health",
-        "healthy": {"interval": 3600, "successes": 1},
+        "healthy": {"interval": 3600, "successes": 9},
         "unhealthy": {"interval": 3600, "http_failures": 9}
     }})
 }
 
-fn ip(last: u8) -> Ipv4Addr {
+pub(crate) fn ip(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 0, last)
 }
 
 /// Upstreams at one port of several addresses.
-fn upstreams<const N: usize>(lasts: [u8; N]) -> [Upstream; N] {
+pub(crate) fn upstreams<const N: usize>(lasts: [u8; N]) -> [Upstream; N] {
     let mut port = 0;
     lasts.map(|last| {
         let at = SocketAddr::from((ip(last), port));
@@ -48,7 +48,7 @@ fn upstreams<const N: usize>(lasts: [u8; N]) -> [Upstream; N] {
 
 /// An instance, which nobody checks. All have one credential: what is known of an address goes along with it
 /// where it is asked the same in all but the name.
-fn instance(name: &str, host: &str, port: u16) -> Value {
+pub(crate) fn instance(name: &str, host: &str, port: u16) -> Value {
     json!({
         "name": name, "provider": "openai-compatible", "weight": 1,
         "auth": {"header": {"Authorization": "Bearer token"}},
@@ -56,14 +56,14 @@ fn instance(name: &str, host: &str, port: u16) -> Value {
     })
 }
 
-fn checked(name: &str, host: &str, port: u16, checks: Value) -> Value {
+pub(crate) fn checked(name: &str, host: &str, port: u16, checks: Value) -> Value {
     let mut instance = instance(name, host, port);
     instance["checks"] = checks;
     instance
 }
 
 /// A route to the nodes `host:port`.
-fn plain(id: &str, nodes: &[String], checks: Option<Value>) -> Value {
+pub(crate) fn plain(id: &str, nodes: &[String], checks: Option<Value>) -> Value {
     let nodes = nodes.iter().map(|node| (node.clone(), json!(1)));
     let mut upstream = json!({"nodes": nodes.collect::<serde_json::Map<_, _>>()});
     if let Some(checks) = checks {
@@ -72,7 +72,7 @@ fn plain(id: &str, nodes: &[String], checks: Option<Value>) -> Value {
     json!({"id": id, "uri": format!("/{id}"), "upstream": upstream})
 }
 
-fn start(names: &NameServer, document: &str) -> Gateway {
+pub(crate) fn start(names: &NameServer, document: &str) -> Gateway {
     Gateway::start_with(Start {
         document,
         apisix: &names.settings(),
@@ -87,7 +87,7 @@ fn both() -> [String; 2] {
 }
 
 /// Waits until all targets at `ip(last)` are usable, or none is; there is one at least.
-fn wait_for(gateway: &Gateway, last: u8, usable: bool) {
+pub(crate) fn wait_for(gateway: &Gateway, last: u8, usable: bool) {
     wait_until(&format!("{} to be usable: {usable}", ip(last)), || {
         let shown = gateway.control("/v1/targets").json();
         let host = ip(last).to_string();
@@ -99,16 +99,16 @@ fn wait_for(gateway: &Gateway, last: u8, usable: bool) {
 }
 
 /// Changes of addresses that were published so far.
-fn changes(gateway: &Gateway) -> usize {
+pub(crate) fn changes(gateway: &Gateway) -> usize {
     gateway.stderr().matches("addresses changed").count()
 }
 
 /// Waits until that many more are.
-fn wait_for_changes(gateway: &Gateway, before: usize, more: usize) {
+pub(crate) fn wait_for_changes(gateway: &Gateway, before: usize, more: usize) {
     gateway.wait_for_lines("addresses changed", before + more);
 }
 
-fn hits<const N: usize>(all: [&Upstream; N]) -> [usize; N] {
+pub(crate) fn hits<const N: usize>(all: [&Upstream; N]) -> [usize; N] {
     all.map(Upstream::hits)
 }
 

@@ -170,6 +170,16 @@ impl Upstream {
         Self::on(listener, handler, None)
     }
 
+    /// `start_at` and `probed` at once.
+    pub(crate) fn probed_at(
+        address: SocketAddr,
+        handler: impl Fn(&Received) -> Answer + Send + Sync + 'static,
+        probes: impl Fn(&Received) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let listener = wait_until("the port to be free", || TcpListener::bind(address).ok());
+        Self::on(listener, handler, Some(Box::new(probes)))
+    }
+
     pub(super) fn on(
         listener: TcpListener,
         handler: impl Fn(&Received) -> Answer + Send + Sync + 'static,
