@@ -29,6 +29,9 @@ pub(crate) struct Options {
     /// Nodes of plain upstreams instead of LLM instances.
     #[arg(long)]
     plain: bool,
+    /// Probes keep their connections (`checks.active.reuse_connection`).
+    #[arg(long)]
+    reuse: bool,
     /// Length of the measured window in seconds.
     #[arg(long, default_value_t = 20)]
     seconds: u64,
@@ -83,11 +86,15 @@ fn document(options: &Options, port: u16) -> Value {
         .map(|(at, addresses)| {
             let uri = format!("/r{at}");
             if options.plain {
-                return plain_route(at + 1, &uri, addresses);
+                return plain_route(at + 1, &uri, addresses, options.reuse);
             }
             let named = addresses.iter().enumerate();
             let instances: Vec<Value> = named
-                .map(|(at, address)| instance(&format!("i{at}"), *address, true))
+                .map(|(at, address)| {
+                    let mut instance = instance(&format!("i{at}"), *address, true);
+                    instance["checks"]["active"]["reuse_connection"] = json!(options.reuse);
+                    instance
+                })
                 .collect();
             route(at + 1, &uri, &instances)
         })
@@ -96,7 +103,7 @@ fn document(options: &Options, port: u16) -> Value {
 }
 
 /// A route to nodes that are checked as instances are.
-fn plain_route(id: usize, uri: &str, addresses: &[SocketAddr]) -> Value {
+fn plain_route(id: usize, uri: &str, addresses: &[SocketAddr], reuse: bool) -> Value {
     let nodes: Map<String, Value> = (addresses.iter())
         .map(|address| (address.to_string(), json!(1)))
         .collect();
@@ -104,6 +111,7 @@ fn plain_route(id: usize, uri: &str, addresses: &[SocketAddr]) -> Value {
         "http_path": "/health",
         "healthy": { "interval": 1, "successes": 1 },
         "unhealthy": { "interval": 1, "http_failures": 1 },
+        "reuse_connection": reuse,
     }});
     json!({ "id": id, "uri": uri, "upstream": { "nodes": nodes, "checks": checks } })
 }

@@ -5,7 +5,11 @@
 //! of targets) is done by others, which have the health locked for moments only: a verdict never waits
 //! for them.
 
-use std::sync::{Arc, mpsc};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+    mpsc,
+};
 
 use pointsman_gateway::{
     config::settings::Settings, gateway::State, upstream::driver::SharedHealth,
@@ -31,6 +35,8 @@ pub(crate) struct Signals {
     pub(crate) health_changed: Notify,
     /// Something else may be due for a look-up now.
     pub(crate) names_changed: Notify,
+    /// Some targets may be gone, or asked something else.
+    targets_changed: AtomicBool,
     /// A look-up has been answered.
     pub(crate) answered: Notify,
     /// A probe or a look-up has ended in a panic.
@@ -56,8 +62,19 @@ impl Default for Performers {
 impl Signals {
     /// Tells of a new configuration.
     pub(crate) fn tell_reconciled(&self) {
-        self.health_changed.notify_one();
+        self.tell_targets();
         self.names_changed.notify_one();
+    }
+
+    /// Tells of other targets.
+    pub(crate) fn tell_targets(&self) {
+        self.targets_changed.store(true, Ordering::Release);
+        self.health_changed.notify_one();
+    }
+
+    /// Whether there have been other targets since this was last asked.
+    pub(crate) fn take_targets_changed(&self) -> bool {
+        self.targets_changed.swap(false, Ordering::AcqRel)
     }
 }
 

@@ -59,7 +59,7 @@ pub(crate) async fn keep_resolving(
                 let answer = performed.unwrap_or_else(|_| Err("no answer in time".to_owned()));
                 let now = clock::now();
                 if health.lock().on_lookup(&due, answer, now, &state) {
-                    signals.health_changed.notify_one();
+                    signals.tell_targets();
                 }
                 signals.names_changed.notify_one();
                 signals.answered.notify_waiters();

@@ -1,9 +1,11 @@
-//! Probes, performed: one connection, one request, one status line.
+//! Probes, performed: one connection, one request, one status line. A connection that may serve the
+//! next probe, too, is in `kept.rs`.
+
+mod kept;
 
 use std::{
     cell::Cell,
     future::poll_fn,
-    io,
     mem::MaybeUninit,
     net::SocketAddr,
     pin::{Pin, pin},
@@ -27,16 +29,20 @@ use tokio::{
     time::sleep_until,
 };
 
-use crate::http_client::{self, Dialer};
+use crate::http_client::{self, Dialer, Stream};
 
-/// What a probe does at the moment, and until when it may. Each of its operations has the same limit;
-/// one timer serves them all.
+pub(crate) use self::kept::{Kept, Shelf};
+
+/// What a probe does at the moment, until when it may, and a connection that outlives it. Each of its
+/// operations has the same limit; one timer serves them all.
 pub(crate) struct Stage {
     limit: Duration,
     /// When the operation under way has taken too long, and what that counts as.
     ends: Cell<Option<(Instant, ProbeOutcome)>>,
     /// It could not be performed, which says nothing about the target.
     is_void: Cell<bool>,
+    /// At first one that an earlier probe left, in the end one that the next may use.
+    connection: Cell<Option<Kept>>,
 }
 
 impl Stage {
@@ -46,7 +52,19 @@ impl Stage {
             limit: limit.min(LONGEST),
             ends: Cell::new(None),
             is_void: Cell::new(false),
+            connection: Cell::new(None),
         }
+    }
+
+    /// The same with a connection that may be used once more.
+    pub(crate) fn with(self, connection: Option<Kept>) -> Self {
+        self.connection.set(connection);
+        self
+    }
+
+    /// The connection that the next probe of the same may use.
+    pub(crate) fn take_connection(&self) -> Option<Kept> {
+        self.connection.take()
     }
 
     /// The next operation begins; `overrun` is the outcome if it takes too long.
@@ -124,6 +142,11 @@ pub(crate) async fn in_time(
 /// What is seldom is boxed: thousands of probes may be under way at once, and each takes the room of
 /// the largest thing that it might do.
 pub(crate) async fn perform(dialer: &Dialer, spec: &ProbeSpec, stage: &Stage) -> ProbeOutcome {
+    if let Some(kept) = stage.take_connection()
+        && let Some(outcome) = Box::pin(kept.serve(spec, stage)).await
+    {
+        return outcome;
+    }
     stage.begin(ProbeOutcome::Timeout);
     let (tcp, address) = match spec.host.parse() {
         Ok(ip) => {
@@ -140,6 +163,9 @@ pub(crate) async fn perform(dialer: &Dialer, spec: &ProbeSpec, stage: &Stage) ->
     };
     match &spec.kind {
         ProbeKind::Tcp => ProbeOutcome::TcpOk,
+        ProbeKind::Http(request) if request.reuse => {
+            Box::pin(kept::first(Stream::Plain(tcp), request, stage)).await
+        }
         ProbeKind::Http(request) => converse(tcp, request, stage).await,
         ProbeKind::Https {
             request,
@@ -170,6 +196,7 @@ async fn secured(
         tracing::debug!(%address, "TCP_NODELAY: {error}");
     }
     match dialer.secure(tcp, address, tls).await {
+        Ok(stream) if request.reuse => kept::first(stream, request, stage).await,
         Ok(stream) => converse(stream, request, stage).await,
         Err(_) => ProbeOutcome::TcpFailure,
     }
@@ -181,16 +208,12 @@ async fn converse(
     stage: &Stage,
 ) -> ProbeOutcome {
     stage.begin(ProbeOutcome::Timeout);
-    if send(&mut stream, request).await.is_err() {
+    let head = head_of(request, Next::Close);
+    if stream.write_all(head.as_bytes()).await.is_err() {
         return ProbeOutcome::TcpFailure;
     }
     stage.begin(ProbeOutcome::Timeout);
     status_line(&mut stream).await
-}
-
-async fn send(stream: &mut (impl AsyncWrite + Unpin), request: &ProbeRequest) -> io::Result<()> {
-    let head = head_of(request);
-    stream.write_all(head.as_bytes()).await
 }
 
 /// Reads the first line of the answer, and says what it means.
@@ -234,11 +257,22 @@ fn meaning(answer: &[u8]) -> Option<ProbeOutcome> {
     }
 }
 
-fn head_of(request: &ProbeRequest) -> String {
+/// What is to become of a connection after an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// It is closed.
+    Close,
+    /// Another request may follow.
+    Keep,
+}
+
+fn head_of(request: &ProbeRequest, next: Next) -> String {
     let mut head = String::with_capacity(HEAD_USUAL + request.body.len());
     let mut put = |parts: &[&str]| parts.iter().for_each(|part| head.push_str(part));
     put(&[&request.method, " ", &request.target, " HTTP/1.1\r\n"]);
-    put(&["Connection: close\r\n"]);
+    if next == Next::Close {
+        put(&["Connection: close\r\n"]);
+    }
     if !has_line(request, "host") {
         put(&["Host: ", &request.host, "\r\n"]);
     }
@@ -428,11 +462,16 @@ mod tests {
             host: "example.com".into(),
             lines: vec!["Authorization: Bearer x".into()],
             body: "abc".into(),
+            reuse: true,
         };
-        assert_eq!(
-            head_of(&request),
-            "POST /post?key=1 HTTP/1.1\r\nConnection: close\r\nHost: example.com\r\n\
-             Authorization: Bearer x\r\nContent-Length: 3\r\n\r\nabc"
-        );
+        let check = |next, connection: &str| {
+            let expected = format!(
+                "POST /post?key=1 HTTP/1.1\r\n{connection}Host: example.com\r\n\
+                 Authorization: Bearer x\r\nContent-Length: 3\r\n\r\nabc"
+            );
+            assert_eq!(head_of(&request, next), expected);
+        };
+        check(Next::Close, "Connection: close\r\n");
+        check(Next::Keep, "");
     }
 }

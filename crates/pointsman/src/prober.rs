@@ -5,7 +5,7 @@
 //! sleep too long now.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     future::poll_fn,
     rc::Rc,
     sync::Arc,
@@ -23,7 +23,7 @@ use pointsman_gateway::{
 use crate::{
     health_thread::{Signals, Watched},
     http_client::Dialer,
-    probe::{self, Stage},
+    probe::{self, Shelf, Stage},
 };
 
 /// How a probe is performed.
@@ -37,6 +37,8 @@ pub(crate) struct Prober {
     perform: PerformProbe,
     state: Arc<State>,
     signals: Arc<Signals>,
+    /// Never borrowed while anything is awaited.
+    shelf: RefCell<Shelf>,
     /// When the loop looks again by itself.
     looks_at: Cell<Instant>,
 }
@@ -56,6 +58,7 @@ impl Prober {
             perform,
             state,
             signals,
+            shelf: RefCell::new(Shelf::new()),
             looks_at: Cell::new(clock::now()),
         })
     }
@@ -64,6 +67,9 @@ impl Prober {
     pub(crate) async fn keep_probing(self: Rc<Self>) {
         loop {
             self.health.lock().tick(clock::now(), &self.state);
+            if self.signals.take_targets_changed() {
+                self.close_of_gone();
+            }
             let started = self.start_due();
             let reported = poll_fn(|cx| self.state.evidence().poll_take(cx));
             tokio::select! {
@@ -79,6 +85,19 @@ impl Prober {
                 }
             }
         }
+    }
+
+    /// Closes the connections of targets that are gone, or asked something else now.
+    fn close_of_gone(&self) {
+        let mut shelf = self.shelf.borrow_mut();
+        if shelf.is_empty() {
+            return;
+        }
+        let health = self.health.lock();
+        shelf.retain(|target, spec| {
+            let report = health.monitor().report(target);
+            report.is_some_and(|report| **report.probe == *spec)
+        });
     }
 
     /// Starts what is due.
@@ -117,7 +136,11 @@ impl Prober {
     }
 
     async fn probe(self: Rc<Self>, due: Probe<Arc<ProbeSpec>>, began: Instant) {
-        let stage = Stage::new(due.timeout);
+        let target = due.ticket.target();
+        let left = self.shelf.borrow_mut().take(target, &due.probe);
+        // A recovery is proven by new connections.
+        let left = left.filter(|_| self.health.lock().is_probed_well(target, &due.probe));
+        let stage = Stage::new(due.timeout).with(left);
         let mut performed = (self.perform)(&self.dialer, &due.probe, &stage);
         let known = probe::in_time(performed.as_mut(), &stage, began, due.answer_within);
         let Some((outcome, known)) = known.await else {
@@ -127,6 +150,13 @@ impl Prober {
         health.on_probe(due.ticket, outcome, known, &self.state);
         if (health.next_deadline()).is_some_and(|deadline| deadline < self.looks_at.get()) {
             self.signals.health_changed.notify_one();
+        }
+        // Not of one that went or changed meanwhile: nobody would close it.
+        let stays = health.is_probed_well(target, &due.probe);
+        drop(health);
+        if let Some(connection) = stage.take_connection().filter(|_| stays) {
+            let mut shelf = self.shelf.borrow_mut();
+            shelf.keep(target, &due.probe, connection);
         }
     }
 }

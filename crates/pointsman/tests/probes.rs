@@ -191,9 +191,14 @@ fn connecting_in_vain_is_a_timeout() {
     }
 }
 
-/// What a failing probe counts as (4.3): each by its own kind and no other.
+/// What a failing probe counts as (4.3): each by its own kind and no other, whether connections are
+/// kept or not.
 #[test]
 fn every_failure_is_counted_as_its_kind() {
+    [false, true].into_iter().for_each(count_failures);
+}
+
+fn count_failures(reuse: bool) {
     let probed = |answer: Answer| Upstream::probed(|_| Answer::Close, move |_| answer.clone());
     let garbage = probed(Answer::Raw(b"SSH-2.0-x\r\n".to_vec()));
     let endless = probed(Answer::Raw(vec![b'x'; 9 << 10]));
@@ -220,9 +225,11 @@ fn every_failure_is_counted_as_its_kind() {
         ("not-tls", plain.address, https.clone(), "tcp_failure"),
         ("tls-silent", silent.address, https, "tcp_failure"),
     ];
-    let instances = table
-        .each_ref()
-        .map(|(name, address, active, _)| checked(name, *address, active.clone()));
+    let instances = table.each_ref().map(|(name, address, active, _)| {
+        let mut active = active.clone();
+        active["reuse_connection"] = json!(reuse);
+        checked(name, *address, active)
+    });
     let gateway = Gateway::start(&route(&instances));
     for (name, _, active, expected) in &table {
         let node = gateway.wait_for_node(name, |node| node["status"] == "unhealthy");
@@ -236,9 +243,14 @@ fn every_failure_is_counted_as_its_kind() {
     }
 }
 
-/// What is no failure: a success, and a status that is in neither list.
+/// What is no failure: a success, and a status that is in neither list, whether connections are kept
+/// or not.
 #[test]
 fn every_success_is_one() {
+    [false, true].into_iter().for_each(count_successes);
+}
+
+fn count_successes(reuse: bool) {
     let plain = Upstream::named("plain");
     let odd = Upstream::probed(|_| Answer::Close, |_| Answer::text(418, ""));
     let secure = SecureUpstream::start(200);
@@ -256,9 +268,11 @@ fn every_success_is_one() {
             json!({"healthy": {"successes": 1, "http_statuses": [418]}}),
         ),
     ];
-    let instances = table
-        .each_ref()
-        .map(|(name, address, active)| checked(name, *address, active.clone()));
+    let instances = table.each_ref().map(|(name, address, active)| {
+        let mut active = active.clone();
+        active["reuse_connection"] = json!(reuse);
+        checked(name, *address, active)
+    });
     let gateway = Gateway::start(&route(&instances));
     plain.wait_for_probes(4);
     odd.wait_for_probes(4);

@@ -313,6 +313,12 @@ impl Health {
         self.monitor.poll_probe(now)
     }
 
+    /// Whether `target` is usable, and asked by `probe`.
+    pub fn is_probed_well(&self, target: TargetId, probe: &ProbeSpec) -> bool {
+        let report = self.monitor.report(target);
+        report.is_some_and(|report| report.status.usable() && **report.probe == *probe)
+    }
+
     /// When to ask again.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.monitor.next_deadline()

@@ -101,6 +101,7 @@ impl Text {
             host,
             lines,
             body,
+            reuse,
         } = request;
         self.add("method", method);
         self.add("target", target);
@@ -110,6 +111,10 @@ impl Text {
             self.add("line", line);
         }
         self.add("body", body);
+        // Only if it is set: the texts of all others stay as they were without it.
+        if *reuse {
+            self.add("reuse", reuse);
+        }
     }
 
     fn policy(&mut self, policy: &Policy) {
@@ -155,6 +160,7 @@ mod tests {
             host: "a.com".to_owned(),
             lines: vec!["Authorization: Bearer x".to_owned()],
             body: String::new(),
+            reuse: false,
         }
     }
 
@@ -238,6 +244,10 @@ mod tests {
             },
             ProbeRequest {
                 body: "{}".to_owned(),
+                ..request()
+            },
+            ProbeRequest {
+                reuse: true,
                 ..request()
             },
         ];

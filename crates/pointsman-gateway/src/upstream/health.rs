@@ -97,6 +97,8 @@ pub struct ProbeRequest {
     pub lines: Vec<String>,
     /// Its body; `Content-Length` is sent only when it is not empty.
     pub body: String,
+    /// Whether its connection may serve several probes.
+    pub reuse: bool,
 }
 
 impl std::fmt::Debug for ProbeRequest {
@@ -200,6 +202,7 @@ fn kind_of(active: &Active, host: &str) -> ProbeKind {
         host: host.to_owned(),
         lines: active.req_headers.clone().unwrap_or_default(),
         body: active.http_req_body.clone(),
+        reuse: active.reuse_connection,
     };
     match active.kind {
         checks::Kind::Tcp => ProbeKind::Tcp,

@@ -20,6 +20,8 @@ pub(crate) struct SecureUpstream {
     pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Seen>>,
     open: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
+    answered: Arc<AtomicUsize>,
 }
 
 /// SNI and `Host`.
@@ -72,8 +74,13 @@ impl SecureUpstream {
         let answer = format!("HTTP/1.1 {status} Scripted\r\nContent-Length: 0\r\n\r\n");
         let open: Arc<AtomicUsize> = Arc::default();
         let counted = Arc::clone(&open);
+        let (connections, answered) = (Arc::default(), Arc::default());
+        let (accepted, done): (Arc<AtomicUsize>, Arc<AtomicUsize>) =
+            (Arc::clone(&connections), Arc::clone(&answered));
         std::thread::spawn(move || {
             for tcp in listener.incoming().flatten() {
+                accepted.fetch_add(1, Ordering::SeqCst);
+                let done = Arc::clone(&done);
                 let connection = ServerConnection::new(Arc::clone(&config)).expect("made");
                 let mut stream = StreamOwned::new(connection, tcp);
                 let (seen, answer) = (Arc::clone(&theirs), answer.clone());
@@ -87,6 +94,7 @@ impl SecureUpstream {
                     while note(&mut stream, &seen) {
                         // The peer may have gone.
                         let _ = stream.write_all(answer.as_bytes());
+                        done.fetch_add(1, Ordering::SeqCst);
                         if !keeps {
                             break;
                         }
@@ -101,12 +109,24 @@ impl SecureUpstream {
             address,
             seen,
             open,
+            connections,
+            answered,
         }
     }
 
     /// Connections that are open now.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::SeqCst)
+    }
+
+    /// Connections that were accepted so far.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    /// Requests that were answered so far.
+    pub(crate) fn answered(&self) -> usize {
+        self.answered.load(Ordering::SeqCst)
     }
 
     /// What was seen so far.

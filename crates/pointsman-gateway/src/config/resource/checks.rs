@@ -52,6 +52,9 @@ pub struct Active {
     /// Further lines, `Name: value`.
     #[schemars(length(min = 1), extend("items" = {"type": "string", "pattern": HEADER_LINE}))]
     pub req_headers: Option<Vec<String>>,
+    /// Ask on the connection of the probe before, for up to ten probes. Our addition: APISIX ignores
+    /// it and opens a connection for each.
+    pub reuse_connection: bool,
     /// When a target counts as healthy.
     pub healthy: Option<Healthy>,
     /// When it counts as unhealthy.
@@ -164,6 +167,7 @@ impl Default for Active {
             https_verify_certificate: true,
             https_sni: None,
             req_headers: None,
+            reuse_connection: false,
             healthy: None,
             unhealthy: None,
         }

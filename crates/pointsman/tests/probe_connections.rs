@@ -1,0 +1,230 @@
+//! Probes that keep their connection (`checks.active.reuse_connection`, our addition): what it saves,
+//! and that no verdict is another for it.
+
+mod support;
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use serde_json::{Value, json};
+use support::{Answer, Gateway, Received, SecureUpstream, Upstream, wait_until};
+
+/// An instance whose probes ask for `path` and decide at once.
+fn instance(name: &str, address: SocketAddr, path: &str, reuse: bool) -> Value {
+    json!({
+        "name": name, "provider": "openai-compatible", "weight": 1,
+        "auth": {"header": {"Authorization": "Bearer token"}},
+        "override": {"endpoint": format!("http://{address}")},
+        "checks": {"active": {
+            "http_path": path, "reuse_connection": reuse,
+            "healthy": {"interval": 1, "successes": 1},
+            "unhealthy": {"interval": 1, "http_failures": 1, "tcp_failures": 1, "timeouts": 1}
+        }}
+    })
+}
+
+fn route(instances: &[Value]) -> String {
+    let plugins = json!({"ai-proxy-multi": {"instances": instances}});
+    json!({"routes": [{"id": 1, "uri": "/*", "plugins": plugins}]}).to_string()
+}
+
+/// A gateway with one instance that keeps its connections.
+fn gateway_of(address: SocketAddr) -> Gateway {
+    Gateway::start(&route(&[instance("kept", address, "/health", true)]))
+}
+
+/// The probes for `path`, by connection, as they came.
+fn by_connection(probes: &[Received], path: &str) -> BTreeMap<usize, Vec<Received>> {
+    let mut all: BTreeMap<usize, Vec<Received>> = BTreeMap::new();
+    for probe in probes.iter().filter(|probe| probe.target == path) {
+        all.entry(probe.connection).or_default().push(probe.clone());
+    }
+    all
+}
+
+fn failures(node: &Value) -> u64 {
+    let kinds = ["http_failure", "tcp_failure", "timeout_failure"];
+    let counted = kinds.map(|kind| node["counter"][kind].as_u64().unwrap_or_default());
+    counted.iter().sum()
+}
+
+/// Answers the first request of each connection, and the others with `next`.
+fn once(next: Answer) -> Upstream {
+    let seen = std::sync::Mutex::new(std::collections::BTreeSet::new());
+    Upstream::probed(
+        |_| Answer::Close,
+        move |probe| match seen.lock().expect("not poisoned").insert(probe.connection) {
+            true => Answer::text(200, "fine"),
+            false => next.clone(),
+        },
+    )
+}
+
+/// Ten probes at most go over one connection, and the tenth says that it is the last; without the
+/// option each has its own, as in APISIX.
+#[test]
+fn a_connection_serves_ten_probes_and_no_more() {
+    let target = Upstream::named("target");
+    let gateway = Gateway::start(&route(&[
+        instance("kept", target.address, "/health?kept", true),
+        instance("usual", target.address, "/health?usual", false),
+    ]));
+    let of = |path: &str| by_connection(&target.probes(), path);
+    let asked = |path: &str| of(path).values().map(Vec::len).sum::<usize>();
+    wait_until("twelve probes of each", || {
+        (asked("/health?kept") >= 12 && asked("/health?usual") >= 12).then_some(())
+    });
+    let usual = of("/health?usual");
+    assert!(usual.values().all(|probes| probes.len() == 1), "{usual:?}");
+    let kept = of("/health?kept");
+    let counts: Vec<usize> = kept.values().map(Vec::len).collect();
+    // The first connection may be given up early, so that targets do not renew theirs together.
+    assert!(counts.iter().all(|count| *count <= 10), "{counts:?}");
+    assert!(counts[0] >= 9 && counts.len() == 2, "{counts:?}");
+    let first = kept.values().next().expect("a connection");
+    for (at, probe) in first.iter().enumerate() {
+        let expected = (at + 1 == first.len()).then_some("close");
+        assert_eq!(probe.header("connection"), expected, "probe {at}");
+    }
+    let node = gateway.wait_for_node("kept", |_| true);
+    assert_eq!(node["status"], "healthy", "{node}");
+}
+
+/// A peer that closes a connection while it is idle, or takes a request and closes without a byte of
+/// an answer, has not failed: the probe is made anew, within the same second.
+#[test]
+fn a_connection_that_ends_before_an_answer_says_nothing() {
+    let fine = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    let idle = Upstream::probed(|_| Answer::Close, |_| Answer::Raw(fine.to_vec()));
+    let asked = once(Answer::Close);
+    let gateway = Gateway::start(&route(&[
+        instance("idle", idle.address, "/health", true),
+        instance("asked", asked.address, "/health", true),
+    ]));
+    idle.wait_for_probes(4);
+    let probes = asked.wait_for_probes(7);
+    let by_connection = by_connection(&probes, "/health");
+    assert!(
+        by_connection.values().any(|probes| probes.len() == 2),
+        "none was asked again"
+    );
+    for name in ["idle", "asked"] {
+        let node = gateway.wait_for_node(name, |_| true);
+        assert_eq!(
+            (&node["status"], failures(&node)),
+            (&json!("healthy"), 0),
+            "{name}: {node}"
+        );
+    }
+}
+
+/// What does count on a kept connection: an answer that breaks off, silence, a bad status.
+#[test]
+fn a_failure_on_a_kept_connection_is_one() {
+    let table = [
+        ("broken", Answer::Raw(b"HTTP/1.1 2".to_vec()), "tcp_failure"),
+        ("silent", Answer::Silence, "timeout_failure"),
+        ("failing", Answer::text(500, ""), "http_failure"),
+        (
+            "other",
+            Answer::Raw(b"SSH-2.0-x\r\n".to_vec()),
+            "http_failure",
+        ),
+    ];
+    for (name, answer, kind) in table {
+        let target = once(answer);
+        let gateway = gateway_of(target.address);
+        let node = gateway.wait_for_node("kept", |node| node["status"] == "unhealthy");
+        assert_eq!(node["counter"][kind], 1, "{name}: {node}");
+        let probes = target.probes();
+        assert_eq!(probes[0].connection, probes[1].connection, "{name}");
+    }
+}
+
+/// A target that is down is asked on a new connection each time, also for its recovery.
+#[test]
+fn a_recovery_is_proven_by_a_new_connection() {
+    let target = Upstream::named("target");
+    let gateway = gateway_of(target.address);
+    target.wait_for_probes(3);
+    target.set_healthy(false);
+    gateway.wait_for_node("kept", |node| node["status"] == "unhealthy");
+    let down = target.probes().len();
+    target.wait_for_probes(down + 2);
+    target.set_healthy(true);
+    gateway.wait_for_node("kept", |node| node["status"] == "healthy");
+    let probes = target.probes();
+    // The last that found it up before, and all from the one that found it down.
+    let connections: Vec<usize> = probes[down - 1..]
+        .iter()
+        .map(|probe| probe.connection)
+        .collect();
+    let is_new = connections
+        .windows(2)
+        .take(3)
+        .all(|pair| pair[0] != pair[1]);
+    assert!(is_new && connections.len() >= 4, "{connections:?}");
+}
+
+/// Connections of targets that are not probed any more are closed, and so are those of targets that
+/// are asked something else.
+#[test]
+fn connections_go_with_their_targets() {
+    let target = Upstream::named("target");
+    let gateway = gateway_of(target.address);
+    target.wait_for_probes(2);
+    gateway.reload(&route(&[instance(
+        "kept",
+        target.address,
+        "/health?other",
+        true,
+    )]));
+    let others = wait_until("the other probe", || {
+        let others = by_connection(&target.probes(), "/health?other");
+        (!others.is_empty()).then_some(others)
+    });
+    let before = by_connection(&target.probes(), "/health");
+    assert!(
+        others.keys().all(|one| !before.contains_key(one)),
+        "asked on the old connection"
+    );
+    gateway.reload("routes: []");
+    wait_until("no connection to be left", || {
+        (target.open() == 0).then_some(())
+    });
+}
+
+/// An answer whose end is not in sight is a success as ever, and leaves no connection behind.
+#[test]
+fn an_answer_without_an_end_keeps_no_connection() {
+    let endless = Upstream::probed(
+        |_| Answer::Close,
+        |_| Answer::Endless {
+            event: "data: more".repeat(100),
+            pause: Duration::ZERO,
+        },
+    );
+    let gateway = gateway_of(endless.address);
+    let probes = endless.wait_for_probes(4);
+    let node = gateway.wait_for_node("kept", |_| true);
+    assert_eq!(
+        (&node["status"], failures(&node)),
+        (&json!("healthy"), 0),
+        "{node}"
+    );
+    assert_eq!(by_connection(&probes, "/health").len(), probes.len());
+    assert!(endless.most_open() <= 2, "{}", endless.most_open());
+}
+
+/// The same over TLS.
+#[test]
+fn a_connection_over_tls_is_kept() {
+    let target = SecureUpstream::keeping();
+    let mut kept = instance("kept", target.address, "/health", true);
+    kept["checks"]["active"]["type"] = json!("https");
+    kept["checks"]["active"]["https_verify_certificate"] = json!(false);
+    let gateway = Gateway::start(&route(&[kept]));
+    wait_until("four probes", || (target.answered() >= 4).then_some(()));
+    assert_eq!(target.connections(), 1);
+    let node = gateway.wait_for_node("kept", |_| true);
+    assert_eq!(node["status"], "healthy", "{node}");
+}
