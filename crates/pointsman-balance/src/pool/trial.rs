@@ -37,14 +37,14 @@ impl Pool {
         availability: &Availability,
     ) -> Option<(usize, Trial)> {
         self.stages[..stages].iter().find_map(|stage| {
-            let owner = stage.is_ring().then(|| {
-                let owner = self.owner(stage, ask, source, availability);
-                owner.unwrap_or(usize::MAX)
-            });
-            let mut asking = stage
-                .asking(availability)
-                .filter(|member| owner.is_none_or(|owner| owner == *member))
-                .filter(|member| !ask.tried.contains(*member));
+            let mut asking = (stage.asking(availability))
+                .filter(|member| !ask.tried.contains(*member))
+                .peekable();
+            asking.peek()?;
+            if stage.is_ring() {
+                let owner = self.owner(stage, ask, source, availability)?;
+                return Some((owner, self.claim(owner, availability)?));
+            }
             asking.find_map(|member| Some((member, self.claim(member, availability)?)))
         })
     }
@@ -57,11 +57,19 @@ impl Pool {
         source: impl Source,
         availability: &Availability,
     ) -> Option<usize> {
-        let asks = |member: usize| stage.asking(availability).any(|asking| asking == member);
         let may_own = |member| {
-            !ask.tried.contains(member) && (self.usable(member, availability) || asks(member))
+            !ask.tried.contains(member)
+                && (self.usable(member, availability) || self.asks(member, availability))
         };
         Some(stage.pick(ask, source, may_own)?.member)
+    }
+
+    /// Whether a member's gate asks for a trial that may be had.
+    fn asks(&self, member: usize, availability: &Availability) -> bool {
+        self.gate(member).is_some_and(|gate| {
+            let (word, bit) = Availability::place(gate.id());
+            availability.asking_among(word, bit) != 0
+        })
     }
 
     /// The trial of a member, if its gate asks for one and nobody has it.
