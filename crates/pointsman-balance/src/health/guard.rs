@@ -102,6 +102,8 @@ struct Guard {
     tally: Option<Arc<Tally>>,
     cools_until: Option<Instant>,
     circuit: Circuit,
+    /// Whose place it takes, with other settings, until its configuration is in force.
+    heir_of: Option<TargetId>,
     /// When it may be usable again, as it was published last.
     expected: Option<Instant>,
     /// Whether the configuration being compiled has asked for it.
@@ -154,12 +156,24 @@ impl Guards {
         Some(id)
     }
 
-    /// Where the circuit stands that `spec` takes the place of, with other settings; `None`: there is none, or
-    /// it is closed.
-    pub(super) fn ancestor(&self, spec: &GuardSpec) -> Option<GuardReport> {
-        spec.breaker?;
-        let report = self.report(*self.circuits.get(&spec.key)?)?;
-        (report.circuit != CircuitState::Closed).then_some(report)
+    /// Where the circuit stands that `id` takes the place of, with other settings; `None`: there is none, or
+    /// it is closed, or `id` is not.
+    pub(super) fn inheritance(&self, id: TargetId) -> Option<GuardReport> {
+        let heir = self.by_id.get(&id)?;
+        let before = self.report(heir.heir_of?)?;
+        let is_news = matches!(heir.circuit, Circuit::Closed);
+        (is_news && before.circuit != CircuitState::Closed).then_some(before)
+    }
+
+    /// Those that take the place of others and are not in force yet.
+    pub(super) fn heirs(&self) -> Vec<TargetId> {
+        let heirs = self
+            .by_id
+            .iter()
+            .filter(|(_, guard)| guard.heir_of.is_some());
+        let mut heirs: Vec<TargetId> = heirs.map(|(&id, _)| id).collect();
+        heirs.sort_unstable();
+        heirs
     }
 
     /// Adds one, which is wanted, usable and closed.
@@ -168,15 +182,14 @@ impl Guards {
         let tally = spec
             .breaker
             .map(|breaker| Arc::new(Tally::new(breaker, now)));
-        if spec.breaker.is_some() {
-            self.circuits.insert(spec.key.clone(), id);
-        }
+        let heir_of = (spec.breaker).and_then(|_| self.circuits.insert(spec.key.clone(), id));
         self.by_spec.insert(Arc::clone(&spec), id);
         let guard = Guard {
             spec,
             tally,
             cools_until: None,
             circuit: Circuit::Closed,
+            heir_of,
             expected: None,
             wanted: true,
         };
@@ -188,6 +201,7 @@ impl Guards {
         let mut unwanted = Vec::new();
         self.by_id.retain(|&id, guard| {
             let is_wanted = std::mem::take(&mut guard.wanted);
+            guard.heir_of = None;
             if !is_wanted {
                 unwanted.push(id);
             }

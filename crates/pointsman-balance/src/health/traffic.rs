@@ -47,19 +47,30 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
             Some(id) => id,
             None => {
                 let id = self.issue();
-                let before = self.guards.ancestor(&spec);
                 self.guards.add(id, spec, now);
                 // Membership has changed, and the ids that may be asked for.
                 self.publish([(id, true)]);
-                if let Some(before) = before {
-                    // Another setting is no reason to go back to who fails.
-                    self.with_guard(id, |guards| guards.restore(id, before, now));
-                    self.inherited.push(id);
-                }
+                self.inherit_circuit(id, now);
                 id
             }
         };
         (id, self.guards.tally(id))
+    }
+
+    /// Opens the circuits that take the place of others, with other settings, if those were opened since
+    /// they were asked for. To be called before the configuration that has them is in force.
+    pub fn inherit_circuits(&mut self, now: Instant) {
+        for heir in self.guards.heirs() {
+            self.inherit_circuit(heir, now);
+        }
+    }
+
+    fn inherit_circuit(&mut self, heir: TargetId, now: Instant) {
+        if let Some(before) = self.guards.inheritance(heir) {
+            // Another setting is no reason to go back to who fails.
+            self.with_guard(heir, |guards| guards.restore(heir, before, now));
+            self.inherited.push(heir);
+        }
     }
 
     /// Forgets the guards that nobody asked for since the last call, and the gates that nobody has. Their last verdict stays visible.

@@ -162,6 +162,8 @@ impl Health {
     /// Puts the configuration that was compiled last in force. What only the one before wanted goes, and
     /// what is new is probed from now on.
     pub fn put_in_force(&mut self, snapshot: Arc<Snapshot>, state: &State, now: Instant) {
+        // Requests by the one before may have opened circuits since it was compiled.
+        self.monitor.inherit_circuits(now);
         // No newer verdict can be published in between: whoever does has it locked.
         state.publish(snapshot, self.monitor.availability());
         self.monitor.release(now);
@@ -175,6 +177,7 @@ impl Health {
         self.sweep_names(now);
         self.note_unanswered();
         state.publish_availability(self.monitor.availability());
+        self.tell_inherited("it takes the place of what is down");
         self.changed();
     }
 

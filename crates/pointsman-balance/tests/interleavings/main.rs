@@ -1,9 +1,12 @@
-//! Every order in which threads can take their steps: publish, pick, reload.
+//! Every order in which threads can take their steps: publish, pick, report, reload.
 //!
 //! The crate's own sources are compiled into this test with loom's atomics in place of the standard
 //! library's (`crate::sync` is all that differs: positions, loads and the claims of trials), so what runs here is the code that ships. Loom runs each
 //! model once for every order of the steps at these atomics, and for every value that a read may return
 //! under the memory orders that are asked for.
+//!
+//! In most models the verdicts are worked out before any thread runs; in those of `reports` threads bring
+//! evidence while others pick and reload.
 //!
 //! [`Swap`] stands for the `ArcSwap`s of `State` in `pointsman-gateway`; [`flip`], [`reload`] and [`pick`]
 //! for how that crate uses them: verdicts before the pools that need them; a request takes its pools when it
@@ -15,7 +18,7 @@
     reason = "the sources offer more than these models use"
 )]
 
-#[path = "../src"]
+#[path = "../../src"]
 mod sources {
     pub mod decision;
     pub mod health;
@@ -29,6 +32,8 @@ mod sources {
 
 // The sources name one another from the root of their crate, which is this test.
 use sources::{decision, health, load, picker, pool, semantic, target, tried};
+
+mod reports;
 
 mod sync {
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
@@ -54,7 +59,7 @@ use loom::thread;
 /// That word is stored with release and loaded with acquire; an `ArcSwap` promises that and more, so what
 /// holds here holds there.
 struct Swap<T> {
-    values: [OnceLock<Arc<T>>; 4],
+    values: [OnceLock<Arc<T>>; 8],
     current: AtomicUsize,
 }
 
@@ -73,7 +78,7 @@ impl<T> Swap<T> {
         Arc::clone(self.values[current].get().expect("set before it is named"))
     }
 
-    /// Only one thread stores, and knows how many values there were.
+    /// Whoever stores knows how many values there were, and is the only one.
     fn store(&self, number: usize, value: Arc<T>) {
         let _ = self.values[number].set(value);
         self.current.store(number, Ordering::Release);
