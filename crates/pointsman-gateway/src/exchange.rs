@@ -7,6 +7,7 @@
 //! abandoned.
 
 mod attempt;
+mod held;
 mod intake;
 mod rare;
 mod request_body;
@@ -40,6 +41,7 @@ use crate::{
 };
 
 pub use self::attempt::AttemptRecord;
+pub(crate) use self::held::{Held, Pace};
 
 /// One request and its response.
 pub struct Exchange {
@@ -544,6 +546,7 @@ impl Exchange {
         if let Some(attempt) = self.attempts.last_mut() {
             attempt.end(ended, now);
         }
+        self.leave();
         crate::observe::finished(self);
     }
 }

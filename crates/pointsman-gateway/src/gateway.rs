@@ -16,6 +16,7 @@ use crate::{
     exchange::{Exchange, Matched, Peer},
     failure::Failure,
     forward::{self, relay::Relay},
+    limits::Limits,
     observe::metrics::Shard,
     plugin::{
         ResponseHead,
@@ -31,6 +32,7 @@ pub struct State {
     snapshot: ArcSwap<Snapshot>,
     availability: ArcSwap<Availability>,
     evidence: EvidenceQueue,
+    limits: Limits,
 }
 
 impl State {
@@ -40,6 +42,7 @@ impl State {
             snapshot: ArcSwap::new(snapshot),
             availability: ArcSwap::new(availability),
             evidence: EvidenceQueue::default(),
+            limits: Limits::default(),
         }
     }
 
@@ -108,6 +111,11 @@ impl Gateway {
     /// Hands what was seen of a target to the owner of all health.
     pub fn report(&self, evidence: Evidence) {
         self.state.evidence.push(evidence);
+    }
+
+    /// What is counted against limits, over all workers and configurations.
+    pub fn limits(&self) -> &Limits {
+        &self.state.limits
     }
 
     /// This worker's shard of the metrics.
@@ -294,6 +302,9 @@ fn finish_head(mut exchange: Box<Exchange>, response: Response<Body>) -> Respons
         status: parts.status,
         headers: std::mem::take(&mut parts.headers),
     };
+    for (name, value) in exchange.take_answer_headers() {
+        head.headers.insert(name, value);
+    }
     chain::filter_head(&mut exchange, Which::Global, &mut head);
     chain::filter_head(&mut exchange, Which::Route, &mut head);
     head.headers.insert(

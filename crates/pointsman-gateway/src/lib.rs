@@ -19,6 +19,7 @@ pub mod plugin;
 pub mod plugins;
 
 pub mod forward;
+pub mod limits;
 pub mod semantic;
 pub mod side_call;
 pub mod tokens;

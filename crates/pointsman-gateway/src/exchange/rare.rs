@@ -2,7 +2,13 @@
 
 use std::{cell::OnceCell, net::IpAddr, rc::Rc};
 
-use crate::{exchange::intake::Intake, forward::picks::Notes, variables::graphql::Operation};
+use http::{HeaderName, HeaderValue};
+
+use crate::{
+    exchange::{held::Held, intake::Intake},
+    forward::picks::Notes,
+    variables::graphql::Operation,
+};
 
 /// Everything about an exchange that most of them never have.
 #[derive(Default)]
@@ -19,6 +25,10 @@ pub(crate) struct Rare {
     pub(super) intake: Option<Rc<Intake>>,
     /// What was out of the ordinary about its picks.
     pub(crate) picks: Notes,
+    /// Headers that the answer gets, whoever makes it.
+    pub(super) answer_headers: Vec<(HeaderName, HeaderValue)>,
+    /// Places among the requests under way.
+    pub(super) held: Vec<Held>,
 }
 
 impl Rare {

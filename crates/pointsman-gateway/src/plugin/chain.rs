@@ -6,7 +6,7 @@
 
 use std::{cmp::Reverse, sync::Arc};
 
-use http::{HeaderValue, Response, header};
+use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
 
 use crate::{
@@ -289,6 +289,8 @@ pub fn respond(reply: Reply, error_response: Option<&Value>) -> Response<Body> {
         ReplyBody::Empty => (None, Body::Empty),
         ReplyBody::Text(text) => (Some(TEXT), Body::whole(text)),
         ReplyBody::Json(value) => (Some(JSON), Body::whole(format!("{value}\n"))),
+        ReplyBody::Page if !is_error => (None, Body::Empty),
+        ReplyBody::Page => (Some(HTML), Body::whole(page(reply.status))),
     };
     let mut response = Response::new(body);
     *response.status_mut() = reply.status;
@@ -301,6 +303,16 @@ pub fn respond(reply: Reply, error_response: Option<&Value>) -> Response<Body> {
             .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     }
     response
+}
+
+/// The page that a web server sends with `status`.
+fn page(status: StatusCode) -> String {
+    let (code, reason) = (status.as_u16(), status.canonical_reason());
+    let title = reason.map_or_else(|| code.to_string(), |reason| format!("{code} {reason}"));
+    format!(
+        "<html>\n<head><title>{title}</title></head>\n<body>\n\
+         <center><h1>{title}</h1></center>\n</body>\n</html>\n"
+    )
 }
 
 fn chain_of(exchange: &Exchange, which: Which) -> Arc<Chain> {
@@ -343,5 +355,6 @@ fn filters_of(exchange: &mut Exchange, which: Which) -> &mut Filters {
     }
 }
 
+const HTML: &str = "text/html; charset=utf-8";
 /// One bit each in [`Filters`]; far above the number of plugins that exist.
 const PLUGINS_MAX: usize = 64;

@@ -133,6 +133,8 @@ pub enum ReplyBody {
     Text(String),
     /// Serialised, with a newline as APISIX does, `application/json`.
     Json(Value),
+    /// A page that says the status, as web servers send it, `text/html`.
+    Page,
 }
 
 impl Reply {
@@ -151,6 +153,15 @@ impl Reply {
             status,
             headers: HeaderMap::new(),
             body: ReplyBody::Text(body.into()),
+        }
+    }
+
+    /// A reply with a page that says its status.
+    pub fn page(status: StatusCode) -> Self {
+        Self {
+            status,
+            headers: HeaderMap::new(),
+            body: ReplyBody::Page,
         }
     }
 
