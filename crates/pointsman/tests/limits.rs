@@ -280,6 +280,36 @@ fn limits_without_sense_are_refused() {
     }
 }
 
+/// G-143
+#[test]
+fn members_of_a_group_have_the_same_limit() {
+    let upstream = echo();
+    let gateway = Gateway::with_store();
+    let route = |limit: serde_json::Value| {
+        json!({
+            "uri": "/a", "upstream": admin::upstream(upstream.address),
+            "plugins": { "limit-count": limit },
+        })
+    };
+    let limit =
+        |count: u32, group: &str| route(json!({"count": count, "time_window": 60, "group": group}));
+    gateway.asked(201, "PUT", "/routes/1", limit(1, "g"));
+    // A default that is written is no difference.
+    let written = json!({"group": "g", "time_window": 60, "count": 1, "rejected_code": 503});
+    gateway.asked(201, "PUT", "/routes/2", route(written));
+    for (path, body) in [
+        ("/routes/3", limit(2, "g")),
+        ("/routes/2", limit(2, "g")),
+        ("/services/1", json!({"plugins": limit(2, "g")["plugins"]})),
+    ] {
+        let told = gateway.refused("PUT", path, body);
+        assert!(told.contains("group conf mismatched"), "{told}");
+    }
+    gateway.asked(201, "PUT", "/routes/3", limit(2, "another"));
+    gateway.asked(200, "DELETE", "/routes/2", serde_json::Value::Null);
+    gateway.asked(200, "PUT", "/routes/1", limit(2, "g"));
+}
+
 /// G-151
 #[test]
 fn metadata_names_the_headers() {

@@ -8,7 +8,7 @@ use super::{
     store::{Contents, Stored},
     target::Target,
 };
-use crate::{config::collection::Collection, plugin::registry::Registry};
+use crate::{config::collection::Collection, plugin::registry::Registry, plugins::limit_count};
 
 /// A field of a collection's resources that names another resource.
 struct Reference {
@@ -233,6 +233,47 @@ pub(super) fn alone(
             }
         }
         _ => {}
+    }
+    Ok(())
+}
+
+/// Whether a `limit-count` of `value` that counts together with others is as theirs.
+pub(super) fn alike(
+    contents: &Contents,
+    collection: Collection,
+    id: &str,
+    value: &Value,
+) -> Result<(), Refusal> {
+    let plugin = limit_count::NAME;
+    let grouped = |value: &Value| {
+        let conf = members(value, "plugins")?.get(plugin)?;
+        limit_count::grouped(conf)
+    };
+    let Some((group, conf)) = grouped(value) else {
+        return Ok(());
+    };
+    // As it stands in a stored text.
+    let written = Value::from(group.as_str()).to_string();
+    let words = [plugin, written.as_str()];
+    for carrier in [
+        Collection::Routes,
+        Collection::Services,
+        Collection::PluginConfigs,
+        Collection::Consumers,
+        Collection::ConsumerGroups,
+        Collection::GlobalRules,
+    ] {
+        let differs = |(other, theirs): (&str, Value)| {
+            let is_itself = carrier == collection && other == id;
+            let is_other =
+                |(theirs, their_conf): (String, Value)| theirs == group && their_conf != conf;
+            !is_itself && grouped(&theirs).is_some_and(is_other)
+        };
+        if mentioning(contents, carrier, &words).any(differs) {
+            return Err(Refusal::bad(format!(
+                "failed to check the configuration of plugin {plugin} err: group conf mismatched"
+            )));
+        }
     }
     Ok(())
 }

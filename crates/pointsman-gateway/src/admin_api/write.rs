@@ -237,7 +237,8 @@ impl Write<'_> {
         }
         references::exist(self.contents, collection, value)?;
         let registry = self.context.registry;
-        references::alone(self.contents, registry, collection, id, value)
+        references::alone(self.contents, registry, collection, id, value)?;
+        references::alike(self.contents, collection, id, value)
     }
 
     fn stamp(&self, value: &mut Value, created: Option<Value>) {

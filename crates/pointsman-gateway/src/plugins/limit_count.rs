@@ -342,7 +342,13 @@ impl Plugin for LimitCount {
     }
 }
 
-const NAME: &str = "limit-count";
+/// The group of `conf`, and the whole of it with its defaults: what all members of the group must have.
+pub(crate) fn grouped(conf: &Value) -> Option<(String, Value)> {
+    let conf: Conf = parse(conf).ok()?;
+    Some((conf.group.clone()?, serde_json::to_value(conf).ok()?))
+}
+
+pub(crate) const NAME: &str = "limit-count";
 
 #[cfg(test)]
 mod tests {
