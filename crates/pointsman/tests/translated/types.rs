@@ -7,7 +7,7 @@ use crate::{
     document,
     protocol::{ALL, Protocol},
     support::{
-        Gateway, Received,
+        Gateway, Received, Upstream,
         packages::{python, run, unavailable},
         post_json,
     },
@@ -62,27 +62,35 @@ fn what_is_sent_is_of_the_vendors_types() {
         Err(error) => return unavailable("the vendors' types", &error),
     };
     let upstreams = upstreams(works);
-    let gateway = Gateway::start(&document(&upstreams, ""));
     let mut lines = String::new();
-    for client in &ALL {
-        for (target, upstream) in ALL.iter().zip(&upstreams) {
-            for (number, request) in requests(client.name).iter().enumerate() {
-                for streamed in [false, true] {
-                    let path = format!("/{}{}", target.name, client.path(streamed));
-                    let request = client.streamed(request, streamed);
-                    let response = post_json(gateway.proxy, &path, &request);
-                    let pair = format!("{} to {}, {number}", client.name, target.name);
-                    assert_eq!(response.status, 200, "{pair}: {}", response.text());
-                    let line = line(&pair, target, &upstream.last());
-                    writeln!(lines, "{line}").expect("written");
-                }
-            }
+    // The newest models of Anthropic's are told otherwise.
+    for options in ["", ", options: {model: anthropic.claude-opus-5-5}"] {
+        let gateway = Gateway::start(&document(&upstreams, options));
+        for client in &ALL {
+            send_all(&gateway, client, &upstreams, &mut lines);
         }
     }
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("requests");
     std::fs::write(&file, lines).expect("written");
     let result = run(Command::new(python).arg(script("types_test.py")).arg(file));
-    let checked = (result.as_ref()).is_ok_and(|out| out.contains("144 requests checked"));
+    let checked = (result.as_ref()).is_ok_and(|out| out.contains("288 requests checked"));
     assert!(checked, "{}", result.unwrap_or_else(|error| error));
+}
+
+/// What each upstream is sent of each request of `client`'s.
+fn send_all(gateway: &Gateway, client: &Protocol, upstreams: &[Upstream], lines: &mut String) {
+    for (target, upstream) in ALL.iter().zip(upstreams) {
+        for (number, request) in requests(client.name).iter().enumerate() {
+            for streamed in [false, true] {
+                let path = format!("/{}{}", target.name, client.path(streamed));
+                let request = client.streamed(request, streamed);
+                let response = post_json(gateway.proxy, &path, &request);
+                let pair = format!("{} to {}, {number}", client.name, target.name);
+                assert_eq!(response.status, 200, "{pair}: {}", response.text());
+                let line = line(&pair, target, &upstream.last());
+                writeln!(lines, "{line}").expect("written");
+            }
+        }
+    }
 }
