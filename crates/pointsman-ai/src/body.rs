@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::{
     Protocol,
     json::{self, Kind, Member},
-    multipart::Parts,
+    multipart::{FormError, Parts},
 };
 
 /// A request body that is valid JSON, or a form.
@@ -46,8 +46,8 @@ pub enum BodyError {
     /// A key that must be unambiguous appears twice: what is authorised and what is served could
     /// differ.
     Repeated(&'static str),
-    /// It is no form that can be read to its end.
-    BrokenForm,
+    /// It is no form that everybody reads alike.
+    BrokenForm(FormError),
 }
 
 impl std::fmt::Display for BodyError {
@@ -59,16 +59,8 @@ impl std::fmt::Display for BodyError {
                 f,
                 "the request body has {count} members, more than the {MEMBERS_MAX} that are allowed"
             ),
-            Self::Repeated(key) => {
-                write!(
-                    f,
-                    "could not parse JSON request body: the key `{key}` appears twice"
-                )
-            }
-            Self::BrokenForm => f.write_str(
-                "could not parse the request body: the form does not begin and end with its \
-                 boundary, or a part of it has no proper head",
-            ),
+            Self::Repeated(key) => write!(f, "the key `{key}` appears twice"),
+            Self::BrokenForm(error) => error.fmt(f),
         }
     }
 }
@@ -116,14 +108,19 @@ impl RequestBody {
         let mut parts = Parts::new(&bytes, boundary);
         // What stands before the first delimiter, or behind a part that cannot be read, others
         // might read: with a model that we have not seen.
-        let mut is_plain = parts.begins_at_once() && parts.has_no_stray_boundary();
+        let broken = |error| Err(BodyError::BrokenForm(error));
+        if !parts.begins_at_once() {
+            return broken(FormError::Preamble);
+        }
         let (mut model, mut stream, mut count) = (None, false, 0);
         for part in parts.by_ref() {
             count += 1;
             if count > MEMBERS_MAX {
                 return Err(BodyError::TooManyMembers(count));
             }
-            is_plain &= part.is_plain();
+            if !part.is_plain() {
+                return broken(FormError::Head(count));
+            }
             if part.is_called("model") && model.replace(part.value.clone()).is_some() {
                 return Err(BodyError::Repeated("model"));
             }
@@ -131,8 +128,11 @@ impl RequestBody {
                 stream = bytes[part.value].eq_ignore_ascii_case(b"true");
             }
         }
-        if !(is_plain && parts.is_closed()) {
-            return Err(BodyError::BrokenForm);
+        if !parts.is_closed() {
+            return broken(FormError::Unfinished(count + 1));
+        }
+        if let Some(at) = parts.stray_boundary() {
+            return broken(FormError::StrayBoundary(at));
         }
         Ok(Self {
             kind: Kind::Other,
@@ -334,13 +334,15 @@ mod tests {
         refused(&two, BodyError::Repeated("model"));
         // Whatever others might find a model in.
         let hidden = field("model", "b");
-        refused(&format!("--b\n\r\n{hidden}"), BodyError::BrokenForm);
+        let is_broken = |parts: &str, error| refused(parts, BodyError::BrokenForm(error));
+        is_broken(&format!("a\r\n{hidden}"), FormError::Preamble);
+        is_broken(&format!("--b\n\r\n{hidden}"), FormError::Unfinished(1));
         let no_head = "--b\r\nno head\r\n";
-        refused(&(no_head.to_owned() + &hidden), BodyError::BrokenForm);
+        is_broken(&(no_head.to_owned() + &hidden), FormError::Unfinished(1));
         let folded = part("Content-Disposition: form-data;\r\n name=model", "b");
-        refused(&folded, BodyError::BrokenForm);
+        is_broken(&(field("file", "") + &folded), FormError::Head(2));
         let extended = part("Content-Disposition: form-data; name*=UTF-8''model", "b");
-        refused(&extended, BodyError::BrokenForm);
+        is_broken(&extended, FormError::Head(1));
         // What some readers take for a field `model`, and others do not.
         for disposition in [
             "form-data; x; name=\"model\"",
@@ -351,18 +353,18 @@ mod tests {
             "form-data; filename=\"a\"",
         ] {
             let posing = format!("--b\r\nContent-Disposition: {disposition}\r\n\r\nBIG\r\n--b--");
-            refused(&posing, BodyError::BrokenForm);
+            is_broken(&posing, FormError::Head(1));
         }
         let second = "--b\r\nContent-Disposition: form-data; name=a\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nBIG\r\n--b--";
-        refused(second, BodyError::BrokenForm);
+        is_broken(second, FormError::Head(1));
         let stray = "--b\r\nContent-Disposition: form-data; name=a\r\n\r\nhi\n--b\nContent-Disposition: form-data; name=\"model\"\n\nBIG\r\n--b--";
-        refused(stray, BodyError::BrokenForm);
+        is_broken(stray, FormError::StrayBoundary(50));
         let empty = RequestBody::form(Bytes::new(), "b").expect_err("empty");
         assert_eq!(empty, BodyError::Empty);
         let many = field("a", "").repeat(MEMBERS_MAX + 1);
         refused(&many, BodyError::TooManyMembers(MEMBERS_MAX + 1));
         let open = RequestBody::form(Bytes::from(hidden), "b").expect_err("open");
-        assert_eq!(open, BodyError::BrokenForm);
+        assert_eq!(open, BodyError::BrokenForm(FormError::Unfinished(1)));
     }
 
     /// P-003, P-004

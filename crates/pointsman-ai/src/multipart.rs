@@ -3,9 +3,46 @@
 //! One pass over bytes that are all here, up to the field that was asked for. A part is looked at
 //! as its sender framed it; what is no proper part ends the search.
 
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, fmt, ops::Range};
 
 use memchr::memmem;
+
+/// Why a form is not passed on: others might read something else in it than we do. Parts are
+/// counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FormError {
+    /// It does not begin with its boundary.
+    Preamble,
+    /// Its boundary stands at this byte, where no line begins with it.
+    StrayBoundary(usize),
+    /// The head of this part is not [plain](Part::is_plain).
+    Head(usize),
+    /// There is no end of this part's head, or none of the part.
+    Unfinished(usize),
+}
+
+impl fmt::Display for FormError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Preamble => f.write_str("the form does not begin with its boundary"),
+            Self::StrayBoundary(at) => write!(
+                f,
+                "the form's boundary is at byte {at}, but not behind the CRLF that ends a part"
+            ),
+            Self::Head(part) => write!(
+                f,
+                "the head of part {part} of the form can be read in more than one way: write one \
+                 Content-Disposition (form-data, with a name) and at most one Content-Type, each \
+                 on one line"
+            ),
+            Self::Unfinished(part) => write!(
+                f,
+                "part {part} of the form is not complete: a head, an empty line and, behind its \
+                 value, the boundary on a line of its own are needed"
+            ),
+        }
+    }
+}
 
 /// The boundary that a `Content-Type` names, if it is that of a form.
 pub fn boundary(content_type: &str) -> Option<Cow<'_, str>> {
@@ -106,11 +143,12 @@ impl<'b> Parts<'b> {
         self.at == Some(self.delimiter.needle().len() - 2)
     }
 
-    /// No boundary stands anywhere but behind a CRLF: some readers would take a part to begin there.
-    pub fn has_no_stray_boundary(&self) -> bool {
+    /// Where a boundary stands that is not behind a CRLF: some readers would take a part to begin
+    /// there.
+    pub fn stray_boundary(&self) -> Option<usize> {
         let dashed = &self.delimiter.needle()[2..];
         let mut places = memmem::find_iter(self.body, dashed);
-        places.all(|at| at == 0 || self.body[..at].ends_with(b"\r\n"))
+        places.find(|at| *at != 0 && !self.body[..*at].ends_with(b"\r\n"))
     }
 
     /// The delimiter that closes a form has been found, and so every field has.

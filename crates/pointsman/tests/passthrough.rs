@@ -189,21 +189,62 @@ fn bad_forms_are_refused() {
         let response = send_form(&gateway, path, form);
         assert_eq!(response.status, status, "{form}");
         assert!(response.text().contains(part), "{}", response.text());
+        response
     };
     let path = "/v1/images/edits";
-    check(path, "--b 1\r\n", 400, "the form does not begin and end");
+    // In the words of the API, which name what is wrong where there is one thing.
+    let broken = check(path, "--b 1\r\n", 400, "part 1 of the form is not complete").json();
+    let error = &broken["error"];
+    assert_eq!(error["type"], "invalid_request_error", "{broken}");
+    assert!(error["message"].is_string() && error["param"].is_null());
     check(path, "", 400, "request body is empty");
     let model = "--b 1\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\na\r\n";
+    let twice = format!("{model}{model}--b 1--\r\n");
+    let twice = check(path, &twice, 400, "`model` appears twice").json();
+    assert_eq!(twice["error"]["param"], "model", "{twice}");
+    let large = check(path, &form(&"x".repeat(400)), 413, "maximum size 400").json();
+    assert_eq!(large["error"]["type"], "invalid_request_error", "{large}");
+    let folded = form("a").replace("; name=\"model\"", ";\r\n name=\"model\"");
+    check(path, &folded, 400, "head of part 2 of the form");
     check(
         path,
-        &format!("{model}{model}--b 1--\r\n"),
+        "a\r\n--b 1--",
         400,
-        "`model` appears twice",
+        "does not begin with its boundary",
     );
-    check(path, &form(&"x".repeat(400)), 413, "maximum size 400");
+    let stray = form("a\n--b 1\n");
+    let place = stray.find("a\n--b 1\n").expect("written") + 2;
+    check(path, &stray, 400, &format!("boundary is at byte {place},"));
     let speech = "/v1/audio/speech";
     check(speech, &form("a"), 400, "only application/json");
     check("/x", &form("a"), 400, "only application/json");
+    assert_eq!(upstream.hits(), 0);
+}
+
+/// G-24: whoever calls an API reads its errors, also when it is our parser that refuses.
+#[test]
+fn bodies_are_refused_in_the_words_of_their_api() {
+    let upstream = Upstream::named("a");
+    let refused = |provider: &str, path: &str, body: &str, status: u16| {
+        let gateway = typed(provider, &upstream, "        max_req_body_size: 60\n");
+        let response = post_json(gateway.proxy, path, body);
+        assert_eq!(response.status, status, "{path}: {}", response.text());
+        response.json()
+    };
+    let count = "/v1/messages/count_tokens";
+    let broken = refused("anthropic", count, "{", 400);
+    assert_eq!(broken["error"]["type"], "invalid_request_error", "{broken}");
+    assert_eq!(broken["type"], "error");
+    let large = refused("anthropic", count, &"x".repeat(61), 413);
+    assert_eq!(large["error"]["type"], "request_too_large", "{large}");
+    let broken = refused("cohere", "/v2/rerank", "{", 400);
+    assert!(broken["message"].is_string(), "{broken}");
+    let twice = r#"{"model":"a","model":"b"}"#;
+    let twice = refused("openai", "/v1/moderations", twice, 400);
+    assert_eq!(twice["error"]["param"], "model", "{twice}");
+    // A chat is known by its body alone.
+    let chat = refused("openai", "/v1/chat/completions", "{", 400);
+    assert!(chat["message"].is_string(), "{chat}");
     assert_eq!(upstream.hits(), 0);
 }
 

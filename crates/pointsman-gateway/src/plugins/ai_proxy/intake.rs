@@ -7,7 +7,7 @@ use http::{
     header::{CONNECTION, CONTENT_TYPE},
 };
 use pointsman_ai::{BodyError, DirectApi, Protocol, Replaced, RequestBody, multipart};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{AiCall, AiProxy, RelayLimits, models};
 use crate::{
@@ -49,7 +49,7 @@ impl AiProxy {
         let limit = self.target.limits.request_bytes;
         let bytes = match exchange.read_body(limit).await {
             Ok(bytes) => bytes,
-            Err(CollectError::TooLarge(size)) => return Flow::Respond(too_large(size, limit)),
+            Err(CollectError::TooLarge(size)) => return Flow::Respond(too_large(api, size, limit)),
             Err(error) => return Flow::Fail(crate::gateway::body_failure(&error)),
         };
         let body = match &boundary {
@@ -57,7 +57,7 @@ impl AiProxy {
             None => RequestBody::parse(bytes),
         };
         let call = body
-            .map_err(|error| Box::new(refuse_body(&error)))
+            .map_err(|error| Box::new(refuse_body(api, &error)))
             .and_then(|body| self.read(exchange, body, api));
         match call {
             Ok(call) => {
@@ -162,20 +162,40 @@ fn refuse_content_type(exchange: &Exchange) -> Option<Reply> {
     Some(Reply::text(StatusCode::BAD_REQUEST, text))
 }
 
-fn too_large(size: u64, limit: u64) -> Reply {
+fn too_large(api: Option<DirectApi>, size: u64, limit: u64) -> Reply {
     let text = format!(
         "could not get body: request size {size} is greater than the maximum size {limit} allowed"
     );
-    Reply::json(StatusCode::PAYLOAD_TOO_LARGE, json!({ "message": text }))
+    refusal(api, StatusCode::PAYLOAD_TOO_LARGE, &text, None)
 }
 
-fn refuse_body(error: &BodyError) -> Reply {
+fn refuse_body(api: Option<DirectApi>, error: &BodyError) -> Reply {
     let text = match error {
         BodyError::Empty => "could not get body: request body is empty".to_owned(),
         BodyError::Malformed { .. } => format!("could not parse JSON request body: {error}"),
-        BodyError::TooManyMembers(_) | BodyError::Repeated(_) | BodyError::BrokenForm => {
-            error.to_string()
+        BodyError::Repeated(_) | BodyError::BrokenForm(_) => {
+            format!("could not parse request body: {error}")
         }
+        BodyError::TooManyMembers(_) => error.to_string(),
     };
-    Reply::json(StatusCode::BAD_REQUEST, json!({ "message": text }))
+    let field = match error {
+        BodyError::Repeated(field) => Some(*field),
+        _ => None,
+    };
+    refusal(api, StatusCode::BAD_REQUEST, &text, field)
+}
+
+/// Refuses a request in the words of its API, if its path says which that is; else in APISIX's.
+/// `field` is what is wrong, where the API has a place to say so.
+fn refusal(api: Option<DirectApi>, status: StatusCode, text: &str, field: Option<&str>) -> Reply {
+    let Some(api) = api else {
+        return Reply::json(status, json!({ "message": text }));
+    };
+    let protocol = Protocol::Direct(api);
+    let body = pointsman_ai::error_body(Some(protocol), status.as_u16(), text);
+    let mut body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    if let (Some(place), Some(field)) = (body.pointer_mut("/error/param"), field) {
+        *place = field.into();
+    }
+    Reply::json(status, body)
 }
