@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use rand::Rng as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
@@ -54,8 +54,8 @@ struct Csrf {
 /// What a token says; its text is Base64 of this as JSON (APISIX 3.18's form).
 #[derive(Deserialize, Serialize)]
 struct Token {
-    /// Any number in [0, 1).
-    random: f64,
+    /// Any number in [0, 1), as it was written: numbers do not survive every reader to their last digit.
+    random: Box<RawValue>,
     /// When it was made, seconds since the Unix epoch.
     expires: u64,
     /// SHA-256 over both and the key, hexadecimal.
@@ -94,7 +94,7 @@ fn compile(conf: &Value) -> Result<Csrf, Faults> {
 }
 
 impl Csrf {
-    fn sign(&self, random: f64, made: u64) -> String {
+    fn sign(&self, random: &RawValue, made: u64) -> String {
         let text = format!("{{expires:{made},random:{random},key:{}}}", self.conf.key);
         let hash = Sha256::digest(text.as_bytes());
         hash.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -102,12 +102,14 @@ impl Csrf {
 
     fn make(&self, now: u64) -> String {
         let random: f64 = rand::rng().random();
+        let random = serde_json::value::to_raw_value(&random).expect("a finite number is JSON");
         let token = Token {
+            sign: self.sign(&random, now),
             random,
             expires: now,
-            sign: self.sign(random, now),
         };
-        BASE64_STANDARD.encode(json!(token).to_string())
+        let text = serde_json::to_string(&token).expect("its parts are JSON");
+        BASE64_STANDARD.encode(text)
     }
 
     fn is_valid(&self, text: &str, now: u64) -> bool {
@@ -118,7 +120,7 @@ impl Csrf {
         let Some(token) = token else { return false };
         let age = now.saturating_sub(token.expires);
         let is_fresh = self.conf.expires == 0 || age <= self.conf.expires;
-        let right = self.sign(token.random, token.expires);
+        let right = self.sign(&token.random, token.expires);
         is_fresh && bool::from(right.as_bytes().ct_eq(token.sign.as_bytes()))
     }
 
@@ -185,6 +187,8 @@ mod tests {
     fn tokens_are_signed_and_age() {
         let csrf = compile(&json!({"key": "k", "expires": 10})).expect("valid");
         let other = compile(&json!({"key": "other"})).expect("valid");
+        // Whatever number is drawn.
+        assert!((0..1000).all(|_| csrf.is_valid(&csrf.make(1000), 1000)));
         let token = csrf.make(1000);
         assert!(csrf.is_valid(&token, 1000));
         assert!(csrf.is_valid(&token, 1010));
