@@ -347,7 +347,8 @@ impl Program {
             tracing::info!("draining: no new connections, up to {drain_limit:?} for open ones");
             Ok::<_, String>((feeding, second))
         }));
-        let (feeding, mut second) = outcome?;
+        // What requests have logged so far is written, however it ends.
+        let (feeding, mut second) = outcome.inspect_err(|_| writer.stop())?;
         let cut = cut(second.as_mut(), lost);
         let end = drain::finish(&runtime, &local, threads, drain, drain_limit, cut);
         let _ = ending.send(true);
