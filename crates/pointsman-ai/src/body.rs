@@ -351,6 +351,7 @@ mod tests {
             "form-data; name=\"x\"; name=\"model\"",
             "form-data; name= \"model\"",
             "form-data; filename=\"a\"",
+            "form-data; filename=\"\\\"; name=model; x=\"; name=a",
         ] {
             let posing = format!("--b\r\nContent-Disposition: {disposition}\r\n\r\nBIG\r\n--b--");
             is_broken(&posing, FormError::Head(1));
@@ -359,6 +360,8 @@ mod tests {
         is_broken(second, FormError::Head(1));
         let stray = "--b\r\nContent-Disposition: form-data; name=a\r\n\r\nhi\n--b\nContent-Disposition: form-data; name=\"model\"\n\nBIG\r\n--b--";
         is_broken(stray, FormError::StrayBoundary(50));
+        is_broken("--b--\r\n", FormError::StrayBoundary(7));
+        is_broken(&format!("--b--\r\n{hidden}"), FormError::StrayBoundary(7));
         let empty = RequestBody::form(Bytes::new(), "b").expect_err("empty");
         assert_eq!(empty, BodyError::Empty);
         let many = field("a", "").repeat(MEMBERS_MAX + 1);

@@ -13,7 +13,7 @@ use memchr::memmem;
 pub enum FormError {
     /// It does not begin with its boundary.
     Preamble,
-    /// Its boundary stands at this byte, where no line begins with it.
+    /// Its boundary stands at this byte, where no part begins: not behind a CRLF, or behind the end.
     StrayBoundary(usize),
     /// The head of this part is not [plain](Part::is_plain).
     Head(usize),
@@ -27,7 +27,8 @@ impl fmt::Display for FormError {
             Self::Preamble => f.write_str("the form does not begin with its boundary"),
             Self::StrayBoundary(at) => write!(
                 f,
-                "the form's boundary is at byte {at}, but not behind the CRLF that ends a part"
+                "the form's boundary is at byte {at}, where no part may begin: not behind a CRLF, or \
+                 behind the end of the form"
             ),
             Self::Head(part) => write!(
                 f,
@@ -56,9 +57,15 @@ pub fn boundary(content_type: &str) -> Option<Cow<'_, str>> {
         return None;
     }
     let boundary = parameter(parameters, "boundary")?;
-    (1..=BOUNDARY_BYTES_MAX)
-        .contains(&boundary.len())
-        .then_some(boundary)
+    let is_plain = boundary.bytes().all(is_of_boundary) && !boundary.ends_with(' ');
+    // Without quotes, some readers end it at a blank.
+    let is_whole = !boundary.contains(' ') || parameters.contains(&format!("\"{boundary}\""));
+    (is_plain && is_whole && (1..=BOUNDARY_BYTES_MAX).contains(&boundary.len())).then_some(boundary)
+}
+
+/// RFC 2046 §5.1.1, which lets none end in a blank: some readers would take it off.
+fn is_of_boundary(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"'()+_,-./:=? ".contains(&byte)
 }
 
 /// The value of the first field called `name`; `None` also when it is no UTF-8.
@@ -114,7 +121,8 @@ pub struct Parts<'b> {
     delimiter: memmem::Finder<'static>,
     /// Behind the last delimiter; `None` when there is nothing more to find.
     at: Option<usize>,
-    closed: bool,
+    /// Behind the delimiter that closes the form.
+    closed_at: Option<usize>,
 }
 
 impl<'b> Parts<'b> {
@@ -134,7 +142,7 @@ impl<'b> Parts<'b> {
             body,
             delimiter,
             at,
-            closed: false,
+            closed_at: None,
         }
     }
 
@@ -143,17 +151,18 @@ impl<'b> Parts<'b> {
         self.at == Some(self.delimiter.needle().len() - 2)
     }
 
-    /// Where a boundary stands that is not behind a CRLF: some readers would take a part to begin
-    /// there.
+    /// Where a boundary stands that is not behind a CRLF, or is behind the one that closes the form:
+    /// some readers would take a part to begin there. To be asked when all parts have been looked at.
     pub fn stray_boundary(&self) -> Option<usize> {
         let dashed = &self.delimiter.needle()[2..];
+        let end = self.closed_at.unwrap_or(self.body.len());
         let mut places = memmem::find_iter(self.body, dashed);
-        places.find(|at| *at != 0 && !self.body[..*at].ends_with(b"\r\n"))
+        places.find(|at| *at >= end || (*at != 0 && !self.body[..*at].ends_with(b"\r\n")))
     }
 
     /// The delimiter that closes a form has been found, and so every field has.
     pub fn is_closed(&self) -> bool {
-        self.closed
+        self.closed_at.is_some()
     }
 }
 
@@ -165,7 +174,7 @@ impl<'b> Iterator for Parts<'b> {
         let rest = &self.body[from..];
         // `--` after a delimiter closes the form; blanks may fill its line.
         if rest.starts_with(b"--") {
-            self.closed = true;
+            self.closed_at = Some(from);
             return None;
         }
         let line_end = memmem::find(rest, b"\r\n")?;
@@ -230,6 +239,8 @@ fn is_plain_disposition(value: &str) -> bool {
         }
         let after = match after.strip_prefix('"') {
             Some(quoted) => match unquote(quoted) {
+                // Who knows of no escapes ends the value at such a quote, and reads on behind `;`.
+                Some((Cow::Owned(value), _)) if value.contains(';') => return false,
                 Some((_, after)) => after,
                 None => return false,
             },
@@ -363,6 +374,10 @@ mod tests {
             Some("x y"),
         );
         check("multipart/form-data; boundary=", None);
+        // What some readers take for another one.
+        check("multipart/form-data; boundary=x y", None);
+        check("multipart/form-data; boundary=\"x \"", None);
+        check("multipart/form-data; boundary=\"x\\\"y\"", None);
         check("multipart/form-data", None);
         check("multipart/mixed; boundary=x", None);
         check(
