@@ -1,4 +1,5 @@
-//! Beginnings for the fuzzer: the golden examples, in the form that each target takes.
+//! Beginnings for the fuzzer: the golden examples, in the form that each target takes; of forms and
+//! sessions there are none, and a few are written here.
 
 use std::{fs, path::Path};
 
@@ -50,9 +51,55 @@ pub(crate) fn write(root: &Path) -> Result<(), String> {
             }
         }
     }
+    for (name, form) in FORMS {
+        save(root, "form", name, form.as_bytes())?;
+    }
+    for (name, frames) in SESSIONS {
+        save(root, "session", name, &[&[3, 0], *frames].concat())?;
+    }
+    written += FORMS.len() + SESSIONS.len();
     eprintln!("fuzz/corpus: seeds of {written} examples");
     Ok(())
 }
+
+/// A `Content-Type` on a line, then the body.
+const FORMS: &[(&str, &str)] = &[
+    (
+        "transcription",
+        "multipart/form-data; boundary=\"b 1\"\n\
+         --b 1\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\\\"b.mp3\"\r\n\
+         Content-Type: audio/mpeg\r\n\r\n\0\r\n--b\r\n\r\n\
+         --b 1\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n--b 1--\r\n",
+    ),
+    (
+        "stream",
+        "multipart/form-data; boundary=b\n\
+         --b\r\nContent-Disposition: form-data; name=stream\r\n\r\ntrue\r\n\
+         --b\r\nContent-Disposition: form-data; name=prompt\r\n\r\nmodel\r\n--b--",
+    ),
+    (
+        "refused",
+        "Multipart/Form-Data; charset=utf-8; BOUNDARY=b\npreamble\r\n\
+         --b\r\nContent-Disposition: form-data;\r\n name*=UTF-8''model\r\n\r\na\r\n--b--",
+    ),
+];
+
+/// What a WebSocket's side says: texts, pieces of one, lengths of all kinds, masks, pings, a close.
+const SESSIONS: &[(&str, &[u8])] = &[
+    ("created", b"\x81\x1a{\"type\":\"session.created\"}\x88\x02\x03\xe8"),
+    (
+        "done",
+        b"\x81\x7e\0\x52{\"type\":\"response.done\",\"response\":{\"usage\":{\"input_tokens\":2,\"output_tokens\":1}}}\x89\0",
+    ),
+    (
+        "error",
+        b"\x81\x30{\"type\":\"error\",\"error\":{\"type\":\"server_error\"}}\x88\x02\x03\xf3",
+    ),
+    (
+        "pieces",
+        b"\x01\x01{\x89\x01p\x80\x01}\x82\x82mmmmhi\x81\x7f\0\0\0\0\0\0\0\x02{}\xc1\x01a",
+    ),
+];
 
 /// The bytes of an example; `None` for what examples became.
 fn example(path: &Path) -> Result<Option<Vec<u8>>, String> {

@@ -1,8 +1,14 @@
 //! What the fuzz target `translate` does with its bytes; a test does the same with examples whose
-//! bytes are disturbed.
+//! bytes are disturbed. Forms and sessions have a target and a module each.
 //!
 //! Whatever comes, it is refused or becomes something that can be read in the protocol that it was
 //! written in, and says there what it said before, but for what is declared lost.
+
+mod form;
+mod session;
+
+pub use form::form;
+pub use session::session;
 
 use crate::{
     Outside, Protocol, Provider, StreamTranslator, Translation,

@@ -1,4 +1,5 @@
-//! The fuzz target `translate` on examples whose bytes are disturbed: a few seconds of it, everywhere.
+//! The fuzz targets `translate`, `form` and `session` on examples whose bytes are disturbed: a few
+//! seconds of them, everywhere.
 
 #[path = "../../tests/support/examples.rs"]
 mod examples;
@@ -69,4 +70,36 @@ fn the_fuzz_target_takes_anything() {
         }
     }
     fuzzed::any(&[]);
+}
+
+/// `example` as it is, and disturbed in many ways.
+fn disturbed(example: &[u8], target: impl Fn(&[u8])) {
+    target(example);
+    for round in 0..20_000 {
+        let mut rng = Rng(round);
+        let mut bytes = example.to_vec();
+        disturb(&mut bytes, &mut rng);
+        target(&bytes);
+    }
+}
+
+/// G-24
+#[test]
+fn nothing_hides_a_model_in_a_form() {
+    let example = "multipart/form-data; boundary=\"b 1\"\n\
+        --b 1\r\nContent-Disposition: form-data; name=\"file\"; filename=\"\\\", name=model, x=\"\r\n\
+        Content-Type: audio/mpeg\r\n\r\n\0\r\n--b\r\n\r\n\
+        --b 1\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n--b 1--\r\n";
+    disturbed(example.as_bytes(), fuzzed::form);
+    let trimmed = "multipart/form-data; boundary=\"b \"\n\
+        --b \r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n--b\r\n\
+        Content-Disposition: form-data; name=model\r\n\r\nBIG\r\n--b --";
+    disturbed(trimmed.as_bytes(), fuzzed::form);
+}
+
+#[test]
+fn frames_are_read_however_they_come() {
+    let example =
+        b"\x03\0\x01\x01{\x89\x01p\x80\x01}\x81\x7e\0\x02{}\x82\x80mmmm\xc1\x01a\x88\x02\x03\xe9";
+    disturbed(example, fuzzed::session);
 }
