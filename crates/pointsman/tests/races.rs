@@ -79,8 +79,16 @@ fn ask_all_workers(gateway: &Gateway, path: &str, alive: &Upstream) {
 /// that never knew its instances, begins with what is known of them elsewhere.
 #[test]
 fn r02_r03_a_new_route_begins_with_the_verdicts_of_others() {
-    let (alive, dead) = (Upstream::named("alive"), Upstream::named("dead"));
-    dead.set_healthy(false);
+    let alive = Upstream::named("alive");
+    let silent = Arc::new(AtomicBool::new(false));
+    let theirs = Arc::clone(&silent);
+    let dead = Upstream::probed(
+        |_| Answer::chat("dead"),
+        move |_| match theirs.load(Ordering::SeqCst) {
+            true => Answer::Silence,
+            false => Answer::text(500, ""),
+        },
+    );
     let pair = [
         checked("alive", &alive, "/health"),
         checked("dead", &dead, "/health"),
@@ -91,6 +99,8 @@ fn r02_r03_a_new_route_begins_with_the_verdicts_of_others() {
         checked("one", &alive, "/health"),
         checked("two", &dead, "/health"),
     ];
+    // Whoever does not know by now has to wait for a timeout to find out.
+    silent.store(true, Ordering::SeqCst);
     under_load(gateway.proxy, &[call("/first", &[], CHAT)], |load| {
         gateway.reload(&document(&[
             route("first", &pair),
@@ -246,7 +256,7 @@ fn r16_a_storm_of_reloads_leaves_one_probe_for_each_target() {
         load.pass(1);
         let (left, hits) = (comes.probes().len(), comes.hits());
         assert!(hits > 0, "it was used while it was there");
-        stays.wait_for_probes(stays.probes().len() + 3);
+        stays.wait_for_probes(stays.probes().len() + 4);
         // One may have been on its way.
         assert!(comes.probes().len() <= left + 1, "probes without an owner");
         load.pass(5);
@@ -301,6 +311,15 @@ fn r18_a_retry_obeys_a_verdict_that_came_during_the_request() {
         }
     });
     assert_eq!((failing.hits(), falling.hits(), fine.hits()), (8, 0, 8));
+    // The pick itself passed it over, not only the look at the verdicts before what was picked is sent.
+    for line in gateway.access_log(8) {
+        let picks = line["picks"].as_array().expect("a list").iter();
+        let told: Vec<Value> = picks
+            .map(|pick| json!([pick["member"], pick["excluded"], pick["reasons"]]))
+            .collect();
+        let expected = json!([["failing", [], null], ["fine", ["falling"], ["unhealthy"]]]);
+        assert_eq!(json!(told), expected, "{line}");
+    }
 }
 
 /// consumers with plugins of their own on one route do not evict each other: each keeps its turn,

@@ -4,6 +4,13 @@ use super::Mutant;
 
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
+        name: "each user of a target has one of its own",
+        file: "crates/pointsman-gateway/src/upstream/health.rs",
+        text: "hostname: configured.to_owned(),",
+        replacement: "hostname: format!(\"{configured} of {owner} {member}\"),",
+        test: "-p pointsman --test races r02",
+    },
+    Mutant {
         name: "an address that changes its name starts healthy, where every answer is another",
         file: "crates/pointsman-balance/src/health/group/departed.rs",
         text: "here.any(is_down) || self.groups.departed.has(place, now)",
@@ -99,5 +106,31 @@ pub(super) const MUTANTS: &[Mutant] = &[
         replacement: "                ids.push(id);\n                if let Some(target) = self.targets.get_mut(&id) {\n                    \
                       target.state.counters = Default::default();\n                }\n                continue;",
         test: "-p pointsman --test races r15_who",
+    },
+    Mutant {
+        name: "what stays is probed anew with every reload",
+        file: "crates/pointsman-balance/src/health/schedule.rs",
+        text: "            let phase = match earlier.map(|entry| entry.phase) {",
+        replacement: "            let phase = match earlier.map(|entry| entry.phase).filter(|_| false) {",
+        test: "-p pointsman --test races r16",
+    },
+    Mutant {
+        name: "what is gone is probed on",
+        file: "crates/pointsman-balance/src/health/monitor/settle.rs",
+        text: "            let wanted = self.wishes(|line| !targets.contains(line));",
+        replacement: "            let wanted = self.wishes(|line| !targets.contains(line) || true);",
+        test: "-p pointsman --test races r16",
+    },
+    Mutant {
+        name: "whoever else is picked for evicts a picker, which begins anew",
+        file: "crates/pointsman-balance/src/picker/round_robin.rs",
+        text: "        let mut position = self.cursor.0.load(Ordering::Relaxed);",
+        replacement: "        static LAST: std::sync::atomic::AtomicUsize = \
+                      std::sync::atomic::AtomicUsize::new(0);\n        \
+                      let own = std::ptr::from_ref(self).addr();\n        \
+                      if LAST.swap(own, Ordering::Relaxed) != own {\n            \
+                      self.cursor.0.store(0, Ordering::Relaxed);\n        }\n        \
+                      let mut position = self.cursor.0.load(Ordering::Relaxed);",
+        test: "-p pointsman --test races r19",
     },
 ];
