@@ -64,6 +64,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         test: "-p pointsman --test restart a_restart_in_an_outage",
     },
     Mutant {
+        name: "what was kept is taken in after the first requests",
+        file: "crates/pointsman/src/publisher.rs",
+        text: "            file.restore(&self.health, clock::now());",
+        replacement: "            let (file, health) = (Arc::clone(file), Arc::clone(&self.health));\n            \
+                      std::thread::spawn(move || {\n                \
+                      std::thread::sleep(std::time::Duration::from_millis(200));\n                \
+                      file.restore(&health, clock::now());\n            });",
+        test: "-p pointsman --test restart a_restart_under_load",
+    },
+    Mutant {
         name: "a restart forgets cool-downs",
         file: FILE,
         text: ".filter(|until_ms| *until_ms > self.time.wall_ms)",
