@@ -140,4 +140,19 @@ pub(super) const MUTANTS: &[Mutant] = &[
         replacement: "            key: key(\"instance\"),",
         test: "-p pointsman-gateway --lib the_keys_stay",
     },
+    Mutant {
+        name: "a session that is refused is answered with that",
+        file: "crates/pointsman-gateway/src/forward/ai.rs",
+        text: "            Ok(answer)\n                if self\n",
+        replacement: "            Ok(answer) if self.is_session() => Outcome::Answer(answer),\n            \
+                      Ok(answer)\n                if self\n",
+        test: "-p pointsman --test realtime sessions_obey",
+    },
+    Mutant {
+        name: "sessions carry the client's own key on",
+        file: "crates/pointsman-gateway/src/forward/ai/outgoing.rs",
+        text: "let has_own_key = client == REALTIME\n        || ",
+        replacement: "let has_own_key = ",
+        test: "-p pointsman --test realtime a_clients_own_key",
+    },
 ];
