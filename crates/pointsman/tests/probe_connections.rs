@@ -59,8 +59,9 @@ fn once(next: Answer) -> Upstream {
     )
 }
 
-/// Ten probes at most go over one connection, and the tenth says that it is the last; without the
-/// option each has its own, as in APISIX.
+/// Ten probes at most go over one connection, and the last says that it is; without the option each
+/// has its own, as in APISIX. How many connections there are is not fixed: a stalled machine may cost
+/// one before its time.
 #[test]
 fn a_connection_serves_ten_probes_and_no_more() {
     let target = Upstream::named("target");
@@ -69,24 +70,27 @@ fn a_connection_serves_ten_probes_and_no_more() {
         instance("usual", target.address, "/health?usual", false),
     ]));
     let of = |path: &str| by_connection(&target.probes(), path);
-    let asked = |path: &str| of(path).values().map(Vec::len).sum::<usize>();
-    wait_until("twelve probes of each", || {
-        (asked("/health?kept") >= 12 && asked("/health?usual") >= 12).then_some(())
+    let says_last = |probe: &Received| probe.header("connection") == Some("close");
+    let kept = wait_until("a connection to be used up, and the next", || {
+        let kept = of("/health?kept");
+        let used_up = kept.iter().find(|(_, probes)| probes.iter().any(says_last));
+        let has_next = used_up.is_some_and(|(at, _)| kept.keys().any(|one| one > at));
+        has_next.then_some(kept)
     });
-    let usual = of("/health?usual");
-    assert!(usual.values().all(|probes| probes.len() == 1), "{usual:?}");
-    let kept = of("/health?kept");
-    let counts: Vec<usize> = kept.values().map(Vec::len).collect();
-    // The first connection may be given up early, so that targets do not renew theirs together.
-    assert!(counts.iter().all(|count| *count <= 10), "{counts:?}");
-    assert!(counts[0] >= 9 && counts.len() == 2, "{counts:?}");
-    let first = kept.values().next().expect("a connection");
-    for (at, probe) in first.iter().enumerate() {
-        let expected = (at + 1 == first.len()).then_some("close");
-        assert_eq!(probe.header("connection"), expected, "probe {at}");
+    for (connection, probes) in &kept {
+        let last = probes.iter().position(says_last);
+        // A target's place in the order of targets takes up to nine from ten, so that they do not
+        // renew their connections together: here there are two.
+        let is_used_up = last.is_none_or(|at| at + 1 == probes.len() && at >= 8);
+        assert!(probes.len() <= 10 && is_used_up, "{connection}: {probes:?}");
     }
-    let node = gateway.wait_for_node("kept", |_| true);
-    assert_eq!(node["status"], "healthy", "{node}");
+    let usual = wait_until("twelve probes of the other", || {
+        let usual = of("/health?usual");
+        let asked: usize = usual.values().map(Vec::len).sum();
+        (asked >= 12).then_some(usual)
+    });
+    assert!(usual.values().all(|probes| probes.len() == 1), "{usual:?}");
+    gateway.wait_for_node("kept", |node| node["status"] == "healthy");
 }
 
 /// A peer that closes a connection while it is idle, or takes a request and closes without a byte of
@@ -212,10 +216,38 @@ fn an_answer_without_an_end_keeps_no_connection() {
         "{node}"
     );
     assert_eq!(by_connection(&probes, "/health").len(), probes.len());
-    assert!(endless.most_open() <= 2, "{}", endless.most_open());
+    wait_until("all but the newest to be closed", || {
+        (endless.open() <= 1).then_some(())
+    });
 }
 
-/// The same over TLS.
+/// Probes of plain nodes keep their connections, too, and what one of them finds out counts.
+#[test]
+fn a_connection_of_a_plain_node_is_kept() {
+    let target = Upstream::named("target");
+    let checks = instance("", target.address, "/health", true)["checks"].take();
+    let nodes = json!({(target.address.to_string()): 1});
+    let upstream = json!({"nodes": nodes, "checks": checks});
+    let routes = json!({"routes": [{"id": 1, "uri": "/*", "upstream": upstream}]});
+    let gateway = Gateway::start(&routes.to_string());
+    let status = |expected: &str| {
+        wait_until(expected, || {
+            let checkers = gateway.checkers();
+            (checkers.first()?["nodes"][0]["status"] == expected).then_some(())
+        });
+    };
+    wait_until("four probes on one connection", || {
+        let kept = by_connection(&target.probes(), "/health");
+        kept.values().any(|probes| probes.len() >= 4).then_some(())
+    });
+    status("healthy");
+    target.set_healthy(false);
+    status("unhealthy");
+    target.set_healthy(true);
+    status("healthy");
+}
+
+/// The same over TLS. Without it, no connection would have more answers than one.
 #[test]
 fn a_connection_over_tls_is_kept() {
     let target = SecureUpstream::keeping();
@@ -223,8 +255,10 @@ fn a_connection_over_tls_is_kept() {
     kept["checks"]["active"]["type"] = json!("https");
     kept["checks"]["active"]["https_verify_certificate"] = json!(false);
     let gateway = Gateway::start(&route(&[kept]));
-    wait_until("four probes", || (target.answered() >= 4).then_some(()));
-    assert_eq!(target.connections(), 1);
-    let node = gateway.wait_for_node("kept", |_| true);
-    assert_eq!(node["status"], "healthy", "{node}");
+    wait_until("three probes that needed no connection", || {
+        // In this order: a connection is there before its first answer.
+        let answered = target.answered();
+        (answered >= target.connections() + 3).then_some(())
+    });
+    gateway.wait_for_node("kept", |node| node["status"] == "healthy");
 }
