@@ -119,6 +119,9 @@ fn a_connection_that_ends_before_an_answer_says_nothing() {
             "{name}: {node}"
         );
     }
+    // Not for a moment: the next probe, on a new connection, would have made up for it.
+    let log = gateway.stderr();
+    assert!(!log.contains("health verdict changed"), "{log}");
 }
 
 /// What does count on a kept connection: an answer that breaks off, silence, a bad status.
@@ -221,33 +224,25 @@ fn an_answer_without_an_end_keeps_no_connection() {
     });
 }
 
-/// Probes of plain nodes keep their connections, too, and what one of them finds out counts.
+/// Probes of plain nodes keep their connections, too, and what they find out there counts: on new ones
+/// this node is always well.
 #[test]
 fn a_connection_of_a_plain_node_is_kept() {
-    let target = Upstream::named("target");
+    let target = once(Answer::text(500, ""));
     let checks = instance("", target.address, "/health", true)["checks"].take();
     let nodes = json!({(target.address.to_string()): 1});
     let upstream = json!({"nodes": nodes, "checks": checks});
     let routes = json!({"routes": [{"id": 1, "uri": "/*", "upstream": upstream}]});
     let gateway = Gateway::start(&routes.to_string());
-    let status = |expected: &str| {
+    for expected in ["unhealthy", "healthy"] {
         wait_until(expected, || {
             let checkers = gateway.checkers();
             (checkers.first()?["nodes"][0]["status"] == expected).then_some(())
         });
-    };
-    wait_until("four probes on one connection", || {
-        let kept = by_connection(&target.probes(), "/health");
-        kept.values().any(|probes| probes.len() >= 4).then_some(())
-    });
-    status("healthy");
-    target.set_healthy(false);
-    status("unhealthy");
-    target.set_healthy(true);
-    status("healthy");
+    }
 }
 
-/// The same over TLS. Without it, no connection would have more answers than one.
+/// The same over TLS: otherwise there would be a connection for each answer.
 #[test]
 fn a_connection_over_tls_is_kept() {
     let target = SecureUpstream::keeping();
