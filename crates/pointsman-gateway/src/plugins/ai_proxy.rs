@@ -239,6 +239,8 @@ impl AiInstance {
                 });
             }
         }
+        // Mostly one, in the room of four.
+        targets.shrink_to_fit();
         targets
     }
 

@@ -79,24 +79,23 @@ pub(super) fn drop_unbuilt(plans: &mut Vec<Plan<'_>>, built: &HashSet<String>) -
 
 /// The health report's view of what is checked, one entry per checker.
 pub(super) fn report(plans: Vec<Plan<'_>>, ids: &[Vec<TargetId>]) -> Vec<Checked> {
-    plans
-        .into_iter()
-        .zip(ids)
-        .map(|(plan, ids)| {
-            let mut targets: Vec<(TargetId, _)> = Vec::with_capacity(ids.len());
-            for (probe, id) in plan.checker.probes.into_iter().zip(ids) {
-                // Two nodes that share address and probe port are one target.
-                if !targets.iter().any(|(other, _)| other == id) {
-                    targets.push((*id, probe.wanted.probe));
-                }
+    // Made anew rather than in the room of the plans, which are larger.
+    let mut checked = Vec::with_capacity(plans.len());
+    for (plan, ids) in plans.into_iter().zip(ids) {
+        let mut targets: Vec<(TargetId, _)> = Vec::with_capacity(ids.len());
+        for (probe, id) in plan.checker.probes.into_iter().zip(ids) {
+            // Two nodes that share address and probe port are one target.
+            if !targets.iter().any(|(other, _)| other == id) {
+                targets.push((*id, probe.wanted.probe));
             }
-            Checked {
-                collection: plan.carrier.collection,
-                id: plan.carrier.id.to_owned(),
-                report: plan.checker.report,
-                kind: plan.checker.kind,
-                targets,
-            }
-        })
-        .collect()
+        }
+        checked.push(Checked {
+            collection: plan.carrier.collection,
+            id: plan.carrier.id.to_owned(),
+            report: plan.checker.report,
+            kind: plan.checker.kind,
+            targets,
+        });
+    }
+    checked
 }
