@@ -7,12 +7,10 @@
 
 use std::collections::HashMap;
 
-use serde_json::{Map, Value};
-
 use crate::config::{
     document::{Document, Item},
     problem::Spot,
-    resource::upstream::Upstream,
+    resource::{plugins::Plugins, upstream::Upstream},
 };
 
 /// A resource that carries plugins, an upstream, or both.
@@ -26,7 +24,7 @@ pub(super) struct Carrier<'a> {
     /// Where it stands, such as `routes[0]`.
     pub(super) place: &'a str,
     /// Its plugins.
-    pub(super) plugins: Option<&'a Map<String, Value>>,
+    pub(super) plugins: Option<&'a Plugins>,
     /// The upstream that it is, or has inline, and the path of that in the resource.
     pub(super) upstream: Option<(&'a Upstream, &'static str)>,
 }
@@ -117,7 +115,7 @@ impl Carrier<'_> {
 fn carrier<'a, T>(
     collection: &'static str,
     item: &'a Item<T>,
-    plugins: Option<&'a Map<String, Value>>,
+    plugins: Option<&'a Plugins>,
 ) -> Carrier<'a> {
     Carrier {
         collection,

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use http::HeaderValue;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{
     Compiler,
@@ -14,7 +14,7 @@ use crate::{
         document::Item,
         problem::Spot,
         reference,
-        resource::consumer::Consumer as Written,
+        resource::{consumer::Consumer as Written, plugins::Plugins},
         snapshot::{Consumer, Consumers, Identity},
     },
     plugin::chain::Chain,
@@ -98,10 +98,10 @@ impl Compiler<'_> {
         consumers: &mut Consumers,
         consumer: &Arc<Consumer>,
         credential_id: Option<Arc<str>>,
-        written: &Map<String, Value>,
+        written: &Plugins,
         spot: Spot<'_>,
     ) {
-        for (name, conf) in written {
+        for (name, conf) in written.iter() {
             let Some(kind) = self.registry.kind(name) else {
                 continue;
             };
@@ -110,7 +110,8 @@ impl Compiler<'_> {
             };
             let field = by.field;
             let path = format!("plugins.{name}.{field}");
-            let conf = plugins::resolved(conf, self.env);
+            let conf = conf.value();
+            let conf = plugins::resolved(&conf, self.env);
             let Some(value) = conf.get(field).and_then(Value::as_str) else {
                 continue;
             };

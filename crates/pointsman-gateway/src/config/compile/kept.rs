@@ -9,13 +9,12 @@
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use rustc_hash::FxHashMap;
-use serde_json::{Map, Value};
 
 use super::carriers::Carrier;
 use crate::{
     config::{
         document::Document,
-        resource::upstream as written,
+        resource::{plugins::Plugins, upstream as written},
         snapshot::{Consumers, PoolRef, Snapshot},
     },
     plugin::{chain::Chain, registry::Registry},
@@ -26,7 +25,7 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Kept<'a> {
     /// By the key of who carries them.
-    plugins: FxHashMap<&'a str, &'a Map<String, Value>>,
+    plugins: FxHashMap<&'a str, &'a Plugins>,
     upstreams: FxHashMap<&'a str, &'a written::Upstream>,
     pools: Option<&'a HashMap<String, PoolRef>>,
     /// By the id of the route.

@@ -10,6 +10,7 @@ use crate::{
         plugin_schema::Faults,
         problem::{Severity, Spot},
         reference,
+        resource::plugins::{Plugins, Written},
         text::join,
     },
     plugin::{
@@ -22,7 +23,7 @@ use crate::{
 /// Plugins by name, each as a whole from the most specific place that has it.
 #[derive(Default)]
 pub(super) struct Merged<'a> {
-    plugins: BTreeMap<&'a str, (&'a Value, &'a Carrier<'a>)>,
+    plugins: BTreeMap<&'a str, (&'a Written, &'a Carrier<'a>)>,
 }
 
 impl<'a> Merged<'a> {
@@ -37,7 +38,7 @@ impl<'a> Merged<'a> {
 
     /// Lays the plugins of `carrier` over what is there.
     pub(super) fn lay(&mut self, carrier: &'a Carrier<'a>) {
-        for (name, conf) in carrier.plugins.into_iter().flatten() {
+        for (name, conf) in carrier.plugins.into_iter().flat_map(Plugins::iter) {
             self.plugins.insert(name, (conf, carrier));
         }
     }
@@ -55,11 +56,12 @@ impl Compiler<'_> {
     pub(super) fn chain(&mut self, merged: &Merged<'_>, spot: Spot<'_>) -> Option<Chain> {
         let mut entries = Vec::new();
         let mut is_whole = true;
-        for (name, (conf, owner)) in &merged.plugins {
-            if is_disabled(conf) {
+        for (name, (written, owner)) in &merged.plugins {
+            let conf = written.value();
+            if is_disabled(&conf) {
                 continue;
             }
-            match self.entry(name, conf, owner) {
+            match self.entry(name, &conf, owner) {
                 Some(entry) => entries.push(entry),
                 None => {
                     is_whole = false;
@@ -81,8 +83,8 @@ impl Compiler<'_> {
         let carriers = self.carriers;
         let rules = || {
             carriers.in_collection("global_rules").flat_map(|rule| {
-                let plugins = rule.plugins.into_iter().flatten();
-                plugins.map(move |(name, conf)| (rule, name.as_str(), conf))
+                let plugins = rule.plugins.into_iter().flat_map(Plugins::iter);
+                plugins.map(move |(name, conf)| (rule, name, conf))
             })
         };
         let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
@@ -97,10 +99,11 @@ impl Compiler<'_> {
                 self.report.error(rule.spot(), &path, message);
                 continue;
             }
-            if is_disabled(conf) {
+            let conf = conf.value();
+            if is_disabled(&conf) {
                 continue;
             }
-            entries.extend(self.entry(name, conf, rule));
+            entries.extend(self.entry(name, &conf, rule));
         }
         Chain::new(entries)
     }

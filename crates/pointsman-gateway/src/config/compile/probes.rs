@@ -9,7 +9,7 @@ use pointsman_balance::TargetId;
 
 use super::{Input, carriers::Carrier, carriers::Carriers, plugins};
 use crate::{
-    config::{problem::Report, snapshot::Checked, text::join},
+    config::{problem::Report, resource::plugins::Plugins, snapshot::Checked, text::join},
     upstream::{build, health::Checker},
 };
 
@@ -38,15 +38,16 @@ pub(super) fn plan<'a>(input: &Input<'_>, carriers: &'a Carriers<'a>) -> Vec<Pla
     let all = carriers.all();
     plans.extend(all.iter().filter(stands_alone).filter_map(of_upstream));
     for carrier in all {
-        for (name, conf) in carrier.plugins.into_iter().flatten() {
+        for (name, conf) in carrier.plugins.into_iter().flat_map(Plugins::iter) {
             let kind = input.registry.kind(name);
             let Some(checkers) = kind.and_then(|kind| kind.checkers) else {
                 continue;
             };
-            if plugins::is_disabled(conf) {
+            let conf = conf.value();
+            if plugins::is_disabled(&conf) {
                 continue;
             }
-            let conf = plugins::resolved(conf, input.env);
+            let conf = plugins::resolved(&conf, input.env);
             let found = checkers(&conf, carrier.key).into_iter();
             plans.extend(found.map(|checker| Plan {
                 checker,

@@ -112,7 +112,7 @@ impl ItemReader<'_> {
         } = self.read(value, Place::Consumer, credential_rules);
         let value = value.and_then(|body: CredentialBody| {
             let (username, credential_id) = body.id.split_once("/credentials/")?;
-            if let Some(other) = body.plugins.keys().find(|name| !self.is_auth(name)) {
+            if let Some(other) = body.plugins.names().find(|name| !self.is_auth(name)) {
                 let message = "only supports auth type plugins in consumer credential";
                 let issue = Issue::new(&join("plugins", other), message);
                 faults.extend(Step::Rules.faults(vec![issue]));
@@ -178,7 +178,7 @@ impl ItemReader<'_> {
         let parsed = match parsed {
             Ok(mut parsed) => {
                 if let (Some(place), Some(plugins)) = (parsed.plugins_mut(), plugins) {
-                    *place = plugins;
+                    *place = plugins.into();
                 }
                 // A rule must not complain of the absence of what was left out.
                 let counts = |issue: &Issue| {

@@ -28,7 +28,11 @@ fn a_minimal_file_loads() {
     );
     assert_eq!(problems, Vec::<String>::new());
     assert_eq!(document.routes[0].key, "/routes/chat");
-    assert_eq!(document.consumers[0].value.plugins["key-auth"]["key"], "5");
+    let (name, written) = document.consumers[0].value.plugins.iter().next().unwrap();
+    assert_eq!(
+        (name, &written.value()["key"]),
+        ("key-auth", &Value::from("5"))
+    );
 }
 
 /// G-267: one invalid route falls out alone; every error of it is told, with its line.

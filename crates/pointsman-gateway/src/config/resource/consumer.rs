@@ -4,9 +4,8 @@ use std::collections::HashMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
-use super::{Id, shared::Labels};
+use super::{Id, plugins::Plugins, shared::Labels};
 
 /// A consumer as written.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
@@ -21,7 +20,7 @@ pub struct Consumer {
     pub username: String,
     pub group_id: Option<Id>,
     #[serde(default)]
-    pub plugins: Map<String, Value>,
+    pub plugins: Plugins,
     pub desc: Option<String>,
     pub labels: Option<Labels>,
     pub create_time: Option<u64>,
@@ -47,7 +46,7 @@ pub struct Credential {
     /// Its own id.
     pub credential_id: String,
     /// At most one, of the authentication kind.
-    pub plugins: Map<String, Value>,
+    pub plugins: Plugins,
 }
 
 /// A credential's body as written.
@@ -61,7 +60,7 @@ pub struct CredentialBody {
     pub id: String,
     pub name: Option<String>,
     #[serde(default)]
-    pub plugins: Map<String, Value>,
+    pub plugins: Plugins,
     pub desc: Option<String>,
     pub labels: Option<Labels>,
     pub create_time: Option<u64>,
@@ -77,7 +76,7 @@ pub struct CredentialBody {
 )]
 pub struct PluginSet {
     pub id: Option<Id>,
-    pub plugins: Map<String, Value>,
+    pub plugins: Plugins,
     pub name: Option<String>,
     pub desc: Option<String>,
     pub labels: Option<Labels>,

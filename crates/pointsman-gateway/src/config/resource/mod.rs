@@ -5,6 +5,7 @@
 
 pub mod checks;
 pub mod consumer;
+pub mod plugins;
 pub mod route;
 pub mod secret;
 pub mod service;
@@ -18,6 +19,7 @@ use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use self::plugins::Plugins;
 pub use self::shared::{Id, Timeout};
 use super::schema::Schema;
 
@@ -30,7 +32,7 @@ pub trait Resource: DeserializeOwned + JsonSchema {
     fn schema() -> &'static Schema;
 
     /// Its plugins, if it can have any.
-    fn plugins_mut(&mut self) -> Option<&mut Map<String, Value>> {
+    fn plugins_mut(&mut self) -> Option<&mut Plugins> {
         None
     }
 }
@@ -46,7 +48,7 @@ macro_rules! resources {
             const NAME: &'static str = $name;
             resources!(@schema);
 
-            fn plugins_mut(&mut self) -> Option<&mut Map<String, Value>> {
+            fn plugins_mut(&mut self) -> Option<&mut Plugins> {
                 Some(&mut self.plugins)
             }
         })*

@@ -6,7 +6,7 @@ use http::Method;
 use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::{
     config::schema::Issue,
@@ -15,6 +15,7 @@ use crate::{
 
 use super::{
     Id, Timeout,
+    plugins::Plugins,
     shared::{Host, Labels, Status, UriPattern},
     upstream::Upstream,
 };
@@ -54,7 +55,7 @@ pub struct Route {
     pub timeout: Option<Timeout>,
     pub enable_websocket: Option<bool>,
     #[serde(default)]
-    pub plugins: Map<String, Value>,
+    pub plugins: Plugins,
     pub plugin_config_id: Option<Id>,
     pub service_id: Option<Id>,
     pub upstream_id: Option<Id>,

@@ -2,11 +2,10 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use crate::config::schema::Issue;
 
-use super::{Id, shared::Labels, upstream::Upstream};
+use super::{Id, plugins::Plugins, shared::Labels, upstream::Upstream};
 
 /// A service as written.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
@@ -25,7 +24,7 @@ pub struct Service {
     pub create_time: Option<u64>,
     pub update_time: Option<u64>,
     #[serde(default)]
-    pub plugins: Map<String, Value>,
+    pub plugins: Plugins,
     pub upstream: Option<Upstream>,
     pub upstream_id: Option<Id>,
     pub script: Option<String>,
