@@ -1,8 +1,11 @@
-//! Unmodified official clients against the gateway: Python `openai` and `anthropic`, npm `openai`.
+//! Unmodified official clients against the gateway: Python `openai`, `anthropic` and `cohere`, npm
+//! `openai`.
 //!
 //! The test installs them itself, into the target folder. Without an interpreter or a registry it
 //! says so loudly and passes, except under CI, where nothing is skipped.
 
+#[path = "sdk/passed.rs"]
+mod passed;
 mod support;
 
 use std::{process::Command, time::Duration};
