@@ -80,14 +80,15 @@ fn value_of_model(piece: &[u8]) -> Option<&[u8]> {
     let ends = ["\r\n\r\n", "\n\n", "\r\r"];
     let found = |end: &&str| memchr::memmem::find(piece, end.as_bytes()).map(|at| (at, end.len()));
     let (at, length) = ends.iter().filter_map(found).min()?;
-    let head = String::from_utf8_lossy(&piece[..at]).to_lowercase();
+    let head = String::from_utf8_lossy(&piece[..at]);
     let head = head
         .replace(['\r', '\n'], "\n")
         .replace("\n ", " ")
         .replace("\n\t", " ");
     let says_model = head.split('\n').any(|line| {
-        line.split_once(':')
-            .is_some_and(|(key, value)| key.trim() == "content-disposition" && names_model(value))
+        line.split_once(':').is_some_and(|(key, value)| {
+            key.trim().eq_ignore_ascii_case("content-disposition") && names_model(value)
+        })
     });
     let value = &piece[at + length..];
     says_model.then(|| value.strip_suffix(b"\r\n").unwrap_or(value))
@@ -106,6 +107,8 @@ fn names_model(disposition: &str) -> bool {
             let value = value
                 .strip_prefix('"')
                 .map_or(value, |quoted| quoted.split('"').next().unwrap_or_default());
-            matches!(key.trim(), "name" | "name*") && value == "model"
+            let key = key.trim().to_ascii_lowercase();
+            // Only the names of parameters have no case.
+            matches!(&*key, "name" | "name*") && value == "model"
         })
 }
