@@ -203,7 +203,8 @@ impl DirectApi {
                 self,
                 Rerank | RerankV2 | Speech | Transcription | ImageGeneration
             ),
-            Deepseek | Openrouter | Cerebras | Nvidia | Qwen => self == Completion,
+            Openrouter => matches!(self, Rerank | RerankV2 | Speech | Completion),
+            Deepseek | Cerebras | Nvidia | Qwen => self == Completion,
             _ => false,
         }
     }
@@ -321,6 +322,8 @@ mod tests {
         };
         check(Provider::Openai, Moderation, Some("/v1/moderations"));
         check(Provider::Openai, Rerank, None);
+        check(Provider::Openrouter, Rerank, Some("/api/v1/rerank"));
+        check(Provider::Openrouter, Speech, Some("/api/v1/audio/speech"));
         let groq = "/openai/v1/audio/transcriptions";
         check(Provider::Groq, Transcription, Some(groq));
         check(Provider::Cohere, RerankV2, Some("/v2/rerank"));
