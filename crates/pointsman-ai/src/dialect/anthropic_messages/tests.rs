@@ -22,9 +22,9 @@ const REQUEST: &str = r#"{"model":"another","max_tokens":9000,"system":[{"type":
  {"role":"assistant","content":[{"type":"thinking","thinking":"hm","signature":"S="},{"type":"redacted_thinking","data":"R="},{"type":"text","text":"ok"},{"type":"tool_use","id":"t1","name":"f","input":{"a":1.50}},{"type":"tool_use","id":"t2","name":"g","input":{}}]},
  {"role":"user","content":[{"type":"tool_result","tool_use_id":"t1","content":"one","is_error":true},{"type":"tool_result","tool_use_id":"t2","content":[{"type":"text","text":"two"},{"type":"image","source":{"type":"base64","media_type":"image/png","data":"aGk="}}]},{"type":"text","text":"go on"}]},
  {"role":"user","content":[{"type":"image","source":{"type":"url","url":"https://a/b"}},{"type":"image","source":{"type":"file","file_id":"f1"}},{"type":"document","source":{"type":"base64","media_type":"application/pdf","data":"aGk="},"title":"T","context":"C","citations":{"enabled":true},"cache_control":{"type":"ephemeral"}},{"type":"document","source":{"type":"text","media_type":"text/plain","data":"plain"}},{"type":"document","source":{"type":"url","url":"https://a/c.pdf"}},{"type":"document","source":{"type":"file","file_id":"f2"}},{"type":"search_result","source":"x","title":"y","content":[]}]}],
- "tools":[{"name":"f","description":"d","input_schema":{"type":"object"},"strict":true,"cache_control":{"type":"ephemeral"}},{"type":"web_search_20250305","name":"web_search"}],
+ "tools":[{"name":"f","description":"d","input_schema":{"type":"object","additionalProperties":false},"strict":true,"cache_control":{"type":"ephemeral"}},{"type":"web_search_20250305","name":"web_search"}],
  "tool_choice":{"type":"tool","name":"f","disable_parallel_tool_use":true},
- "thinking":{"type":"enabled","budget_tokens":2000},"output_config":{"format":{"type":"json_schema","schema":{"type":"object"}}},
+ "thinking":{"type":"enabled","budget_tokens":2000},"output_config":{"format":{"type":"json_schema","schema":{"type":"object","additionalProperties":false}}},
  "temperature":0.70,"top_p":1,"top_k":5,"stop_sequences":["x"],"metadata":{"user_id":"u"},"service_tier":"standard_only","container":"c"}"#;
 
 fn request(text: &str) -> Request<'static> {
