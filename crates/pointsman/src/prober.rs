@@ -152,9 +152,10 @@ impl Prober {
             self.signals.health_changed.notify_one();
         }
         // Not of one that went or changed meanwhile: nobody would close it.
-        let stays = health.is_probed_well(target, &due.probe);
+        let connection = stage.take_connection();
+        let connection = connection.filter(|_| health.is_probed_well(target, &due.probe));
         drop(health);
-        if let Some(connection) = stage.take_connection().filter(|_| stays) {
+        if let Some(connection) = connection {
             let mut shelf = self.shelf.borrow_mut();
             shelf.keep(target, &due.probe, connection);
         }

@@ -184,6 +184,8 @@ fn request_of(kind: &ProbeKind) -> Option<&ProbeRequest> {
 /// The connections that wait for the next probes of their targets.
 pub(crate) struct Shelf {
     kept: HashMap<TargetId, (Arc<ProbeSpec>, Kept)>,
+    /// Targets that have had a connection kept, and so their place among the others.
+    known: HashMap<TargetId, Arc<ProbeSpec>>,
     most: usize,
 }
 
@@ -192,6 +194,7 @@ impl Shelf {
     pub(crate) fn new() -> Self {
         Self {
             kept: HashMap::new(),
+            known: HashMap::new(),
             most: descriptors().unwrap_or(DESCRIPTORS_USUAL) / 4,
         }
     }
@@ -204,23 +207,31 @@ impl Shelf {
 
     /// Keeps a connection for the next probe of `target`.
     pub(crate) fn keep(&mut self, target: TargetId, spec: &Arc<ProbeSpec>, mut kept: Kept) {
-        if kept.asked == 1 {
-            // Targets that began together do not all come to new connections together.
-            kept.asked += target.index() as u32 % PROBES_MAX;
-        }
+        kept.asked += self.head_start(target, spec);
         if kept.asked < PROBES_MAX && self.kept.len() < self.most {
             self.kept.insert(target, (Arc::clone(spec), kept));
+        }
+    }
+
+    /// How many probes fewer go over the first connection of `target`, and over no other: targets that
+    /// began together do not all come to new connections together.
+    fn head_start(&mut self, target: TargetId, spec: &Arc<ProbeSpec>) -> u32 {
+        match self.known.insert(target, Arc::clone(spec)) {
+            Some(_) => 0,
+            // It is used for one more at least.
+            None => target.index() as u32 % (PROBES_MAX - 1),
         }
     }
 
     /// Closes all connections but those of which `stays` says that their targets are still probed.
     pub(crate) fn retain(&mut self, stays: impl Fn(TargetId, &ProbeSpec) -> bool) {
         self.kept.retain(|target, (spec, _)| stays(*target, spec));
+        self.known.retain(|target, spec| stays(*target, spec));
     }
 
-    /// Whether there is none.
+    /// Whether it knows of none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.kept.is_empty()
+        self.known.is_empty()
     }
 }
 
@@ -246,7 +257,42 @@ const DESCRIPTORS_USUAL: usize = 1024;
 
 #[cfg(test)]
 mod tests {
+    use pointsman_balance::{Monitor, Policy, Wanted};
+
     use super::*;
+
+    #[test]
+    fn only_first_connections_are_renewed_early() {
+        let wanted = |place: u16| Wanted {
+            probe: place,
+            policy: Policy::default(),
+            lineage: place.to_string(),
+            checker: String::new(),
+        };
+        #[expect(clippy::disallowed_methods, reason = "no other way to an `Instant`")]
+        let now = std::time::Instant::now();
+        let targets = Monitor::new().reconcile((0..20).map(wanted).collect(), now);
+        let spec = Arc::new(ProbeSpec {
+            kind: ProbeKind::Tcp,
+            host: "127.0.0.1".to_owned(),
+            port: 1,
+            hostname: String::new(),
+        });
+        let mut shelf = Shelf::new();
+        let starts = |shelf: &mut Shelf| -> Vec<u32> {
+            let each = targets
+                .iter()
+                .map(|&target| shelf.head_start(target, &spec));
+            each.collect()
+        };
+        let first: Vec<u32> = (0..20).map(|place| place % 9).collect();
+        assert_eq!(starts(&mut shelf), first);
+        assert_eq!(starts(&mut shelf), [0; 20]);
+        // Who comes again after it was gone is new.
+        shelf.retain(|_, _| false);
+        assert!(shelf.is_empty());
+        assert_eq!(starts(&mut shelf), first);
+    }
 
     #[test]
     fn only_an_answer_with_a_known_end_leaves_its_connection() {
