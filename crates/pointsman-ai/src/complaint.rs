@@ -25,23 +25,21 @@ pub fn complaint(status: u16, body: &[u8]) -> Option<Complaint> {
     if !(400..500).contains(&status) || body.len() > ERROR_BYTES_MAX {
         return None;
     }
-    let error = Error::read(body)?;
-    let has = |list: &[&str], value: &str| list.iter().any(|code| value.eq_ignore_ascii_case(code));
-    let codes = [&error.code, &error.kind, &error.inner];
-    let any = |list: &[&str]| codes.iter().any(|code| has(list, code));
-    let message = error.message.to_ascii_lowercase();
-    let says = |parts: &[&str]| parts.iter().any(|part| message.contains(part));
-    if any(CONTENT_POLICY) {
-        return Some(Complaint::ContentPolicy);
+    Error::read(body)?.complaint(status)
+}
+
+/// The same of an error that came within a stream, by its type, code and message.
+pub(crate) fn of_words(status: u16, kind: &str, code: &str, message: &str) -> Option<Complaint> {
+    if !(400..500).contains(&status) {
+        return None;
     }
-    if any(CONTEXT_LENGTH) || (matches!(status, 400 | 413 | 422) && says(TOO_LONG)) {
-        return Some(Complaint::ContextLength);
-    }
-    let not_found = status == 404 && (any(&["not_found_error", "not_found"]));
-    if any(MODEL_MISSING) || (not_found && says(&["model"])) {
-        return Some(Complaint::ModelMissing);
-    }
-    None
+    let error = Error {
+        code: code.to_owned(),
+        kind: kind.to_owned(),
+        inner: String::new(),
+        message: message.to_owned(),
+    };
+    error.complaint(status)
 }
 
 /// The parts of an error that say what it is about, whatever they are called.
@@ -54,6 +52,26 @@ struct Error {
 }
 
 impl Error {
+    fn complaint(&self, status: u16) -> Option<Complaint> {
+        let has =
+            |list: &[&str], value: &str| list.iter().any(|code| value.eq_ignore_ascii_case(code));
+        let codes = [&self.code, &self.kind, &self.inner];
+        let any = |list: &[&str]| codes.iter().any(|code| has(list, code));
+        let message = self.message.to_ascii_lowercase();
+        let says = |parts: &[&str]| parts.iter().any(|part| message.contains(part));
+        if any(CONTENT_POLICY) {
+            return Some(Complaint::ContentPolicy);
+        }
+        if any(CONTEXT_LENGTH) || (matches!(status, 400 | 413 | 422) && says(TOO_LONG)) {
+            return Some(Complaint::ContextLength);
+        }
+        let not_found = status == 404 && (any(&["not_found_error", "not_found"]));
+        if any(MODEL_MISSING) || (not_found && says(&["model"])) {
+            return Some(Complaint::ModelMissing);
+        }
+        None
+    }
+
     fn read(body: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         #[serde(untagged)]

@@ -166,11 +166,16 @@ fn fault(error: &[u8]) -> Option<u16> {
     if words.contains("quota") {
         return Some(429);
     }
-    let status = status_of_words(&words);
     let is_servers = ["server", "internal", "api_error"]
         .iter()
         .any(|word| words.contains(word));
-    (status != 502 || is_servers || words.is_empty()).then_some(status)
+    match status_of_words(&words) {
+        // Of the client's errors a session goes on.
+        400..=428 => None,
+        // What nobody knows is held against nobody.
+        502 if !is_servers && !words.is_empty() => None,
+        status => Some(status),
+    }
 }
 
 static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"usage\""));

@@ -8,7 +8,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
-use pointsman_ai::Protocol;
+use pointsman_ai::{Protocol, StreamError};
 
 use crate::body::Body;
 
@@ -123,8 +123,8 @@ pub enum Failure {
     NoToken(String),
     /// The target's answer is not what its protocol says. The text is for the log.
     BadAnswer(String),
-    /// A stream ended, or had an error in it, before its content began: its status and message.
-    BadStream(StatusCode, String),
+    /// A stream ended, or had an error in it, before its content began: as what it stands for.
+    BadStream(StreamError),
     /// A stream had no content in time (`first_token_timeout_ms`).
     NoFirstToken,
     /// A target could not be reached, or broke off before its response began.
@@ -210,7 +210,9 @@ impl Failure {
             Self::PlainTransport(_) => StatusCode::BAD_GATEWAY,
             Self::StreamTooLong | Self::NoFirstToken => StatusCode::GATEWAY_TIMEOUT,
             Self::BadAnswer(_) => StatusCode::BAD_GATEWAY,
-            Self::BadStream(status, _) => *status,
+            Self::BadStream(error) => {
+                StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_GATEWAY)
+            }
         }
     }
 
@@ -241,7 +243,7 @@ impl Failure {
             Self::BodyBroken => "the request body broke off or is not valid HTTP",
             Self::Refused(text) | Self::Untranslatable(text) | Self::NoToken(text) => text,
             Self::BadAnswer(_) => "the model's provider sent an answer that cannot be read",
-            Self::BadStream(_, text) => text,
+            Self::BadStream(error) => &error.message,
             Self::NoFirstToken => "the model's provider sent no content in time",
             Self::Transport(fault) | Self::PlainTransport(fault) => fault.as_str(),
             Self::ResponseTooLarge => "max_response_bytes exceeded",

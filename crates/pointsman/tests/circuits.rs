@@ -187,6 +187,90 @@ fn streams_that_say_that_they_failed_open_a_circuit() {
     }
 }
 
+/// Anthropic's events of an error within a stream, after `begun`.
+fn stream_with_error(begun: &str, kind: &str) -> Answer {
+    let error = format!(
+        "event: error\ndata: {{\"type\":\"error\",\"error\":{{\"type\":\"{kind}\",\"message\":\"x\"}}}}\n\n"
+    );
+    Answer::Stream {
+        pieces: vec![begun.as_bytes().to_vec(), error.into_bytes()],
+        pause: Duration::ZERO,
+        ends: true,
+    }
+}
+
+/// What is wrong with a request is nobody's fault but its client's, also where a stream says so: before
+/// its content, where the client is told and nobody else is asked, and after it.
+#[test]
+fn a_clients_fault_within_a_stream_counts_against_nobody() {
+    let event =
+        |kind: &str, more: &str| format!("event: {kind}\ndata: {{\"type\":\"{kind}\"{more}}}\n\n");
+    let start = event(
+        "message_start",
+        r#","message":{"id":"m","role":"assistant","content":[],"usage":{}}"#,
+    );
+    let text = event(
+        "content_block_start",
+        r#","index":0,"content_block":{"type":"text","text":""}"#,
+    ) + &event(
+        "content_block_delta",
+        r#","index":0,"delta":{"type":"text_delta","text":"a"}"#,
+    );
+    let after_content = format!("{start}{text}");
+    let end = event("content_block_stop", r#","index":0"#)
+        + &event(
+            "message_delta",
+            r#","delta":{"stop_reason":"end_turn"},"usage":{}"#,
+        )
+        + &event("message_stop", "");
+    let whole = format!("{after_content}{end}");
+    for (begun, status) in [(&start, 400), (&after_content, 200)] {
+        let asked = AtomicUsize::new(0);
+        let (script, whole) = (begun.clone(), whole.clone());
+        let failing = Upstream::start(move |_| {
+            let kind = match asked.fetch_add(1, Ordering::SeqCst) {
+                0..3 => "invalid_request_error",
+                _ => "api_error",
+            };
+            stream_with_error(&script, kind)
+        });
+        let good = Upstream::start(move |_| Answer::Stream {
+            pieces: vec![whole.as_bytes().to_vec()],
+            pause: Duration::ZERO,
+            ends: true,
+        });
+        let instance = |name: &str, upstream: &Upstream, priority: u8| {
+            format!(
+                "{{name: {name}, provider: anthropic, weight: 1, priority: {priority}, \
+                 auth: {{header: {{x-api-key: k}}}}, override: {{endpoint: \"http://{}\"}}}}",
+                upstream.address
+            )
+        };
+        let pair = [instance("failing", &failing, 1), instance("good", &good, 0)];
+        let more =
+            ", fallback_strategy: [http_5xx], circuit_breaker: {failures: 2, open_ms: 60000}";
+        let gateway = Gateway::start(&flow_route(&pair, more));
+        let stream = CHAT.replacen('{', r#"{"stream":true,"max_tokens":9,"#, 1);
+        let ask = || post_json(gateway.proxy, "/v1/messages", &stream);
+        for _ in 0..3 {
+            let answer = ask();
+            assert_eq!(answer.status, status);
+            assert!(answer.text().contains("invalid_request_error"));
+        }
+        assert_eq!((failing.hits(), good.hits()), (3, 0), "{status}");
+        // Two failures of its own open the circuit, and no fewer.
+        for _ in 0..2 {
+            let answer = ask();
+            assert_eq!(answer.status, 200, "{status}: {}", answer.text());
+        }
+        gateway.wait_for_line("too many failures");
+        assert_eq!(failing.hits(), 5, "{status}");
+        let last = ask();
+        assert_eq!(last.status, 200, "{}", last.text());
+        assert_eq!(failing.hits(), 5, "{status}");
+    }
+}
+
 /// A trial that is a stream proves nothing by how it begins.
 #[test]
 fn a_stream_on_trial_is_judged_by_its_end() {

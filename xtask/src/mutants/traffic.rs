@@ -63,10 +63,17 @@ pub(super) const MUTANTS: &[Mutant] = &[
         test: "-p pointsman --test circuits streams_that_break",
     },
     Mutant {
+        name: "what a stream says is the target's fault, whosever it is",
+        file: "crates/pointsman-gateway/src/forward/evidence.rs",
+        text: "let fault = fault_of_status(instance, watch, status, None);",
+        replacement: "let fault = Fault::Target; let _ = (instance, status);",
+        test: "-p pointsman --test circuits a_clients_fault_within",
+    },
+    Mutant {
         name: "a stream that says that it failed is nobody's fault",
         file: EVIDENCE,
-        text: "StreamEnd::Said(status) => (Fault::Target,",
-        replacement: "StreamEnd::Said(status) => (Fault::Client,",
+        text: "let fault = fault_of_status(instance, watch, status, None);",
+        replacement: "let fault = Fault::Nobody; let _ = (instance, status);",
         test: "-p pointsman --test circuits streams_that_say",
     },
     Mutant {

@@ -3,6 +3,7 @@
 use super::Translation;
 use crate::{
     Protocol,
+    complaint::{self, Complaint},
     conversation::{Block, CALLS_MAX, ErrorMessage, Event, Feature, Features, Renamed},
     dialect::{self, StreamReader, StreamWriter},
     json::string::JsonStr,
@@ -41,6 +42,8 @@ pub struct StreamError {
     pub status: u16,
     /// The provider's words.
     pub message: String,
+    /// What it complains about, if that is something that routing heeds.
+    pub complaint: Option<Complaint>,
 }
 
 impl StreamOpening {
@@ -53,10 +56,7 @@ impl StreamOpening {
             Event::Delta { text, .. } => self.has_content |= !text.is_empty(),
             Event::Error(error) => {
                 if !self.has_content && self.error.is_none() {
-                    self.error = Some(StreamError {
-                        status: status_of(error),
-                        message: error.message.decode().into_owned(),
-                    });
+                    self.error = Some(StreamError::of(error));
                 }
             }
             _ => self.has_content = true,
@@ -64,23 +64,70 @@ impl StreamOpening {
     }
 }
 
-/// The status that a provider would have answered with, had it known in time.
-fn status_of(error: &ErrorMessage<'_>) -> u16 {
-    let words = [&error.kind, &error.code].into_iter().flatten();
-    let words: String = words.map(|word| word.decode().to_lowercase()).collect();
-    status_of_words(&words)
+impl StreamError {
+    /// With the status that a provider would have answered with, had it known in time.
+    fn of(error: &ErrorMessage<'_>) -> Self {
+        let word = |word: &Option<JsonStr<'_>>| {
+            let word = word.as_ref().map(|word| word.decode().to_lowercase());
+            word.unwrap_or_default()
+        };
+        let (kind, code) = (word(&error.kind), word(&error.code));
+        let status = status_of_words(&format!("{kind} {code}"));
+        let message = error.message.decode().into_owned();
+        Self {
+            status,
+            complaint: complaint::of_words(status, &kind, &code, &message),
+            message,
+        }
+    }
 }
 
-/// The status that an error stands for whose type and code are these, in small letters.
+/// The status that an error stands for whose type and code are these, in small letters: 502 for what names
+/// neither the client nor a quota. Names as OpenAI, Anthropic, Gemini, Cohere and Bedrock have them.
 pub(crate) fn status_of_words(words: &str) -> u16 {
-    let has = |needle: &str| words.contains(needle);
-    if has("rate_limit") || has("throttl") || has("resource_exhausted") || has("429") {
-        429
-    } else if has("overloaded") || has("unavailable") || has("503") || has("529") {
-        503
-    } else {
-        502
-    }
+    let has = |needles: &[&str]| needles.iter().any(|needle| words.contains(needle));
+    const STATUSES: [(u16, &[&str]); 7] = [
+        (
+            429,
+            &[
+                "rate_limit",
+                "throttl",
+                "resource_exhausted",
+                "quota",
+                "429",
+            ],
+        ),
+        (503, &["overloaded", "unavailable", "503", "529"]),
+        (
+            401,
+            &[
+                "authentication",
+                "unauthenticated",
+                "api_key",
+                "unrecognizedclient",
+            ],
+        ),
+        (402, &["billing"]),
+        (403, &["permission", "accessdenied", "access_denied"]),
+        (404, &["not_found", "notfound"]),
+        (
+            400,
+            &[
+                "invalid_request",
+                "invalid_argument",
+                "invalid_prompt",
+                "validation",
+                "failed_precondition",
+                "bad_request",
+                "too_large",
+                "context_length",
+                "content_policy",
+                "content_filter",
+            ],
+        ),
+    ];
+    let found = STATUSES.iter().find(|(_, needles)| has(needles));
+    found.map_or(502, |&(status, _)| status)
 }
 
 impl StreamTranslator {

@@ -207,6 +207,9 @@ impl AiPlan {
             Ok(answer) => match self.read(exchange, answer).await {
                 Ok(answer) => self.look_into(answer),
                 Err(failure) => {
+                    if let Failure::BadStream(error) = &failure {
+                        self.complaint = error.complaint;
+                    }
                     exchange.note_attempt_failed(&failure, "while reading the response");
                     exchange.llm.response_ms = Some(millis(exchange));
                     Outcome::Failed(failure)

@@ -139,12 +139,17 @@ pub fn of_stream(exchange: &mut Exchange, end: StreamEnd) {
         // What is no stream was judged when it was here.
         _ if !call.is_open() => return,
         StreamEnd::Well => (Fault::Nobody, ProbeOutcome::Status(attempt.status)),
-        StreamEnd::Said(429) => (Fault::Quota, ProbeOutcome::Status(429)),
-        StreamEnd::Said(status) => (Fault::Target, ProbeOutcome::Status(status)),
+        StreamEnd::Said(status) => {
+            let instance = &call.target.instances[member];
+            let fault = fault_of_status(instance, watch, status, None);
+            (fault, ProbeOutcome::Status(status))
+        }
     };
     tell_trial(exchange, trial, fault);
     tell_circuit(exchange, watch, fault, attempt.started, clock::now());
-    if let Some(passive) = &watch.passive {
+    if let Some(passive) = &watch.passive
+        && matches!(fault, Fault::Nobody | Fault::Target)
+    {
         let targets = call.target.pool.targets(member);
         report(exchange, targets, passive, seen, attempt.started);
     }
@@ -212,7 +217,7 @@ fn fault_of(
             return Fault::Target;
         }
         // What stands in a stream before its content is what the status would have been.
-        Outcome::Failed(Failure::BadStream(status, _)) => status.as_u16(),
+        Outcome::Failed(Failure::BadStream(error)) => error.status,
         Outcome::Failed(failure) => {
             return match failure.blame() {
                 crate::failure::Blame::Client => Fault::Client,
@@ -220,6 +225,16 @@ fn fault_of(
             };
         }
     };
+    fault_of_status(instance, watch, status, complaint)
+}
+
+/// Whose fault an answer with `status` is, or an error within a stream that stands for it.
+fn fault_of_status(
+    instance: &AiInstance,
+    watch: &Watch,
+    status: u16,
+    complaint: Option<Complaint>,
+) -> Fault {
     match status {
         429 => Fault::Quota,
         // 402: the account behind the credential has no credit left.

@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use pointsman_ai::Complaint;
+
 use crate::{
     failure::{Blame, Failure, TransportFault},
     forward::{Outcome, http::PlainPlan},
@@ -107,6 +109,12 @@ pub fn ai(
     let (status, held) = match outcome {
         Outcome::Answer(answer) => return Ruling::Accept(Accepted(answer)),
         Outcome::ErrorStatus(answer) => (answer.response.status().as_u16(), Held::Answer(answer)),
+        // A refusal by policy is an answer, also within a stream.
+        Outcome::Failed(Failure::BadStream(error))
+            if error.complaint == Some(Complaint::ContentPolicy) =>
+        {
+            return Ruling::Stop(Held::Failure(Failure::BadStream(error)));
+        }
         Outcome::Failed(failure) => (failure.status().as_u16(), Held::Failure(failure)),
         Outcome::Overtaken => {
             let failure = Failure::Transport(TransportFault::Overtaken);

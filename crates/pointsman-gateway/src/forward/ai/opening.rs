@@ -7,7 +7,6 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
 use http_body::Body as _;
 use pointsman_ai::{Capture, Protocol, Scout, StreamMeter, StreamTranslator};
 
@@ -175,10 +174,7 @@ impl Begun {
             return Seen::Content;
         }
         match &opening.error {
-            Some(error) => {
-                let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_GATEWAY);
-                Seen::Failed(Failure::BadStream(status, error.message.clone()))
-            }
+            Some(error) => Seen::Failed(Failure::BadStream(error.clone())),
             None => Seen::Nothing,
         }
     }
