@@ -64,7 +64,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "what a stream says is the target's fault, whosever it is",
-        file: "crates/pointsman-gateway/src/forward/evidence.rs",
+        file: EVIDENCE,
         text: "let fault = fault_of_status(instance, watch, status, None);",
         replacement: "let fault = Fault::Target; let _ = (instance, status);",
         test: "-p pointsman --test circuits a_clients_fault_within",
