@@ -3,8 +3,8 @@
 //! One [`Limits`] serves all workers, so what it says is exact whoever is asked. It outlives every
 //! configuration: a counter is found by its [`Scope`] and its key, so one whose limit did not change
 //! goes on counting over a reload, and there is nothing to hand over. The arithmetic
-//! ([`window`], [`bucket`]) is pure; only [`table`] locks, one of many shards for as long as a look-up
-//! takes. Memory has a bound that no client can move: see [`table`].
+//! ([`window`], [`bucket`]) is pure; only `table` locks, one of many shards for as long as a look-up
+//! takes. Memory has a bound that no client can move: see `table`.
 
 pub mod bucket;
 pub mod connections;
