@@ -52,6 +52,15 @@ struct Best {
     is_bound: bool,
 }
 
+/// A score, ready to be compared with many.
+#[derive(Debug, Clone, Copy)]
+struct Bound {
+    requests: u64,
+    weight: u64,
+    /// 1 if an equal score will do.
+    slack: u64,
+}
+
 impl LeastConn {
     /// `candidates` are at least one, in any order; `gauges` are those of all members.
     pub(super) fn new(candidates: &[Candidate<'_>], gauges: &[Arc<Gauge>], start: u64) -> Self {
@@ -183,19 +192,19 @@ impl LeastConn {
         in_flight: impl Fn(usize, &Seat) -> u32,
     ) -> Option<Best> {
         let mut best = Best::NOBODY;
+        let mut bound = best.bound();
         for places in [first..self.by_weight.len(), 0..first] {
-            for (place, seat) in places.clone().zip(&self.by_weight[places]) {
-                let candidate = Best {
-                    rank: usize::from(seat.place),
-                    in_flight: in_flight(place, seat),
-                    weight: seat.weight,
-                    is_bound: false,
-                };
-                let rank = candidate.rank;
-                if candidate.is_below(&best) && eligible.contains(rank) {
-                    best = candidate;
-                    if self.is_unbeatable(&best) {
-                        return Some(best);
+            let start = places.start;
+            for (at, seat) in self.by_weight[places].iter().enumerate() {
+                let in_flight = in_flight(start + at, seat);
+                if bound.is_above(in_flight, seat.weight) {
+                    let rank = usize::from(seat.place);
+                    if eligible.contains(rank) {
+                        best = seat.with(rank, in_flight);
+                        if self.is_unbeatable(&best) {
+                            return Some(best);
+                        }
+                        bound = best.bound();
                     }
                 }
             }
@@ -247,13 +256,16 @@ impl LeastConn {
         eligible: &impl Eligible,
         mut best: Best,
     ) -> Best {
+        let mut bound = best.bound();
         for rank in ranks {
-            let candidate = self.seats[rank].candidate(rank);
-            if candidate.beats(&best) && eligible.contains(rank) {
-                best = candidate;
+            let seat = &self.seats[rank];
+            let in_flight = seat.gauge.in_flight();
+            if bound.is_above(in_flight, seat.weight) && eligible.contains(rank) {
+                best = seat.with(rank, in_flight);
                 if self.is_unbeatable(&best) {
                     break;
                 }
+                bound = best.bound();
             }
         }
         best
@@ -283,9 +295,14 @@ impl LeastConn {
 impl Seat {
     #[inline]
     fn candidate(&self, rank: usize) -> Best {
+        self.with(rank, self.gauge.in_flight())
+    }
+
+    #[inline]
+    fn with(&self, rank: usize, in_flight: u32) -> Best {
         Best {
             rank,
-            in_flight: self.gauge.in_flight(),
+            in_flight,
             weight: self.weight,
             is_bound: false,
         }
@@ -301,10 +318,13 @@ impl Best {
         is_bound: false,
     };
 
-    /// Whether it takes the place of `best`.
-    #[inline]
-    fn beats(&self, best: &Self) -> bool {
-        self.score(best) < best.score(self) + u64::from(best.is_bound)
+    /// It, as what others must be below.
+    fn bound(&self) -> Bound {
+        Bound {
+            requests: 1 + u64::from(self.in_flight),
+            weight: u64::from(self.weight),
+            slack: u64::from(self.is_bound),
+        }
     }
 
     /// Others may have picked a bound meanwhile, so that nobody seemed to have as little to do. Then its count
@@ -323,5 +343,13 @@ impl Best {
     #[inline]
     fn score(&self, other: &Self) -> u64 {
         (1 + u64::from(self.in_flight)) * u64::from(other.weight)
+    }
+}
+
+impl Bound {
+    /// Whether a member of that load and weight takes its place.
+    #[inline]
+    fn is_above(self, in_flight: u32, weight: u32) -> bool {
+        (1 + u64::from(in_flight)) * self.weight < self.requests * u64::from(weight) + self.slack
     }
 }
