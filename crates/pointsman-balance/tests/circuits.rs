@@ -35,6 +35,44 @@ fn a_circuit_with_other_settings_stays_open() {
     assert!(availability.usable(third) && availability.usable(plain));
 }
 
+/// A trial that fails makes the wait longer, and another setting does not begin that anew.
+#[test]
+fn a_change_of_settings_does_not_begin_the_doubling_anew() {
+    let mut now = start();
+    let mut monitor = Monitor::<u8>::new();
+    let (mut guard, _) = monitor.guard(spec("a", Some(BREAKER)), now);
+    assert!(monitor.trip(guard, now).is_some());
+    for (failures, wait) in [(7, 10), (8, 15), (9, 15)] {
+        now += Duration::from_secs(20);
+        monitor.tick(now);
+        // The successor takes its place half open, and before the trial that fails.
+        let other = Breaker {
+            failures,
+            ..BREAKER
+        };
+        (guard, _) = monitor.guard(spec("a", Some(other)), now);
+        monitor.inherit_circuits(now);
+        let gate = monitor.gate(&[], vec![guard]);
+        let member = MemberSpec {
+            name: "able".to_owned(),
+            weight: 1,
+            priority: 0,
+            targets: vec![],
+            gate: Some(gate),
+        };
+        let pool = Pool::new(vec![member], Algorithm::RoundRobin, 0).unwrap();
+        let ask = Ask {
+            key: None,
+            now: Duration::ZERO,
+            tried: &Tried::new(),
+        };
+        let mut picked = pool.pick(&ask, &monitor.availability()).unwrap();
+        monitor.on_trial(&picked.take_trial().unwrap(), false, now);
+        let until = CircuitState::Open(now + Duration::from_secs(wait));
+        assert_eq!(monitor.guard_report(guard).unwrap().circuit, until);
+    }
+}
+
 /// Whoever cannot be asked at all is not in the way: others are tried again, and asked if nobody is usable.
 #[test]
 fn who_cannot_be_asked_is_no_member_for_a_request() {

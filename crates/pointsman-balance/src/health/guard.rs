@@ -9,6 +9,8 @@
 //! Guards share the ids, and so the published bits, of targets. Like those they are identified by what
 //! they stand for: two routes that use one credential at one address have one guard.
 
+mod heirs;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -154,26 +156,6 @@ impl Guards {
         let id = *self.by_spec.get(spec)?;
         self.by_id.get_mut(&id)?.wanted = true;
         Some(id)
-    }
-
-    /// Where the circuit stands that `id` takes the place of, with other settings; `None`: there is none, or
-    /// it is closed, or `id` is not.
-    pub(super) fn inheritance(&self, id: TargetId) -> Option<GuardReport> {
-        let heir = self.by_id.get(&id)?;
-        let before = self.report(heir.heir_of?)?;
-        let is_news = matches!(heir.circuit, Circuit::Closed);
-        (is_news && before.circuit != CircuitState::Closed).then_some(before)
-    }
-
-    /// Those that take the place of others and are not in force yet.
-    pub(super) fn heirs(&self) -> Vec<TargetId> {
-        let heirs = self
-            .by_id
-            .iter()
-            .filter(|(_, guard)| guard.heir_of.is_some());
-        let mut heirs: Vec<TargetId> = heirs.map(|(&id, _)| id).collect();
-        heirs.sort_unstable();
-        heirs
     }
 
     /// Adds one, which is wanted, usable and closed.

@@ -68,7 +68,7 @@ impl<P: Clone + Eq + Hash> Monitor<P> {
     fn inherit_circuit(&mut self, heir: TargetId, now: Instant) {
         if let Some(before) = self.guards.inheritance(heir) {
             // Another setting is no reason to go back to who fails.
-            self.with_guard(heir, |guards| guards.restore(heir, before, now));
+            self.with_guard(heir, |guards| guards.inherit(heir, before, now));
             self.inherited.push(heir);
         }
     }
