@@ -1,6 +1,9 @@
 //! Whether a request ever reached an instance that was known to be unhealthy: see the top of `chaos.rs`.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use super::load::{Instance, Sent, Shown, Switch, Verdicts};
 
@@ -102,6 +105,59 @@ pub(crate) fn judge(
     }
     assert!(arrivals.is_empty(), "nobody sent these: {arrivals:?}");
     verdict
+}
+
+/// From each deciding probe's arrival to the last request that arrived behind it in that outage, though
+/// somebody else was known to be healthy all the while: by the stand-ins' own logs alone, so that sending
+/// the answer, taking it in, publishing and what was on its way are all in it.
+fn last_arrivals(instances: &[Instance], good: &[Vec<Span>]) -> Vec<Duration> {
+    let mut found = Vec::new();
+    for (at, instance) in instances.iter().enumerate() {
+        let switches = instance.switches.lock().expect("not poisoned").clone();
+        let (probes, requests) = (instance.upstream.probes(), instance.upstream.requests());
+        for (index, switch) in switches.iter().enumerate() {
+            if switch.to_healthy {
+                continue;
+            }
+            let over = switches.get(index + 1).map(|next| next.before);
+            let decided = probes.iter().find(|probe| probe.at > switch.after);
+            let (Some(decided), Some(over)) = (decided.map(|probe| probe.at), over) else {
+                continue;
+            };
+            if decided > over {
+                continue;
+            }
+            let others = || good.iter().enumerate().filter(|(other, _)| *other != at);
+            let avoidable = |to| {
+                let mut spans = others().flat_map(|(_, spans)| spans);
+                spans.any(|span| span.holds(decided, to))
+            };
+            if !avoidable(decided) {
+                continue;
+            }
+            let arrivals = requests.iter().map(|request| request.at);
+            let last = arrivals.filter(|&to| decided < to && to < over && avoidable(to));
+            found.push(last.max().map_or(Duration::ZERO, |last| last - decided));
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
+/// Says how soon verdicts were obeyed. What it says is no claim: this is a build without optimisation, and
+/// the clients share its cores (`pointsman-bench verdict` measures).
+#[expect(clippy::print_stdout, reason = "how soon is worth a look")]
+pub(crate) fn tell_last_arrivals(instances: &[Instance], good: &[Vec<Span>]) {
+    let found = last_arrivals(instances, good);
+    assert!(!found.is_empty(), "no outage was decided by a probe");
+    let share = |share: usize| found[(found.len() * share / 100).min(found.len() - 1)];
+    println!(
+        "from the deciding probe to the last request: p50 {:?}, p99 {:?}, longest {:?} of {}",
+        share(50),
+        share(99),
+        share(100),
+        found.len()
+    );
 }
 
 impl Verdict {
