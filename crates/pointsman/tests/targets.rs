@@ -5,7 +5,9 @@ mod support;
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
-use support::{Answer, CHAT, Gateway, Upstream, client::Connection, get, post_json, wait_until};
+use support::{
+    Answer, CHAT, Gateway, Upstream, client::Connection, get, post_json, run, wait_until,
+};
 
 fn checks(path: &str) -> Value {
     json!({"active": {
@@ -336,14 +338,27 @@ fn changes_of_verdicts_are_counted_once() {
     assert_eq!(changes(&gateway, moody.port(), "unhealthy"), 2.0);
 }
 
-/// One attempt at the only member, with nothing known against it: nothing to tell.
+/// One attempt at the only member, with nothing known against it: by which verdicts, and nothing to make
+/// again but that there was one.
 #[test]
-fn a_request_like_any_other_tells_no_picks() {
+fn a_request_like_any_other_tells_its_pick() {
     let upstream = Upstream::named("one");
     let document = json!({"routes": [route("a", &[instance("one", &upstream)])]});
     let gateway = Gateway::start(&document.to_string());
+    let epoch = target(&gateway, upstream.port(), |_| true)["epoch"].clone();
     assert_eq!(post_json(gateway.proxy, "/a", CHAT).status, 200);
-    assert_eq!(gateway.access_log(1)[0].get("picks"), None);
+    assert_eq!(
+        gateway.access_log(1)[0]["picks"],
+        json!([{
+            "member": "one", "epoch": epoch, "failed_open": false,
+            "excluded": [], "excluded_count": 0, "status": 200
+        }])
+    );
+    let config = gateway.folder().join("config.yaml").display().to_string();
+    let (code, text, errors) = run(&["explain", "--config", &config]);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(text.contains("it is the only member"), "{text}");
+    assert!(text.contains("same answer: yes"), "{text}");
 }
 
 /// Who was left out, how the pick came about, and what became of it.

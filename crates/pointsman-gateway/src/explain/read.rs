@@ -107,8 +107,7 @@ impl Entry {
     pub(super) fn picks(&self) -> Result<Result<Vec<Logged>, String>, String> {
         let Some(picks) = self.0.get("picks") else {
             let why = if self.0.contains_key("upstream_addr") {
-                "there was nobody to choose from: one attempt at the only member of its pool, with nothing \
-                 known against it (or the line is of an earlier version)"
+                "the line is of an earlier version: it says nothing of an attempt at the only member of a pool"
             } else {
                 "it reached no target: the gateway answered it"
             };

@@ -164,11 +164,6 @@ impl Told {
 }
 
 impl Notes {
-    /// Whether no pick had anybody to choose from, or to leave out.
-    pub(crate) fn is_plain(&self) -> bool {
-        self.picks.borrow().is_empty()
-    }
-
     /// Of the pick for the attempt at that place, if there is anything to tell.
     pub(crate) fn pick(&self, attempt: usize) -> Option<Ref<'_, Told>> {
         // A pick whose attempt could not be prepared was followed by another for the same place.

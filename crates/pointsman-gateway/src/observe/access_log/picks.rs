@@ -6,15 +6,15 @@ use pointsman_balance::{Decision, Drawn};
 use super::{Line, decimal};
 use crate::{
     exchange::{AttemptRecord, Exchange},
-    forward::picks::{Barred, Notes, Reason, Told, Used},
+    forward::picks::{Barred, Reason, Told, Used},
 };
 
 impl Line {
-    /// One element per attempt. Left out where there is nothing to tell: one attempt, of a pool of one
-    /// with nothing known against it.
+    /// One element per attempt. A pick of the only member, with nothing known against it, has no `replay`:
+    /// there was nothing to go by.
     pub(super) fn picks(&mut self, x: &Exchange) {
         let notes = x.pick_notes();
-        if x.attempts.is_empty() || (x.attempts.len() == 1 && notes.is_none_or(Notes::is_plain)) {
+        if x.attempts.is_empty() {
             return;
         }
         if let Some(used) = Used::by(x) {
