@@ -376,6 +376,21 @@ fn a_session_that_breaks_right_away_counts_against_its_instance() {
     }
 }
 
+/// The same for whoever takes sessions and says nothing.
+#[test]
+fn a_session_without_a_word_counts_against_its_instance() {
+    for limit in ["stream_idle_timeout_ms", "max_stream_duration_ms"] {
+        let silent = Scripted::start(Vec::new(), Then::Listen);
+        let gateway = before_echo(&silent, "", &format!("{CIRCUIT}, {limit}: 300"));
+        for _ in 0..2 {
+            begin(&gateway).read_until(&format!("{limit} exceeded"));
+        }
+        gateway.wait_for_line("too many failures");
+        begin(&gateway).read_until("hello");
+        assert_eq!(silent.sessions(), 2, "{limit}");
+    }
+}
+
 /// The same for passive checks.
 #[test]
 fn passive_checks_see_sessions_that_break() {

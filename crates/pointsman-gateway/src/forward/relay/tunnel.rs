@@ -126,7 +126,11 @@ fn shown_by_end(session: &SessionMeter, end: TunnelEnd) -> Option<StreamEnd> {
         (None, TunnelEnd::UpstreamLeft | TunnelEnd::UpstreamBroke) => {
             Some(StreamEnd::Broken(TransportFault::Closed))
         }
-        (None, TunnelEnd::ClientLeft | TunnelEnd::ClientBroke | TunnelEnd::Cut(_)) => None,
+        // Servers speak first.
+        (None, TunnelEnd::Cut(Cut::Idle | Cut::Duration)) => {
+            Some(StreamEnd::Broken(TransportFault::ReadTimeout))
+        }
+        (None, TunnelEnd::ClientLeft | TunnelEnd::ClientBroke | TunnelEnd::Cut(Cut::Bytes)) => None,
     }
 }
 
