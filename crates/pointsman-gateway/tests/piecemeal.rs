@@ -47,8 +47,8 @@ impl Store for Memory {
         self.contents.borrow()
     }
 
-    fn turn(&self) -> LocalFuture<'_, Turn> {
-        Box::pin(async { Turn::new(()) })
+    fn turn(&self) -> LocalFuture<'_, Result<Turn, StoreError>> {
+        Box::pin(async { Ok(Turn::new(())) })
     }
 
     fn commit(&self, change: Change, _: Turn) -> LocalFuture<'_, Result<(), StoreError>> {

@@ -6,13 +6,13 @@ use pointsman_gateway::{
 };
 use rand::{Rng, distr::Alphabetic};
 
-use crate::{config_source::Written, store::EmbeddedStore};
+use crate::{config_source::Written, store::LiveStore};
 
 /// Who may use the Admin API. A key that is asked for and not given is made: once for a store, which
 /// keeps it, and at every start where there is none.
 pub(crate) fn access(settings: &AdminSettings, written: &Written) -> Result<Access, String> {
     let store = match written {
-        Written::Store(store) => Some(store),
+        Written::Store(store) => Some(&**store),
         Written::Document(_) | Written::Nothing => None,
     };
     let Some(keys) = &settings.keys else {
@@ -43,8 +43,8 @@ pub(crate) fn access(settings: &AdminSettings, written: &Written) -> Result<Acce
 }
 
 /// The key that was made for this store, or a new one, which is shown.
-fn own_key(store: Option<&EmbeddedStore>) -> Result<KeyDigest, String> {
-    if let Some(known) = store.and_then(EmbeddedStore::admin_key) {
+fn own_key(store: Option<&dyn LiveStore>) -> Result<KeyDigest, String> {
+    if let Some(known) = store.and_then(LiveStore::admin_key) {
         return Ok(known);
     }
     let letters = rand::rng().sample_iter(Alphabetic).map(char::from);

@@ -45,7 +45,7 @@ pub(crate) fn start(
         tokio::task::spawn_local(small_server::serve(listener, Rc::new(server)));
     }
     if let Written::Store(store) = written {
-        tokio::task::spawn_local(store.keep_expiring());
+        tokio::task::spawn_local(store.keep());
     }
     Ok(())
 }
@@ -96,7 +96,7 @@ impl Answers for AdminServer {
             now_ms: clock::unix_millis(),
         };
         match &self.written {
-            Written::Store(store) => self.api.answer(&ask, &body, &context, store).await,
+            Written::Store(store) => self.api.answer(&ask, &body, &context, &**store).await,
             Written::Document(document) => {
                 document.change(|held| self.api.answer_standalone(&ask, &body, &context, held))
             }

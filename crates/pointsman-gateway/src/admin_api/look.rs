@@ -14,14 +14,20 @@ use crate::{
 };
 
 /// The resource that `target` names, or the list.
-pub(super) fn look(contents: &Contents, target: &Target, query: &str) -> Result<Value, Refusal> {
+pub(super) fn look(
+    contents: &Contents,
+    prefix: &str,
+    target: &Target,
+    query: &str,
+) -> Result<Value, Refusal> {
     let collection = target.collection;
     let Some(id) = &target.id else {
-        return list(contents, target, query);
+        return list(contents, prefix, target, query);
     };
     let key = collection.key(&target.stored_id(id));
     let stored = contents.get(&key).ok_or_else(Refusal::no_key)?;
-    Ok(entry(collection, &key, stored, value_of(stored)))
+    let shown_key = format!("{prefix}{key}");
+    Ok(entry(collection, shown_key, stored, value_of(stored)))
 }
 
 /// A stored resource as a value.
@@ -38,9 +44,9 @@ pub(super) fn shown(collection: Collection, mut value: Value) -> Value {
     value
 }
 
-fn entry(collection: Collection, key: &str, stored: &Stored, value: Value) -> Value {
+fn entry(collection: Collection, key: String, stored: &Stored, value: Value) -> Value {
     json!({
-        "key": format!("/apisix{key}"),
+        "key": key,
         "value": shown(collection, value),
         "createdIndex": stored.created,
         "modifiedIndex": stored.modified,
@@ -48,16 +54,16 @@ fn entry(collection: Collection, key: &str, stored: &Stored, value: Value) -> Va
 }
 
 /// All resources of a collection that the query asks for, the oldest first.
-fn list(contents: &Contents, target: &Target, query: &str) -> Result<Value, Refusal> {
+fn list(contents: &Contents, prefix: &str, target: &Target, query: &str) -> Result<Value, Refusal> {
     let collection = target.collection;
     let filters = Filters::of(collection, query)?;
     let page = page(query)?;
-    let prefix = match &target.parent {
+    let below = match &target.parent {
         Some(username) => format!("/consumers/{username}/credentials/"),
         None => collection.prefix(),
     };
     let mut found: Vec<(&str, &Stored, Value)> = contents
-        .under(&prefix)
+        .under(&below)
         .filter(|(key, _)| Collection::of_key(key).is_some_and(|(of, _)| of == collection))
         .map(|(key, stored)| (key, stored, value_of(stored)))
         .filter(|(_, _, value)| filters.pass(value))
@@ -67,7 +73,7 @@ fn list(contents: &Contents, target: &Target, query: &str) -> Result<Value, Refu
     let (skip, take) = page.unwrap_or((0, usize::MAX));
     let shown = found.into_iter().skip(skip).take(take);
     let list: Vec<Value> = shown
-        .map(|(key, stored, value)| entry(collection, key, stored, value))
+        .map(|(key, stored, value)| entry(collection, format!("{prefix}{key}"), stored, value))
         .collect();
     Ok(json!({ "list": list, "total": total }))
 }

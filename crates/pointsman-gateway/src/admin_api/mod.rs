@@ -209,15 +209,21 @@ async fn resources(
         return Err(Refusal::not_found());
     }
     if ask.method == Method::GET {
-        let found = look::look(&store.contents(), target, ask.query)?;
+        store
+            .fresh()
+            .await
+            .map_err(|error| Refusal::of_store(&error))?;
+        let found = look::look(&store.contents(), store.prefix(), target, ask.query)?;
         return Ok(admin::json(StatusCode::OK, &found));
     }
     let body = parse(body)?;
     for _ in 0..ATTEMPTS_MAX {
         let turn = store.turn().await;
+        let turn = turn.map_err(|error| Refusal::of_store(&error))?;
         let plan = {
             let write = Write {
                 context,
+                prefix: store.prefix(),
                 contents: &store.contents(),
                 target,
                 query: ask.query,

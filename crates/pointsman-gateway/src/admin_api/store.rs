@@ -92,12 +92,23 @@ impl std::fmt::Debug for Turn {
 
 /// A store of resources, as the Admin API sees it.
 pub trait Store {
-    /// What it holds. Never goes back: whoever saw a change sees it from then on.
+    /// What stands before keys where they are shown.
+    fn prefix(&self) -> &str {
+        DEFAULT_PREFIX
+    }
+
+    /// What it holds, as far as is known here. Never goes back: whoever saw a change sees it from then on.
     fn contents(&self) -> Ref<'_, Contents>;
 
-    /// The right to plan and make the next change. Whoever plans has it, so that what a plan went by still holds
-    /// when it is carried out: also what it did not name, such as that nobody refers to what goes.
-    fn turn(&self) -> LocalFuture<'_, Turn>;
+    /// Ends when [`Store::contents`] shows everything that was acknowledged, to whomever, before this was called.
+    fn fresh(&self) -> LocalFuture<'_, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// The right to plan and make the next change; contents are fresh then. Whoever plans has it, so that what a
+    /// plan went by still holds when it is carried out: also what it did not name, such as that nobody refers to
+    /// what goes.
+    fn turn(&self) -> LocalFuture<'_, Result<Turn, StoreError>>;
 
     /// Makes a change durable, as a whole or not at all. When it is, [`Store::contents`] shows it, and the turn
     /// is over.
@@ -190,3 +201,6 @@ impl Contents {
         self.revision += 1;
     }
 }
+
+/// What stands before keys, as in APISIX, unless a store has another prefix.
+pub const DEFAULT_PREFIX: &str = "/apisix";

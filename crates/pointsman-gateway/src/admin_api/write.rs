@@ -36,6 +36,7 @@ pub(super) struct Plan {
 /// A request to write.
 pub(super) struct Write<'a> {
     pub(super) context: &'a Context<'a>,
+    pub(super) prefix: &'a str,
     pub(super) contents: &'a Contents,
     pub(super) target: &'a Target,
     pub(super) query: &'a str,
@@ -166,7 +167,7 @@ impl Write<'_> {
                 delete,
             },
             status: StatusCode::OK,
-            body: json!({ "deleted": "1", "key": format!("/apisix{key}") }),
+            body: json!({ "deleted": "1", "key": format!("{}{key}", self.prefix) }),
         })
     }
 
@@ -283,7 +284,7 @@ impl Write<'_> {
             },
             status,
             body: json!({
-                "key": format!("/apisix{key}"),
+                "key": format!("{}{key}", self.prefix),
                 "value": super::look::shown(self.target.collection, value),
             }),
         })

@@ -29,7 +29,7 @@ use self::{
     file::DocumentFile,
     store::{StoreLook, StoreSource},
 };
-use crate::store::EmbeddedStore;
+use crate::store::{EmbeddedStore, LiveStore};
 
 /// A place that holds a document.
 pub(crate) trait ConfigSource {
@@ -93,7 +93,7 @@ pub(crate) enum Written {
     /// Nothing: there is none.
     Nothing,
     /// Resources, one by one.
-    Store(EmbeddedStore),
+    Store(Rc<dyn LiveStore>),
     /// A document as a whole.
     Document(Rc<HeldDocument>),
 }
@@ -110,12 +110,12 @@ pub(crate) fn open(settings: &Settings, config: &Path) -> Result<Opened, String>
         }),
         Provider::Store => {
             let path = store_file(settings, config);
-            let store = EmbeddedStore::open(&path)?;
+            let store: Rc<dyn LiveStore> = Rc::new(EmbeddedStore::open(&path)?);
             tell_unread(config);
             let name = path.display().to_string();
             tracing::info!("resources are kept in {name}");
             Ok(Opened {
-                source: Box::new(StoreSource::new(name, store.clone())),
+                source: Box::new(StoreSource::new(name, Rc::clone(&store))),
                 written: Written::Store(store),
             })
         }

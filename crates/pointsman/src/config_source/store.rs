@@ -1,12 +1,15 @@
-//! The resources of the embedded store, as a document.
+//! The resources of a store, as a document.
 //!
 //! What a change leaves alone is not read anew. Changes that come while a configuration is made are
 //! taken together: half of the time at most is spent on making them.
 
-use std::time::{Duration, Instant};
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use pointsman_gateway::{
-    admin_api::store::{Contents, Store},
+    admin_api::store::Contents,
     clock,
     config::{
         document::{Parsed, item::ItemReader},
@@ -16,12 +19,12 @@ use pointsman_gateway::{
 };
 
 use super::{ConfigSource, Reading, SourceError};
-use crate::store::EmbeddedStore;
+use crate::store::LiveStore;
 
 /// A store that changes.
 pub(crate) struct StoreSource {
     name: String,
-    store: EmbeddedStore,
+    store: Rc<dyn LiveStore>,
     items: Items,
     is_read: bool,
     began: Option<Instant>,
@@ -35,7 +38,7 @@ pub(crate) struct StoreLook {
 
 impl StoreSource {
     /// The source that `store` is, called `name`.
-    pub(crate) fn new(name: String, store: EmbeddedStore) -> Self {
+    pub(crate) fn new(name: String, store: Rc<dyn LiveStore>) -> Self {
         Self {
             name,
             store,
@@ -53,7 +56,7 @@ impl ConfigSource for StoreSource {
 
     fn read(&mut self, reading: &Reading<'_>) -> Result<Option<Parsed>, SourceError> {
         let touched = self.store.take_touched();
-        if self.is_read && touched.is_empty() {
+        if self.is_read && touched.is_none() {
             return Ok(None);
         }
         self.began = Some(clock::now());
@@ -62,7 +65,7 @@ impl ConfigSource for StoreSource {
             enter_all(&mut self.items, &contents, reading);
             self.is_read = true;
         }
-        for key in touched {
+        for key in touched.into_iter().flatten() {
             match contents.get(&key) {
                 Some(stored) => enter(&mut self.items, &key, stored, reading),
                 None => self.items.remove(&key),
