@@ -13,6 +13,7 @@ mod refusal;
 pub mod standalone;
 pub mod store;
 mod target;
+pub mod transfer;
 mod validate;
 mod write;
 

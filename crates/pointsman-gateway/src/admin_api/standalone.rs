@@ -3,7 +3,7 @@
 //! Each collection has a version. One that does not rise leaves the collection as it is, whatever is
 //! sent with it; a digest that the client chooses says whether anything has changed at all.
 
-mod yaml;
+pub(super) mod yaml;
 
 use std::collections::HashSet;
 

@@ -119,7 +119,13 @@ pub(super) fn duplicate(
 
 /// The id of an item; of a consumer, its name.
 pub(super) fn identifier(item: &Value) -> Option<String> {
-    let id = item.get("id").or_else(|| item.get("username"))?;
+    item.get("id")
+        .or_else(|| item.get("username"))
+        .and_then(text_of)
+}
+
+/// An id, which may be a number.
+pub(super) fn text_of(id: &Value) -> Option<String> {
     match id {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),

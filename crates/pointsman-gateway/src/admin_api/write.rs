@@ -401,7 +401,7 @@ fn stores_id(collection: Collection) -> bool {
     collection != Collection::Consumers
 }
 
-fn set(value: &mut Value, key: &str, member: Value) {
+pub(super) fn set(value: &mut Value, key: &str, member: Value) {
     if !value.is_object() {
         *value = Value::Object(Map::new());
     }

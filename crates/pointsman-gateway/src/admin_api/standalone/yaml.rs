@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// `value` as a document.
-pub(super) fn write(value: &Value) -> String {
+pub(in super::super) fn write(value: &Value) -> String {
     let mut out = String::new();
     block(value, 0, &mut out);
     out
