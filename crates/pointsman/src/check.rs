@@ -78,13 +78,14 @@ fn document(options: &CheckOptions, settings: Settings, real: bool) -> Result<us
     for name in unknown {
         eprintln!("warning: {config}: plugins: `{name}` is not a plugin of this gateway");
     }
+    let settings = Arc::new(settings);
     let mut source = config_source::look(&settings, &options.config)?;
     let path = source.name();
     if !real && !Path::new(&path).exists() {
         return Ok(errors);
     }
     let mut publisher = Publisher::new(
-        Arc::new(settings),
+        settings,
         Arc::new(registry),
         Arc::new(NoSinks),
         SharedHealth::new(),

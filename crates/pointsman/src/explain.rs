@@ -121,11 +121,12 @@ fn open(
 
 /// The configuration as it would be served. What is wrong with it is told by `check`.
 fn compile(options: &ExplainOptions, settings: Settings) -> Result<Arc<Snapshot>, String> {
+    let settings = Arc::new(settings);
     let mut source = config_source::look(&settings, &options.config)?;
     let path = source.name();
     let (registry, _) = check::registry(&settings);
     let mut publisher = Publisher::new(
-        Arc::new(settings),
+        settings,
         Arc::new(registry),
         Arc::new(NoSinks),
         SharedHealth::new(),

@@ -4,7 +4,7 @@
 //! applied. A document that cannot be read at all changes nothing; one with bad items is applied
 //! without them.
 
-use std::{collections::HashSet, rc::Rc, sync::Arc};
+use std::{cell::RefCell, collections::HashSet, rc::Rc, sync::Arc};
 
 use pointsman_gateway::{
     clock,
@@ -39,6 +39,8 @@ pub(crate) struct Publisher {
     examples: Rc<Errands<semantic::keeper::Keeper>>,
     tokens: Rc<Errands<tokens::keeper::Keeper>>,
     generation: u64,
+    /// What is wrong with the configuration in force.
+    pub(crate) problems: Rc<RefCell<Vec<Problem>>>,
     /// What was wrong with the configuration in force, of a source that changes item by item.
     told: HashSet<String>,
 }
@@ -68,6 +70,7 @@ impl Publisher {
             examples: Rc::default(),
             tokens: Rc::default(),
             generation: 0,
+            problems: Rc::default(),
             told: HashSet::new(),
         }
     }
@@ -184,6 +187,7 @@ impl Publisher {
             .iter()
             .filter(|p| p.severity == Severity::Error)
             .count();
+        let all_problems = prepared.problems.clone();
         let mut news = prepared.problems;
         if source.is_piecemeal() {
             let all: Vec<String> = news.iter().map(ToString::to_string).collect();
@@ -192,6 +196,7 @@ impl Publisher {
             self.told = all.into_iter().collect();
         }
         tell(&news, &source.name());
+        *self.problems.borrow_mut() = all_problems;
         if generation > 0 {
             tracing::info!(
                 routes,

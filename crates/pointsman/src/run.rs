@@ -6,7 +6,8 @@
 //! the other two publish.
 
 use std::{
-    net::TcpListener as StdListener, path::Path, process::ExitCode, sync::Arc, thread::JoinHandle,
+    net::TcpListener as StdListener, path::Path, process::ExitCode, rc::Rc, sync::Arc,
+    thread::JoinHandle,
 };
 
 use pointsman_gateway::{
@@ -164,15 +165,15 @@ impl Program {
         );
         let folder = config.parent().unwrap_or_else(|| Path::new("."));
         publisher.health_file = HealthFile::new(&settings, folder);
+        let client_tls = Arc::new(ClientTls::new(settings.ssl.trusted_certificate.as_deref())?);
         let Opened {
             mut source,
             written,
-        } = config_source::open(&settings, config)?;
+        } = config_source::open(&settings, config, &client_tls, &runtime)?;
         let access = settings.admin.as_ref();
         let access = access.map(|admin| admin_keys::access(admin, &written));
         let access = access.transpose()?;
         let first = first(&mut publisher, &mut *source)?;
-        let client_tls = Arc::new(ClientTls::new(settings.ssl.trusted_certificate.as_deref())?);
         let mut proxies = Vec::new();
         let plain = settings.node_listen.iter().map(|address| (*address, false));
         let secure = settings.ssl.listen.iter().map(|address| (*address, true));
@@ -385,6 +386,8 @@ impl Program {
             metrics: Arc::clone(&self.metrics),
             sinks: Arc::clone(&self.sinks),
             settings: Arc::clone(&self.settings),
+            written: self.written.clone(),
+            problems: Rc::clone(&self.publisher.problems),
         }
     }
 }

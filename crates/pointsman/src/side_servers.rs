@@ -1,6 +1,7 @@
 //! The small servers beside the proxy: Control API, metrics, status. All on the control thread.
 
 use std::{
+    cell::RefCell,
     net::{SocketAddr, TcpListener as StdListener},
     rc::Rc,
     sync::Arc,
@@ -12,7 +13,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use pointsman_gateway::{
     admin::{control, exporter, status, targets::Time},
-    config::settings::Settings,
+    config::{problem::Problem, settings::Settings},
     gateway::State,
     observe::metrics::Metrics,
     plugin::registry::Registry,
@@ -21,6 +22,7 @@ use pointsman_gateway::{
 use tokio::net::TcpListener;
 
 use crate::{
+    config_source::Written,
     sinks::OpenSinks,
     small_server::{self, Answers},
 };
@@ -33,6 +35,10 @@ pub(crate) struct Sides {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) sinks: Arc<OpenSinks>,
     pub(crate) settings: Arc<Settings>,
+    /// Where configuration comes from.
+    pub(crate) written: Written,
+    /// What is wrong with the one in force.
+    pub(crate) problems: Rc<RefCell<Vec<Problem>>>,
 }
 
 #[derive(Clone, Copy)]
@@ -95,16 +101,25 @@ impl Sides {
                         .and_then(|value| value.to_str().ok())
                         .unwrap_or_default(),
                 };
-                control::respond(&ask, &snapshot, &self.health, &self.registry, Time::now())
+                let problems = self.problems.borrow();
+                let (health, registry) = (&self.health, &self.registry);
+                control::respond(&ask, &snapshot, health, registry, &problems, Time::now())
             }
             Side::Exporter => {
-                let sinks = self.sinks.list();
-                let settings = &self.settings;
-                let path = request.uri().path();
-                let state = &self.state;
-                exporter::respond(path, settings, state, &self.health, &self.metrics, &sinks)
+                let shown = exporter::Shown {
+                    state: &self.state,
+                    health: &self.health,
+                    metrics: &self.metrics,
+                    sinks: &self.sinks.list(),
+                    reach: self.written.reach(),
+                    problems: &self.problems.borrow(),
+                };
+                exporter::respond(request.uri().path(), &self.settings, &shown)
             }
-            Side::Status => status::respond(request.uri().path(), &snapshot),
+            Side::Status => {
+                let reach = self.written.reach();
+                status::respond(request.uri().path(), &snapshot, reach.as_ref())
+            }
         }
     }
 }

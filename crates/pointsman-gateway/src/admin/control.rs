@@ -11,7 +11,10 @@ use crate::{
         text,
     },
     admin_api::catalog,
-    config::snapshot::Snapshot,
+    config::{
+        problem::{Problem, Severity},
+        snapshot::Snapshot,
+    },
     plugin::registry::Registry,
     upstream::driver::SharedHealth,
 };
@@ -32,6 +35,7 @@ pub fn respond(
     snapshot: &Snapshot,
     health: &SharedHealth,
     registry: &Registry,
+    problems: &[Problem],
     time: Time,
 ) -> Response<Bytes> {
     let segments: Vec<&str> = ask
@@ -68,6 +72,7 @@ pub fn respond(
             StatusCode::OK,
             &targets::all(snapshot, &health.overview(), time),
         ),
+        ["v1", "config", "errors"] => super::json(StatusCode::OK, &errors(snapshot, problems)),
         ["v1", "plugin_metadatas"] => dump(snapshot, "plugin_metadata"),
         ["v1", "plugin_metadata", name] => dump_one(snapshot, "plugin_metadata", name, || {
             format!("plugin metadata[{name}] not found")
@@ -80,6 +85,27 @@ pub fn respond(
         }
         _ => error(StatusCode::NOT_FOUND, "404 Not Found"),
     }
+}
+
+/// What is wrong with the configuration in force: each error names a resource that was left out, or one
+/// whose last sound form stays.
+fn errors(snapshot: &Snapshot, problems: &[Problem]) -> Value {
+    let all: Vec<Value> = problems
+        .iter()
+        .map(|problem| {
+            json!({
+                "severity": match problem.severity {
+                    Severity::Error => "error",
+                    Severity::Warning => "warning",
+                },
+                "resource": problem.resource,
+                "path": problem.path,
+                "line": problem.line,
+                "message": problem.message,
+            })
+        })
+        .collect();
+    json!({ "generation": snapshot.generation, "problems": all })
 }
 
 fn is_checkable(kind: &str) -> bool {

@@ -7,22 +7,42 @@ use http::{Response, StatusCode};
 use pointsman_balance::Availability;
 
 use crate::{
-    config::{settings::Settings, snapshot::Snapshot},
+    admin_api::store::Reach,
+    config::{
+        problem::{Problem, Severity},
+        settings::Settings,
+        snapshot::Snapshot,
+    },
     gateway::State,
     observe::metrics::{Family, Metrics, Owner, Sample},
     ports::{Sink, SinkSpec},
     upstream::{driver::SharedHealth, overview::Overview},
 };
 
+/// What is shown.
+pub struct Shown<'a> {
+    /// What the workers go by.
+    pub state: &'a State,
+    /// Verdicts.
+    pub health: &'a SharedHealth,
+    /// What requests have counted.
+    pub metrics: &'a Metrics,
+    /// Loggers.
+    pub sinks: &'a [(SinkSpec, Arc<dyn Sink>)],
+    /// Where configuration comes from, if that is elsewhere.
+    pub reach: Option<Reach>,
+    /// What is wrong with it.
+    pub problems: &'a [Problem],
+}
+
 /// The metrics at `plugin_attr.prometheus.export_uri`; 404 elsewhere.
-pub fn respond(
-    path: &str,
-    settings: &Settings,
-    state: &State,
-    health: &SharedHealth,
-    metrics: &Metrics,
-    sinks: &[(SinkSpec, Arc<dyn Sink>)],
-) -> Response<Bytes> {
+pub fn respond(path: &str, settings: &Settings, shown: &Shown<'_>) -> Response<Bytes> {
+    let Shown {
+        state,
+        health,
+        metrics,
+        ..
+    } = shown;
     if path != settings.prometheus.export_uri {
         return super::error(StatusCode::NOT_FOUND, "404 Not Found");
     }
@@ -32,14 +52,51 @@ pub fn respond(
     let mut samples = verdicts(&snapshot, &seen.availability);
     samples.extend(changes(&seen));
     samples.push(unheard(state));
-    samples.extend(queues(sinks));
-    samples.extend(losses(sinks));
+    samples.extend(queues(shown.sinks));
+    samples.extend(losses(shown.sinks));
+    samples.extend(reach(shown.reach.as_ref()));
+    samples.push(refused(shown.problems));
     let body = metrics.render(&samples, &snapshot.metrics);
     super::text(
         StatusCode::OK,
         "text/plain; version=0.0.4; charset=utf-8",
         body,
     )
+}
+
+/// `etcd_reachable` and `etcd_modify_indexes`.
+#[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+fn reach(reach: Option<&Reach>) -> Vec<Sample> {
+    let Some(reach) = reach else {
+        return Vec::new();
+    };
+    let last = reach.newest.values().copied().max().unwrap_or_default();
+    let further = [("max_modify_index", last), ("x_etcd_index", reach.revision)];
+    let newest = reach.newest.iter().map(|(key, value)| (*key, *value));
+    let indexes = newest.chain(further).map(|(key, value)| Sample {
+        family: &INDEXES,
+        labels: vec![("key", key.to_owned())],
+        value: value as f64,
+    });
+    let reachable = Sample {
+        family: &REACHABLE,
+        labels: Vec::new(),
+        value: f64::from(u8::from(reach.trouble.is_none())),
+    };
+    std::iter::once(reachable).chain(indexes).collect()
+}
+
+/// `pointsman_config_errors`: resources that are left out, or make requests fail.
+#[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+fn refused(problems: &[Problem]) -> Sample {
+    let errors = problems
+        .iter()
+        .filter(|one| one.severity == Severity::Error);
+    Sample {
+        family: &REFUSED,
+        labels: Vec::new(),
+        value: errors.count() as f64,
+    }
 }
 
 /// `upstream_status`: 1 for a target that may be picked, 0 for one that may not.
@@ -138,6 +195,24 @@ static UPSTREAM_STATUS: Family = Family {
     kind: "gauge",
     help: "1 for a target that may be picked",
     owner: Owner::Apisix,
+};
+static REACHABLE: Family = Family {
+    name: "etcd_reachable",
+    kind: "gauge",
+    help: "1 if etcd can be reached",
+    owner: Owner::Apisix,
+};
+static INDEXES: Family = Family {
+    name: "etcd_modify_indexes",
+    kind: "gauge",
+    help: "The revision of etcd that wrote last, by collection",
+    owner: Owner::Apisix,
+};
+static REFUSED: Family = Family {
+    name: "pointsman_config_errors",
+    kind: "gauge",
+    help: "Errors in the configuration in force, which GET /v1/config/errors lists",
+    owner: Owner::Pointsman,
 };
 static CHANGES: Family = Family {
     name: "pointsman_health_changes_total",

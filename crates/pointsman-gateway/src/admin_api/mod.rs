@@ -276,4 +276,4 @@ const CORS: &[(header::HeaderName, &str)] = &[
     (header::ACCESS_CONTROL_MAX_AGE, "3600"),
 ];
 /// How often a request is looked at anew because somebody else was faster.
-const ATTEMPTS_MAX: usize = 16;
+const ATTEMPTS_MAX: usize = 64;

@@ -136,6 +136,39 @@ pub(super) fn unused(contents: &Contents, collection: Collection, id: &str) -> R
     Ok(())
 }
 
+/// Where whoever may name resources of `collection` is.
+pub(super) fn users_of(collection: Collection) -> &'static [Collection] {
+    match collection {
+        Collection::Upstreams => &CARRIERS,
+        Collection::Services | Collection::PluginConfigs => &[Collection::Routes],
+        Collection::ConsumerGroups => &[Collection::Consumers],
+        _ => &[],
+    }
+}
+
+/// Where whoever may have what only one may have, or must have the same, as `value` of `collection` is.
+pub(super) fn rivals_of(collection: Collection, value: &Value) -> &'static [Collection] {
+    let counts_together = members(value, "plugins")
+        .and_then(|plugins| limit_count::grouped(plugins.get(limit_count::NAME)?))
+        .is_some();
+    match collection {
+        _ if counts_together => &CARRIERS,
+        Collection::GlobalRules => &[Collection::GlobalRules],
+        Collection::Consumers | Collection::Credentials => &[Collection::Consumers],
+        _ => &[],
+    }
+}
+
+/// All that may have plugins; credentials are among the consumers.
+const CARRIERS: [Collection; 6] = [
+    Collection::Routes,
+    Collection::Services,
+    Collection::PluginConfigs,
+    Collection::Consumers,
+    Collection::ConsumerGroups,
+    Collection::GlobalRules,
+];
+
 /// The resources of `collection` whose text has all of `words`. Reading only those keeps this cheap
 /// beside thousands of others.
 fn mentioning<'a>(
@@ -255,14 +288,7 @@ pub(super) fn alike(
     // As it stands in a stored text.
     let written = Value::from(group.as_str()).to_string();
     let words = [plugin, written.as_str()];
-    for carrier in [
-        Collection::Routes,
-        Collection::Services,
-        Collection::PluginConfigs,
-        Collection::Consumers,
-        Collection::ConsumerGroups,
-        Collection::GlobalRules,
-    ] {
+    for carrier in CARRIERS {
         let differs = |(other, theirs): (&str, Value)| {
             let is_itself = carrier == collection && other == id;
             let is_other =

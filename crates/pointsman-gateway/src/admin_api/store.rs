@@ -33,6 +33,8 @@ pub struct Contents {
 pub struct Change {
     /// What must be so, by key.
     pub expect: Vec<(String, Expect)>,
+    /// How keys begin none of which may have been written after that revision.
+    pub quiet: Vec<(String, u64)>,
     /// What is written.
     pub put: Vec<Put>,
     /// The keys that are removed.
@@ -68,6 +70,17 @@ pub enum StoreError {
     /// The store does not work.
     #[error("{0}")]
     Unavailable(String),
+}
+
+/// How it stands with a store that is elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// Why it cannot be reached; `None` if it can.
+    pub trouble: Option<String>,
+    /// Everything up to there is known.
+    pub revision: u64,
+    /// The revision that wrote last, by collection.
+    pub newest: BTreeMap<&'static str, u64>,
 }
 
 /// Somebody's turn to change a store; it ends when this is dropped.
@@ -126,6 +139,33 @@ impl Contents {
         self.revision
     }
 
+    /// How many resources there are.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Shows what others have done: `stored` is under `key` now, or nothing is.
+    pub fn set(&mut self, key: &str, stored: Option<Stored>) {
+        match stored {
+            Some(stored) => {
+                self.items.insert(key.to_owned(), stored);
+            }
+            None => {
+                self.items.remove(key);
+            }
+        }
+    }
+
+    /// Everything up to `revision` is shown.
+    pub fn reach(&mut self, revision: u64) {
+        self.revision = revision;
+    }
+
     /// The resource under `key`.
     pub fn get(&self, key: &str) -> Option<&Stored> {
         self.items.get(key)
@@ -164,13 +204,18 @@ impl Contents {
 
     /// Whether `change` may be made.
     pub fn allows(&self, change: &Change) -> bool {
-        change.expect.iter().all(|(key, expect)| {
-            let modified = self.items.get(key).map(|stored| stored.modified);
-            match expect {
-                Expect::Absent => modified.is_none(),
-                Expect::Modified(revision) => modified == Some(*revision),
-            }
-        })
+        let is_quiet = |(prefix, since): &(String, u64)| {
+            let mut below = self.under(prefix);
+            below.all(|(_, stored)| stored.modified <= *since)
+        };
+        change.quiet.iter().all(is_quiet)
+            && change.expect.iter().all(|(key, expect)| {
+                let modified = self.items.get(key).map(|stored| stored.modified);
+                match expect {
+                    Expect::Absent => modified.is_none(),
+                    Expect::Modified(revision) => modified == Some(*revision),
+                }
+            })
     }
 
     /// The resources that `change` would write, as they would be stored: by the next revision.

@@ -151,8 +151,10 @@ impl Write<'_> {
         let stored = self.contents.get(&key).ok_or_else(Refusal::no_key)?;
         // Exactly `true`, as in APISIX: deleting what is in use is no slip of the pen.
         let is_forced = query_arg(self.query, "force").is_some_and(|force| force == "true");
+        let mut quiet = Vec::new();
         if !is_forced {
             references::unused(self.contents, collection, id)?;
+            quiet = self.quiet(references::users_of(collection));
         }
         let mut delete = vec![key.clone()];
         if collection == Collection::Consumers {
@@ -163,12 +165,20 @@ impl Write<'_> {
         Ok(Plan {
             change: Change {
                 expect: vec![(key.clone(), Expect::Modified(stored.modified))],
+                quiet,
                 put: Vec::new(),
                 delete,
             },
             status: StatusCode::OK,
             body: json!({ "deleted": "1", "key": format!("{}{key}", self.prefix) }),
         })
+    }
+
+    /// That in none of `collections` anything is written after what this goes by.
+    fn quiet(&self, collections: &[Collection]) -> Vec<(String, u64)> {
+        let revision = self.contents.revision();
+        let prefixes = collections.iter().map(|one| one.prefix());
+        prefixes.map(|prefix| (prefix, revision)).collect()
     }
 
     /// Under which id a PUT stores.
@@ -279,6 +289,7 @@ impl Write<'_> {
         Ok(Plan {
             change: Change {
                 expect,
+                quiet: self.quiet(references::rivals_of(self.target.collection, &value)),
                 put: vec![put],
                 delete: Vec::new(),
             },

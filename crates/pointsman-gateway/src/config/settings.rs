@@ -17,7 +17,10 @@ use ipnet::{IpNet, Ipv4Net};
 
 pub use self::read::{SettingError, Warning};
 use crate::{
-    admin_api::access::{KeyDigest, Role},
+    admin_api::{
+        access::{KeyDigest, Role},
+        store::DEFAULT_PREFIX,
+    },
     config::{document::Format, text::Env},
     router::path::PathOptions,
 };
@@ -57,10 +60,14 @@ pub struct Settings {
     pub ipv6: bool,
     /// `apisix.enable_resolv_search_opt`: short names are looked for in the system's search domains.
     pub dns_search: bool,
+    /// `deployment.role` is `control_plane`: there is an Admin API, and no proxy.
+    pub is_control_plane: bool,
     /// Where configuration comes from, by `deployment`.
     pub provider: Provider,
     /// `deployment.admin`, unless there is no Admin API.
     pub admin: Option<AdminSettings>,
+    /// `deployment.etcd`.
+    pub etcd: EtcdSettings,
     /// `pointsman.store_file`; `None` for the usual place.
     pub store_file: Option<String>,
     /// `plugins`, if the list is given.
@@ -104,6 +111,79 @@ pub enum Provider {
     Store,
     /// The standalone Admin API, which is given documents as a whole.
     Api,
+    /// etcd, which other gateways may share.
+    Etcd,
+}
+
+/// `deployment.etcd`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdSettings {
+    /// `host`: any of them may be asked.
+    pub hosts: Vec<EtcdHost>,
+    /// `prefix`, with a slash at the start and none at the end.
+    pub prefix: String,
+    /// `timeout`: of one call.
+    pub timeout: Duration,
+    /// `watch_timeout`: a watch that tells nothing for so long is begun anew.
+    pub watch_timeout: Duration,
+    /// `startup_retry`: how often all hosts are asked once more at the start.
+    pub startup_retry: u64,
+    /// `user` and `password`.
+    pub login: Option<EtcdLogin>,
+    /// `tls.cert` and `tls.key`, paths of PEM files.
+    pub certificate: Option<(String, String)>,
+    /// `tls.verify`.
+    pub verify: bool,
+    /// `tls.sni`; `None` for the host's own name.
+    pub sni: Option<String>,
+}
+
+/// A member of etcd, or what stands before some.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdHost {
+    /// A name or an address without brackets.
+    pub name: String,
+    /// Its port.
+    pub port: u16,
+    /// It is spoken to over TLS.
+    pub is_secure: bool,
+}
+
+/// Who a gateway is to etcd. `Debug` shows no password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EtcdLogin {
+    /// `user`.
+    pub user: String,
+    /// `password`.
+    pub password: String,
+}
+
+impl std::fmt::Debug for EtcdLogin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EtcdLogin")
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for EtcdSettings {
+    fn default() -> Self {
+        Self {
+            hosts: vec![EtcdHost {
+                name: "127.0.0.1".to_owned(),
+                port: 2379,
+                is_secure: false,
+            }],
+            prefix: DEFAULT_PREFIX.to_owned(),
+            timeout: Duration::from_secs(30),
+            watch_timeout: Duration::from_secs(50),
+            startup_retry: 2,
+            login: None,
+            certificate: None,
+            verify: true,
+            sni: None,
+        }
+    }
 }
 
 /// `deployment.admin`.
@@ -235,8 +315,10 @@ impl Default for Settings {
             dns_valid: None,
             ipv6: true,
             dns_search: true,
+            is_control_plane: false,
             provider: Provider::Store,
             admin: Some(AdminSettings::default()),
+            etcd: EtcdSettings::default(),
             store_file: None,
             plugins: None,
             redirect_https_port: None,

@@ -11,9 +11,12 @@ mod store;
 use std::{
     path::{Path, PathBuf},
     rc::Rc,
+    sync::Arc,
+    time::Duration,
 };
 
 use pointsman_gateway::{
+    admin_api::store::Reach,
     config::{
         document::Parsed,
         plugin_schema::PluginCatalog,
@@ -22,6 +25,10 @@ use pointsman_gateway::{
     },
     ports::LocalFuture,
 };
+use tokio::{
+    runtime::{Builder, Runtime},
+    task::LocalSet,
+};
 
 pub(crate) use self::api::HeldDocument;
 use self::{
@@ -29,7 +36,11 @@ use self::{
     file::DocumentFile,
     store::{StoreLook, StoreSource},
 };
-use crate::store::{EmbeddedStore, LiveStore};
+use crate::{
+    dns::Resolver,
+    http_client::{ClientTls, Dialer},
+    store::{EmbeddedStore, EtcdStore, LiveStore},
+};
 
 /// A place that holds a document.
 pub(crate) trait ConfigSource {
@@ -98,22 +109,54 @@ pub(crate) enum Written {
     Document(Rc<HeldDocument>),
 }
 
+impl Written {
+    /// How it stands with where it is, if that is elsewhere.
+    pub(crate) fn reach(&self) -> Option<Reach> {
+        match self {
+            Self::Store(store) => store.reach(),
+            Self::Nothing | Self::Document(_) => None,
+        }
+    }
+}
+
 /// The source that `settings`, which stand in the file `config`, name, to be served.
 ///
 /// # Errors
 /// When it cannot be used at all.
-pub(crate) fn open(settings: &Settings, config: &Path) -> Result<Opened, String> {
+pub(crate) fn open(
+    settings: &Arc<Settings>,
+    config: &Path,
+    client_tls: &Arc<ClientTls>,
+    runtime: &Runtime,
+) -> Result<Opened, String> {
     match settings.provider {
         Provider::File(format) => Ok(Opened {
             source: Box::new(DocumentFile::beside(config, format)),
             written: Written::Nothing,
         }),
         Provider::Store => {
-            let path = store_file(settings, config);
+            let path = store_file(settings, config, STORE_FILE);
             let store: Rc<dyn LiveStore> = Rc::new(EmbeddedStore::open(&path)?);
             tell_unread(config);
             let name = path.display().to_string();
             tracing::info!("resources are kept in {name}");
+            Ok(Opened {
+                source: Box::new(StoreSource::new(name, Rc::clone(&store))),
+                written: Written::Store(store),
+            })
+        }
+        Provider::Etcd => {
+            let kept = store_file(settings, config, KEPT_FILE);
+            let dialer = Arc::new(Dialer::new(Resolver::new(settings), Arc::clone(client_tls)));
+            let store = EtcdStore::open(&settings.etcd, &kept, dialer)?;
+            tell_unread(config);
+            let name = etcd_name(settings);
+            tracing::info!("resources are in {name}");
+            let loading = store.load(settings.etcd.startup_retry, START_LIMIT);
+            if let Err(error) = LocalSet::new().block_on(runtime, loading) {
+                store.tell_start_without(&error);
+            }
+            let store: Rc<dyn LiveStore> = Rc::new(store);
             Ok(Opened {
                 source: Box::new(StoreSource::new(name, Rc::clone(&store))),
                 written: Written::Store(store),
@@ -134,27 +177,48 @@ pub(crate) fn open(settings: &Settings, config: &Path) -> Result<Opened, String>
 ///
 /// # Errors
 /// When it cannot be used at all.
-pub(crate) fn look(settings: &Settings, config: &Path) -> Result<Box<dyn ConfigSource>, String> {
+pub(crate) fn look(
+    settings: &Arc<Settings>,
+    config: &Path,
+) -> Result<Box<dyn ConfigSource>, String> {
     match settings.provider {
         Provider::File(format) => Ok(Box::new(DocumentFile::beside(config, format))),
         Provider::Store => {
-            let path = store_file(settings, config);
+            let path = store_file(settings, config, STORE_FILE);
             let contents = EmbeddedStore::look(&path)?;
             let name = path.display().to_string();
             Ok(Box::new(StoreLook::new(name, contents)))
+        }
+        Provider::Etcd => {
+            let runtime = Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| format!("cannot start a runtime: {error}"))?;
+            let trusted = settings.ssl.trusted_certificate.as_deref();
+            let client_tls = Arc::new(ClientTls::new(trusted)?);
+            let dialer = Arc::new(Dialer::new(Resolver::new(settings), client_tls));
+            let store = EtcdStore::look(&settings.etcd, dialer)?;
+            let loading = store.load(settings.etcd.startup_retry, START_LIMIT);
+            let loaded = LocalSet::new().block_on(&runtime, loading);
+            loaded.map_err(|error| format!("etcd cannot be read: {error}"))?;
+            let contents = store.contents();
+            Ok(Box::new(StoreLook::new(etcd_name(settings), contents)))
         }
         // It begins with nothing.
         Provider::Api => Ok(Box::new(ApiSource::new(Rc::default()))),
     }
 }
 
-/// Where the embedded store is: in the folder `data` beside that of `config.yaml`, unless
-/// `pointsman.store_file` says otherwise.
-fn store_file(settings: &Settings, config: &Path) -> PathBuf {
+/// How problems name an etcd.
+fn etcd_name(settings: &Settings) -> String {
+    format!("etcd ({})", settings.etcd.prefix)
+}
+
+/// Where resources are kept on this machine: in the file `name` of the folder `data` beside that of
+/// `config.yaml`, unless `pointsman.store_file` says otherwise.
+fn store_file(settings: &Settings, config: &Path, name: &str) -> PathBuf {
     let folder = config.parent().unwrap_or_else(|| Path::new("."));
     match &settings.store_file {
         Some(path) => folder.join(path),
-        None => folder.join("..").join("data").join(STORE_FILE),
+        None => folder.join("..").join("data").join(name),
     }
 }
 
@@ -174,3 +238,7 @@ fn tell_unread(config: &Path) {
 }
 
 const STORE_FILE: &str = "pointsman.redb";
+/// Of what is in etcd.
+const KEPT_FILE: &str = "etcd.redb";
+/// How long a start waits for etcd.
+const START_LIMIT: Duration = Duration::from_secs(5);

@@ -27,6 +27,7 @@ pub(crate) struct StoreSource {
     store: Rc<dyn LiveStore>,
     items: Items,
     is_read: bool,
+    is_missed: bool,
     began: Option<Instant>,
 }
 
@@ -44,6 +45,7 @@ impl StoreSource {
             store,
             items: Items::default(),
             is_read: false,
+            is_missed: false,
             began: None,
         }
     }
@@ -55,6 +57,16 @@ impl ConfigSource for StoreSource {
     }
 
     fn read(&mut self, reading: &Reading<'_>) -> Result<Option<Parsed>, SourceError> {
+        if let Some(why) = self.store.missing() {
+            // That is told once; then it is waited for.
+            if std::mem::replace(&mut self.is_missed, true) {
+                return Ok(None);
+            }
+            return Err(SourceError::Unfinished(format!(
+                "{}: nothing is known of it, so there is no route: {why}",
+                self.name
+            )));
+        }
         let touched = self.store.take_touched();
         if self.is_read && touched.is_none() {
             return Ok(None);
@@ -64,6 +76,7 @@ impl ConfigSource for StoreSource {
         if !self.is_read {
             enter_all(&mut self.items, &contents, reading);
             self.is_read = true;
+            return Ok(Some(self.items.document()));
         }
         for key in touched.into_iter().flatten() {
             match contents.get(&key) {

@@ -28,6 +28,8 @@ pub(super) struct Loaded {
     pub(super) contents: Contents,
     /// The digest of the admin key that was made for it.
     pub(super) admin_key: Option<[u8; 32]>,
+    /// Of what it is a copy; `None` if of nothing.
+    pub(super) origin: Option<String>,
 }
 
 /// One change, as it is written.
@@ -90,10 +92,17 @@ impl Disk {
 
     /// Keeps the digest of the admin key that was made for this store.
     pub(super) fn keep_admin_key(&self, digest: &[u8; 32]) -> Result<(), redb::Error> {
+        self.keep(ADMIN_KEY, digest)
+    }
+
+    /// Keeps that this is a copy of what is under the prefix `origin` elsewhere.
+    pub(super) fn keep_origin(&self, origin: &str) -> Result<(), redb::Error> {
+        self.keep(ORIGIN, origin.as_bytes())
+    }
+
+    fn keep(&self, name: &str, value: &[u8]) -> Result<(), redb::Error> {
         let transaction = self.database.begin_write()?;
-        transaction
-            .open_table(META)?
-            .insert(ADMIN_KEY, digest.as_slice())?;
+        transaction.open_table(META)?.insert(name, value)?;
         transaction.commit()?;
         Ok(())
     }
@@ -170,6 +179,8 @@ fn load(transaction: &ReadTransaction) -> Result<Loaded, String> {
     let revision = number(REVISION)?.ok_or("it says no revision")?;
     let admin_key = meta.get(ADMIN_KEY).map_err(|error| say(error.into()))?;
     let admin_key = admin_key.and_then(|digest| digest.value().try_into().ok());
+    let origin = meta.get(ORIGIN).map_err(|error| say(error.into()))?;
+    let origin = origin.map(|origin| String::from_utf8_lossy(origin.value()).into_owned());
     let table = transaction
         .open_table(ITEMS)
         .map_err(|error| say(error.into()))?;
@@ -184,6 +195,7 @@ fn load(transaction: &ReadTransaction) -> Result<Loaded, String> {
     Ok(Loaded {
         contents: Contents::restored(revision, items),
         admin_key,
+        origin,
     })
 }
 
@@ -234,6 +246,7 @@ const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const FORMAT: &str = "format";
 const FORMAT_NOW: u64 = 1;
 const REVISION: &str = "revision";
+const ORIGIN: &str = "origin";
 const ADMIN_KEY: &str = "admin_key_sha256";
 const CACHE_BYTES: usize = 4 << 20;
 /// Bytes of a record before its text.

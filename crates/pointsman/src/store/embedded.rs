@@ -8,8 +8,7 @@ use std::{
     cell::{Cell, Ref, RefCell},
     path::Path,
     rc::Rc,
-    sync::{Arc, mpsc as thread_mpsc},
-    thread::JoinHandle,
+    sync::Arc,
     time::Duration,
 };
 
@@ -26,6 +25,7 @@ use tokio::sync::{Mutex, Notify, oneshot};
 use super::{
     LiveStore,
     disk::{Disk, Write},
+    writer::{GONE, Order, Writer},
 };
 
 /// The store of this process.
@@ -43,19 +43,6 @@ struct Shared {
     failure: RefCell<Option<String>>,
     /// The admin key that was made for this store, by its digest.
     admin_key: Cell<Option<[u8; 32]>>,
-}
-
-/// What the thread that writes is asked.
-enum Order {
-    Write(Write, oneshot::Sender<Result<(), String>>),
-    KeepKey([u8; 32], oneshot::Sender<Result<(), String>>),
-}
-
-/// The thread that writes.
-struct Writer {
-    orders: Option<thread_mpsc::Sender<Order>>,
-    thread: Option<JoinHandle<()>>,
-    closed: thread_mpsc::Receiver<()>,
 }
 
 impl EmbeddedStore {
@@ -109,11 +96,7 @@ impl LiveStore for EmbeddedStore {
     }
 
     fn keep_admin_key(&self, key: &KeyDigest) -> Result<(), String> {
-        let (answer, answered) = oneshot::channel();
-        self.0.writer.send(Order::KeepKey(key.0, answer));
-        answered
-            .blocking_recv()
-            .unwrap_or_else(|_| Err(GONE.to_owned()))?;
+        self.0.writer.keep_admin_key(key.0)?;
         self.0.admin_key.set(Some(key.0));
         Ok(())
     }
@@ -216,53 +199,6 @@ impl Shared {
     }
 }
 
-impl Writer {
-    fn start(disk: Disk) -> Result<Self, String> {
-        let (orders, taken) = thread_mpsc::channel();
-        let (closing, closed) = thread_mpsc::channel();
-        let write = move || {
-            for order in taken {
-                let (done, answer) = match order {
-                    Order::Write(write, answer) => (disk.write(&write), answer),
-                    Order::KeepKey(digest, answer) => (disk.keep_admin_key(&digest), answer),
-                };
-                let _ = answer.send(done.map_err(|error| error.to_string()));
-            }
-            drop(disk);
-            let _ = closing.send(());
-        };
-        let thread = std::thread::Builder::new().name("store".to_owned());
-        let thread = thread
-            .spawn(write)
-            .map_err(|error| format!("cannot start a thread: {error}"))?;
-        Ok(Self {
-            orders: Some(orders),
-            thread: Some(thread),
-            closed,
-        })
-    }
-
-    /// Should the thread be gone, whoever waits for the answer learns of it.
-    fn send(&self, order: Order) {
-        if let Some(orders) = &self.orders {
-            let _ = orders.send(order);
-        }
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.orders = None;
-        // A disk that hangs must not keep the program from ending; the next start sets it right.
-        let closed = self.closed.recv_timeout(CLOSE_LIMIT).is_ok();
-        if let Some(thread) = self.thread.take().filter(|_| closed) {
-            let _ = thread.join();
-        }
-    }
-}
-
-const GONE: &str = "the thread that writes the store has ended";
-const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 const EXPIRY_PAUSE: Duration = Duration::from_secs(10);
 /// How late at most something new is noticed to expire.
 const EXPIRY_LOOK: Duration = Duration::from_millis(500);

@@ -5,15 +5,20 @@
 
 mod disk;
 mod embedded;
+mod etcd;
+mod writer;
 
 use std::rc::Rc;
 
 use pointsman_gateway::{
-    admin_api::{access::KeyDigest, store::Store},
+    admin_api::{
+        access::KeyDigest,
+        store::{Reach, Store},
+    },
     ports::LocalFuture,
 };
 
-pub(crate) use self::embedded::EmbeddedStore;
+pub(crate) use self::{embedded::EmbeddedStore, etcd::EtcdStore};
 
 /// A store that is served. All handles on it are on the control thread.
 pub(crate) trait LiveStore: Store {
@@ -22,6 +27,16 @@ pub(crate) trait LiveStore: Store {
 
     /// Ends when [`LiveStore::take_touched`] has something. May be given up at any time.
     fn touched(&self) -> LocalFuture<'_, ()>;
+
+    /// Why nothing is known of what it holds, if so.
+    fn missing(&self) -> Option<String> {
+        None
+    }
+
+    /// How it stands with it, if it is elsewhere.
+    fn reach(&self) -> Option<Reach> {
+        None
+    }
 
     /// Does what has to be done for it, as long as the program goes on.
     fn keep(self: Rc<Self>) -> LocalFuture<'static, ()>;

@@ -12,6 +12,7 @@ pub(crate) mod admin;
 pub(crate) mod aws;
 pub(crate) mod client;
 pub(crate) mod embeddings;
+pub(crate) mod etcd;
 pub(crate) mod held;
 pub(crate) mod load;
 pub(crate) mod movable_clock;
@@ -138,7 +139,9 @@ impl Gateway {
             proxy: nowhere,
         };
         gateway.wait_for_line("ready");
-        gateway.proxy = gateway.address("proxy");
+        if !start.deployment.contains("role: control_plane") {
+            gateway.proxy = gateway.address("proxy");
+        }
         gateway
     }
 

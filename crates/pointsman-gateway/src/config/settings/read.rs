@@ -1,6 +1,7 @@
 //! Reading `config.yaml`, key by key.
 
 mod deployment;
+mod etcd;
 mod nginx;
 mod prometheus;
 mod section;
@@ -97,7 +98,7 @@ impl Reader<'_> {
             path: String::new(),
             map: root,
         };
-        self.deployment(&mut root, &mut settings);
+        self.deployment(&mut root, env, &mut settings);
         self.apisix(&mut root, &mut settings);
         if let Some((path, value)) = root.take("plugins") {
             settings.plugins = self.texts(&path, value);
@@ -106,6 +107,12 @@ impl Reader<'_> {
         self.nginx(&mut root, &mut settings);
         self.worker_processes(env, &mut settings);
         self.own(&mut root, &mut settings);
+        if settings.is_control_plane {
+            // Nobody is proxied for, so nobody is probed.
+            settings.node_listen.clear();
+            settings.ssl.listen.clear();
+            settings.disable_upstream_healthcheck = true;
+        }
         self.leftover(&root);
         self.conflicts(&settings);
         settings

@@ -1,6 +1,6 @@
 //! `deployment`: where configuration comes from, and the Admin API.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Reader, section::Section, section::server_address};
 use crate::{
@@ -9,20 +9,23 @@ use crate::{
         document::Format,
         resource::route::network,
         settings::{AdminKey, AdminSettings, Provider, Settings},
+        text::Env,
     },
 };
 
 impl Reader<'_> {
     /// Without the section, as in APISIX: a traditional gateway, whose Admin API has a store.
-    pub(super) fn deployment(&mut self, root: &mut Section, settings: &mut Settings) {
-        let Some(mut deployment) = self.section(root, "deployment") else {
-            return;
-        };
+    pub(super) fn deployment(&mut self, root: &mut Section, env: Env<'_>, settings: &mut Settings) {
+        let section = self.section(root, "deployment");
+        let mut deployment = section.unwrap_or_else(|| Section {
+            path: "deployment".to_owned(),
+            map: Map::new(),
+        });
         let role = self.text(&mut deployment, "role");
-        let has_etcd = deployment.take("etcd").is_some();
+        let names_etcd = self.etcd(&mut deployment, env, &mut settings.etcd);
         match role.as_deref() {
             None | Some("traditional") => {
-                self.traditional(&mut deployment, settings, has_etcd);
+                self.traditional(&mut deployment, settings, names_etcd);
                 self.admin(&mut deployment, settings);
             }
             Some("data_plane") => {
@@ -31,9 +34,14 @@ impl Reader<'_> {
                 // The role has no Admin API, in APISIX neither.
                 deployment.map.shift_remove("admin");
             }
+            Some("control_plane") => {
+                settings.is_control_plane = true;
+                self.control_plane(&mut deployment, settings);
+                self.admin(&mut deployment, settings);
+            }
             Some(other) => {
                 let message =
-                    format!("`{other}` is not supported yet: set it to traditional or data_plane");
+                    format!("`{other}` is none of traditional, data_plane and control_plane");
                 self.error("deployment.role", message);
                 return;
             }
@@ -45,51 +53,50 @@ impl Reader<'_> {
         self.leftover(&deployment);
     }
 
-    fn traditional(&mut self, deployment: &mut Section, settings: &mut Settings, has_etcd: bool) {
-        let path = "deployment.role_traditional.config_provider";
-        let section = self.section(deployment, "role_traditional");
-        let provider = section.and_then(|mut section| {
-            let provider = self.text(&mut section, "config_provider");
-            self.leftover(&section);
-            provider
-        });
+    /// `config_provider` of the section `role`.
+    fn config_provider(&mut self, deployment: &mut Section, role: &str) -> Option<String> {
+        let mut section = self.section(deployment, role)?;
+        let provider = self.text(&mut section, "config_provider");
+        self.leftover(&section);
+        provider
+    }
+
+    /// Where no etcd is named there need not be any: resources are kept on this machine.
+    fn traditional(&mut self, deployment: &mut Section, settings: &mut Settings, names_etcd: bool) {
+        let provider = self.config_provider(deployment, "role_traditional");
         settings.provider = match provider.as_deref() {
             Some("yaml") => Provider::Api,
-            None | Some("etcd") => {
-                if has_etcd {
-                    let message = "etcd is not supported yet: remove this section, and resources are \
-                                   kept in a file of this machine (`pointsman.store_file`)";
-                    self.error("deployment.etcd", message.to_owned());
-                }
-                Provider::Store
-            }
+            Some("etcd") => Provider::Etcd,
+            None if names_etcd => Provider::Etcd,
+            None => Provider::Store,
             Some(other) => {
                 let message = format!("`{other}` is none of etcd and yaml");
-                self.error(path, message);
-                return;
+                let path = "deployment.role_traditional.config_provider";
+                return self.error(path, message);
             }
         };
     }
 
     fn data_plane(&mut self, deployment: &mut Section, settings: &mut Settings) {
-        let path = "deployment.role_data_plane.config_provider";
-        let section = self.section(deployment, "role_data_plane");
-        let provider = section.and_then(|mut section| {
-            let provider = self.text(&mut section, "config_provider");
-            self.leftover(&section);
-            provider
-        });
+        let provider = self.config_provider(deployment, "role_data_plane");
         settings.provider = match provider.as_deref() {
             Some("yaml") => Provider::File(Format::Yaml),
             Some("json") => Provider::File(Format::Json),
-            Some(_) => {
-                return self.error(path, "only yaml and json are supported yet".to_owned());
-            }
-            None => {
-                let message = "set it to yaml or json (etcd is not supported yet)";
-                return self.error(path, message.to_owned());
+            Some("etcd") => Provider::Etcd,
+            _ => {
+                let message = "set it to etcd, yaml or json".to_owned();
+                return self.error("deployment.role_data_plane.config_provider", message);
             }
         };
+    }
+
+    fn control_plane(&mut self, deployment: &mut Section, settings: &mut Settings) {
+        settings.provider = Provider::Etcd;
+        let provider = self.config_provider(deployment, "role_control_plane");
+        if provider.is_some_and(|provider| provider != "etcd") {
+            let message = "set it to etcd, which data planes share".to_owned();
+            self.error("deployment.role_control_plane.config_provider", message);
+        }
     }
 
     fn admin(&mut self, deployment: &mut Section, settings: &mut Settings) {

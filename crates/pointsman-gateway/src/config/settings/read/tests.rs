@@ -128,14 +128,14 @@ fn settings_without_effect_warn() {
 
 #[test]
 fn mistakes_are_errors_with_a_path() {
+    refused("deployment: {role: other}", "none of traditional");
     refused(
-        "deployment: {role: control_plane}",
-        "traditional or data_plane",
+        "deployment: {role: data_plane}",
+        "set it to etcd, yaml or json",
     );
-    refused("deployment: {role: data_plane}", "set it to yaml or json");
     refused(
-        "deployment: {etcd: {prefix: /x}}",
-        "etcd is not supported yet",
+        "deployment: {role: control_plane, role_control_plane: {config_provider: yaml}}",
+        "set it to etcd",
     );
     refused(
         "deployment: {role_traditional: {config_provider: xds}}",
