@@ -21,6 +21,10 @@ pub(crate) enum Command {
     Check(CheckOptions),
     /// Tell why requests went where they went: make the picks in the access log again.
     Explain(ExplainOptions),
+    /// Write the resources that are served as one document: what a file, the store or etcd holds.
+    Export(ExportOptions),
+    /// Bring a document's resources into the store or etcd, all or none of them.
+    Import(ImportOptions),
     /// Serve three stand-in models from inside this process, one of which dies and recovers.
     Demo(DemoOptions),
     /// Print a completion script.
@@ -66,6 +70,36 @@ pub(crate) struct ExplainOptions {
     /// One JSON object per line.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ExportOptions {
+    /// The program's settings: they say where the resources are.
+    #[arg(short, long, default_value = "conf/config.yaml")]
+    pub(crate) config: PathBuf,
+    /// The file to write, for its owner alone, as it holds keys; JSON if its name ends so [default: the
+    /// standard output].
+    #[arg(short, long)]
+    pub(crate) output: Option<PathBuf>,
+    /// JSON instead of YAML.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ImportOptions {
+    /// The document: YAML, or JSON if its name ends so; `-` reads YAML (of which JSON is a part) from the
+    /// standard input.
+    pub(crate) document: PathBuf,
+    /// The program's settings: they say where the resources go.
+    #[arg(short, long, default_value = "conf/config.yaml")]
+    pub(crate) config: PathBuf,
+    /// Remove what the document does not have.
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// Only tell what would be done.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -37,7 +37,7 @@ pub(crate) fn main(options: &ExplainOptions) -> ExitCode {
 
 /// Explains all lines that are asked for; returns whether all replays agree and nothing was wrong.
 fn run(options: &ExplainOptions) -> Result<bool, String> {
-    let settings = settings(&options.config)?;
+    let settings = config_source::settings(&options.config)?;
     let (mut lines, log) = open(options, &settings)?;
     let snapshot = compile(options, settings)?;
     let mut report = Report {
@@ -76,20 +76,6 @@ fn run(options: &ExplainOptions) -> Result<bool, String> {
 
 fn told(error: io::Error) -> String {
     format!("cannot write: {error}")
-}
-
-fn settings(path: &Path) -> Result<Settings, String> {
-    let config = path.display();
-    let text =
-        std::fs::read_to_string(path).map_err(|error| format!("cannot read {config}: {error}"))?;
-    let env = |name: &str| std::env::var(name).ok();
-    match Settings::parse(&text, &env) {
-        Ok((settings, _)) => Ok(settings),
-        Err(errors) => {
-            let first = errors.first().map(ToString::to_string).unwrap_or_default();
-            Err(format!("{config}: {first} (`pointsman check` tells all)"))
-        }
-    }
 }
 
 /// The lines to explain, and how to name where they come from.

@@ -11,6 +11,7 @@ mod demo;
 mod drain;
 mod explain;
 mod run;
+mod transfer;
 
 mod http1;
 mod http_server;
@@ -46,6 +47,8 @@ fn main() -> ExitCode {
         cli::Command::Run(options) => run::main(&options),
         cli::Command::Check(options) => check::main(&options),
         cli::Command::Explain(options) => explain::main(&options),
+        cli::Command::Export(options) => transfer::export(&options),
+        cli::Command::Import(options) => transfer::import(&options),
         cli::Command::Demo(options) => demo::main(&options),
         cli::Command::Completions { shell } => cli::completions(shell),
     }

@@ -1,6 +1,9 @@
 //! Whole documents out of a store, and into one.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use serde_json::{Map, Value, json};
 
@@ -113,6 +116,9 @@ pub fn import(
     if !errors.is_empty() {
         return Err(errors);
     }
+    // Who is referred to comes first and goes last: so what is there is never without.
+    let order = |key: &String| Collection::of_key(key).map(|(collection, _)| rank(collection));
+    import.change.put.sort_by_key(|put| order(&put.key));
     if alone {
         let others = contents.under("/").filter(|(key, _)| !keys.contains(*key));
         for (key, stored) in others {
@@ -120,8 +126,43 @@ pub fn import(
             import.change.expect.push((key.to_owned(), expect));
             import.change.delete.push(key.to_owned());
         }
+        let delete = &mut import.change.delete;
+        delete.sort_by_key(|key| std::cmp::Reverse(order(key)));
     }
     Ok(import)
+}
+
+/// Resources name only others of a lower rank.
+fn rank(collection: Collection) -> usize {
+    match collection {
+        Collection::Secrets | Collection::PluginMetadata => 0,
+        Collection::Ssls | Collection::Protos => 1,
+        Collection::Upstreams | Collection::PluginConfigs | Collection::ConsumerGroups => 2,
+        Collection::Services | Collection::Consumers => 3,
+        Collection::Credentials | Collection::GlobalRules => 4,
+        Collection::Routes | Collection::StreamRoutes => 5,
+    }
+}
+
+/// `change` in pieces of at most `most` resources, in its order.
+pub fn pieces(change: &Change, most: usize) -> Vec<Change> {
+    let mut expected: HashMap<&str, Expect> = (change.expect.iter())
+        .map(|(key, expect)| (key.as_str(), *expect))
+        .collect();
+    let mut expect = |key: &String| Some((key.clone(), expected.remove(key.as_str())?));
+    let puts: Vec<Change> = (change.put.chunks(most))
+        .map(|put| Change {
+            expect: put.iter().filter_map(|put| expect(&put.key)).collect(),
+            put: put.to_vec(),
+            ..Change::default()
+        })
+        .collect();
+    let deletes = change.delete.chunks(most).map(|delete| Change {
+        expect: delete.iter().filter_map(&mut expect).collect(),
+        delete: delete.to_vec(),
+        ..Change::default()
+    });
+    puts.into_iter().chain(deletes).collect()
 }
 
 /// One collection of a document on its way into a store.

@@ -62,16 +62,21 @@ impl Stamp {
     }
 }
 
+/// Where the standalone document of `config` is.
+pub(crate) fn document_file(config: &Path, format: Format) -> PathBuf {
+    let name = match format {
+        Format::Yaml => "apisix.yaml",
+        Format::Json => "apisix.json",
+    };
+    let folder = config.parent().unwrap_or_else(|| Path::new("."));
+    folder.join(name)
+}
+
 impl DocumentFile {
     /// `apisix.yaml` or `apisix.json` in the folder of `config`.
     pub(crate) fn beside(config: &Path, format: Format) -> Self {
-        let name = match format {
-            Format::Yaml => "apisix.yaml",
-            Format::Json => "apisix.json",
-        };
-        let folder = config.parent().unwrap_or_else(|| Path::new("."));
         Self {
-            path: folder.join(name),
+            path: document_file(config, format),
             format,
             last: None,
             seen: None,

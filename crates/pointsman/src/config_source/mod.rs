@@ -16,7 +16,7 @@ use std::{
 };
 
 use pointsman_gateway::{
-    admin_api::store::Reach,
+    admin_api::store::{Contents, Reach},
     config::{
         document::Parsed,
         plugin_schema::PluginCatalog,
@@ -30,12 +30,8 @@ use tokio::{
     task::LocalSet,
 };
 
-pub(crate) use self::api::HeldDocument;
-use self::{
-    api::ApiSource,
-    file::DocumentFile,
-    store::{StoreLook, StoreSource},
-};
+use self::{api::ApiSource, file::DocumentFile, store::StoreSource};
+pub(crate) use self::{api::HeldDocument, file::document_file, store::StoreLook};
 use crate::{
     dns::Resolver,
     http_client::{ClientTls, Dialer},
@@ -183,27 +179,87 @@ pub(crate) fn look(
 ) -> Result<Box<dyn ConfigSource>, String> {
     match settings.provider {
         Provider::File(format) => Ok(Box::new(DocumentFile::beside(config, format))),
-        Provider::Store => {
-            let path = store_file(settings, config, STORE_FILE);
-            let contents = EmbeddedStore::look(&path)?;
-            let name = path.display().to_string();
+        Provider::Store | Provider::Etcd => {
+            let (name, contents) = contents(settings, config)?;
             Ok(Box::new(StoreLook::new(name, contents)))
-        }
-        Provider::Etcd => {
-            let runtime = Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.map_err(|error| format!("cannot start a runtime: {error}"))?;
-            let trusted = settings.ssl.trusted_certificate.as_deref();
-            let client_tls = Arc::new(ClientTls::new(trusted)?);
-            let dialer = Arc::new(Dialer::new(Resolver::new(settings), client_tls));
-            let store = EtcdStore::look(&settings.etcd, dialer)?;
-            let loading = store.load(settings.etcd.startup_retry, START_LIMIT);
-            let loaded = LocalSet::new().block_on(&runtime, loading);
-            loaded.map_err(|error| format!("etcd cannot be read: {error}"))?;
-            let contents = store.contents();
-            Ok(Box::new(StoreLook::new(etcd_name(settings), contents)))
         }
         // It begins with nothing.
         Provider::Api => Ok(Box::new(ApiSource::new(Rc::default()))),
+    }
+}
+
+/// What the store holds that `settings` name, and how problems name it; nothing where they name none.
+/// Nothing is made or changed.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn contents(
+    settings: &Arc<Settings>,
+    config: &Path,
+) -> Result<(String, Contents), String> {
+    if settings.provider == Provider::Etcd {
+        let runtime = runtime()?;
+        let store = reach_etcd(settings, &runtime)?;
+        let contents = store.contents().clone();
+        return Ok((etcd_name(settings), contents));
+    }
+    let path = store_file(settings, config, STORE_FILE);
+    let contents = EmbeddedStore::look(&path)?;
+    Ok((path.display().to_string(), contents))
+}
+
+/// The store that `settings` name, to be written to by who serves nothing; `None` where they name none.
+///
+/// # Errors
+/// When it cannot be used; the embedded store is its gateway's alone while that runs.
+pub(crate) fn store(
+    settings: &Arc<Settings>,
+    config: &Path,
+    runtime: &Runtime,
+) -> Result<Option<Rc<dyn LiveStore>>, String> {
+    Ok(match settings.provider {
+        Provider::File(_) | Provider::Api => None,
+        Provider::Store => {
+            let path = store_file(settings, config, STORE_FILE);
+            Some(Rc::new(EmbeddedStore::open(&path)?))
+        }
+        Provider::Etcd => Some(Rc::new(reach_etcd(settings, runtime)?)),
+    })
+}
+
+/// What is in etcd, read once; nothing of it is kept on this machine.
+fn reach_etcd(settings: &Arc<Settings>, runtime: &Runtime) -> Result<EtcdStore, String> {
+    let trusted = settings.ssl.trusted_certificate.as_deref();
+    let client_tls = Arc::new(ClientTls::new(trusted)?);
+    let dialer = Arc::new(Dialer::new(Resolver::new(settings), client_tls));
+    let store = EtcdStore::look(&settings.etcd, dialer)?;
+    let loading = store.load(settings.etcd.startup_retry, START_LIMIT);
+    let loaded = LocalSet::new().block_on(runtime, loading);
+    loaded.map_err(|error| format!("etcd cannot be read: {error}"))?;
+    Ok(store)
+}
+
+/// A runtime for what is done once.
+pub(crate) fn runtime() -> Result<Runtime, String> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| format!("cannot start a runtime: {error}"))
+}
+
+/// The settings in the file at `path`. What is wrong with them is told by `check`.
+///
+/// # Errors
+/// When they cannot be used.
+pub(crate) fn settings(path: &Path) -> Result<Settings, String> {
+    let config = path.display();
+    let text =
+        std::fs::read_to_string(path).map_err(|error| format!("cannot read {config}: {error}"))?;
+    let env = |name: &str| std::env::var(name).ok();
+    match Settings::parse(&text, &env) {
+        Ok((settings, _)) => Ok(settings),
+        Err(errors) => {
+            let first = errors.first().map(ToString::to_string).unwrap_or_default();
+            Err(format!("{config}: {first} (`pointsman check` tells all)"))
+        }
     }
 }
 

@@ -223,7 +223,10 @@ fn stored(bytes: &[u8]) -> Option<Stored> {
 /// Why a file cannot be opened.
 fn why(error: DatabaseError) -> String {
     match error {
-        DatabaseError::DatabaseAlreadyOpen => "another process has it open".to_owned(),
+        DatabaseError::DatabaseAlreadyOpen => {
+            "another process has it open: stop its gateway first, or ask that by its Admin API"
+                .to_owned()
+        }
         DatabaseError::RepairAborted => {
             "the process that wrote it was cut short; a gateway that runs on it sets that right"
                 .to_owned()

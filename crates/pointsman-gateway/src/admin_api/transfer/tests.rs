@@ -109,13 +109,25 @@ fn what_is_replaced_keeps_its_birthday_and_the_rest_goes_if_asked() {
     assert_eq!(
         alone.change.delete,
         [
-            "/consumers/ann",
-            "/consumers/ann/credentials/one",
-            "/plugin_metadata/http-logger",
             "/routes/arr_2",
+            "/consumers/ann/credentials/one",
+            "/consumers/ann",
+            "/plugin_metadata/http-logger",
         ]
     );
     assert!(contents.allows(&alone.change));
+    // In pieces, it comes to the same; who is referred to is written first.
+    let (mut whole, mut pieced) = (contents.clone(), contents.clone());
+    whole.apply(&alone.change);
+    let pieces = pieces(&alone.change, 1);
+    assert_eq!(pieces.len(), 6);
+    assert_eq!(pieces[0].put[0].key, "/upstreams/u");
+    for piece in pieces {
+        assert_eq!(piece.expect.len(), 1);
+        assert!(pieced.allows(&piece));
+        pieced.apply(&piece);
+    }
+    assert_eq!(document(&whole), document(&pieced));
 }
 
 /// All that is wrong is told at once, and by its place.
