@@ -3,6 +3,8 @@
 //! This crate opens no socket, spawns no task and writes no file. The program hands it these
 //! ports; tests hand it scripted ones.
 
+mod sink;
+
 use std::{
     future::Future,
     net::{IpAddr, SocketAddr},
@@ -12,7 +14,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use pointsman_balance::{Availability, Picked, Pool, TargetId};
 
 use crate::{
@@ -22,6 +23,8 @@ use crate::{
     gateway::Gateway,
     upstream::destination::{Destination, Keepalive, Timeouts},
 };
+
+pub use self::sink::{Batched, Batching, HttpWire, Join, Parcel, Sink, SinkSpec, Sinks, Wire};
 
 /// A future that stays on its worker's thread.
 pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -167,87 +170,3 @@ impl std::fmt::Display for BodyTimeout {
 }
 
 impl std::error::Error for BodyTimeout {}
-
-/// A place where lines of a log go: bounded, never blocking.
-///
-/// When a sink is full it drops the line and counts it; the count is a metric.
-pub trait Sink: Send + Sync {
-    /// Hands over one entry, without a line end. Returns at once.
-    fn push(&self, entry: Bytes);
-    /// How many entries were dropped so far.
-    fn dropped(&self) -> u64;
-    /// How many entries wait.
-    fn pending(&self) -> u64;
-}
-
-/// Opens sinks when configuration is compiled. Equal specifications share one sink, also across
-/// reloads; a sink that no configuration names any more is flushed and closed.
-pub trait Sinks: Send + Sync {
-    /// The sink for `spec`.
-    fn open(&self, spec: &SinkSpec) -> Arc<dyn Sink>;
-
-    /// Why `spec` cannot work, as far as that can be seen beforehand; what to do about it.
-    fn problem(&self, spec: &SinkSpec) -> Option<String>;
-}
-
-/// Where entries go and how they are gathered on the way.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum SinkSpec {
-    /// One line per entry, appended to a file.
-    File {
-        /// Path as configured.
-        path: String,
-    },
-    /// Batches over HTTP.
-    Http(Box<HttpSink>),
-}
-
-impl SinkSpec {
-    /// What logs and metrics call it: the path, or the name of the batch processor. Holds no
-    /// secret.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::File { path } => path,
-            Self::Http(http) => &http.name,
-        }
-    }
-
-    /// The route that it belongs to; empty for a file, which any number of routes may share.
-    pub fn route_id(&self) -> &str {
-        match self {
-            Self::File { .. } => "",
-            Self::Http(http) => &http.route_id,
-        }
-    }
-}
-
-/// An HTTP collector and the batch processor in front of it (APISIX 3.18 names and defaults).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct HttpSink {
-    /// Where to `POST`.
-    pub uri: String,
-    /// Value of `Authorization`.
-    pub auth_header: Option<String>,
-    /// Limit of one delivery.
-    pub timeout: Duration,
-    /// Verify the collector's certificate.
-    pub ssl_verify: bool,
-    /// `new_line`: JSON lines as `text/plain`; otherwise a JSON object or array.
-    pub new_line: bool,
-    /// Deliveries of one batch after the first.
-    pub max_retry_count: u32,
-    /// Pause before such a retry.
-    pub retry_delay: Duration,
-    /// The oldest entry waits no longer than this.
-    pub buffer_duration: Duration,
-    /// No new entry for this long: send what is there.
-    pub inactive_timeout: Duration,
-    /// Entries per batch.
-    pub batch_max_size: usize,
-    /// Entries that may wait; more are dropped and counted.
-    pub max_pending_entries: usize,
-    /// Label of the metric, `<plugin>` unless named.
-    pub name: String,
-    /// The route that the configuration belongs to, for the metric.
-    pub route_id: String,
-}

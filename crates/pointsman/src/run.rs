@@ -39,7 +39,7 @@ use crate::{
     names,
     publisher::{Prepared, Publisher},
     side_servers::{self, Sides},
-    sinks::{self, HttpQueue, OpenSinks, Writer},
+    sinks::{self, OpenSinks, Queue, Writer},
     tls::ServerTls,
     worker::Worker,
 };
@@ -123,7 +123,7 @@ pub(crate) struct Program {
     client_tls: Arc<ClientTls>,
     sinks: Arc<OpenSinks>,
     writer: Arc<Writer>,
-    queues: mpsc::UnboundedReceiver<Arc<HttpQueue>>,
+    queues: mpsc::UnboundedReceiver<Arc<Queue>>,
     proxies: Vec<Bound>,
     control: Option<StdListener>,
     exporter: Option<StdListener>,
@@ -424,7 +424,7 @@ async fn cut(second: impl Future<Output = ()>, lost: impl Future<Output = String
 /// Feeds collectors as configurations name them; ends once the program is `ending` and
 /// everything that waits has been sent.
 async fn feed_collectors(
-    mut queues: mpsc::UnboundedReceiver<Arc<HttpQueue>>,
+    mut queues: mpsc::UnboundedReceiver<Arc<Queue>>,
     dialer: Arc<Dialer>,
     mut ending: watch::Receiver<bool>,
 ) {

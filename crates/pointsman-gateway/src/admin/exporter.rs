@@ -149,7 +149,7 @@ fn unheard(state: &State) -> Sample {
 fn queues(sinks: &[(SinkSpec, Arc<dyn Sink>)]) -> Vec<Sample> {
     let queues = sinks
         .iter()
-        .filter(|(spec, _)| matches!(spec, SinkSpec::Http(_)));
+        .filter(|(spec, _)| matches!(spec, SinkSpec::Batched(_)));
     let sample = |(name, route, waiting): (&str, &str, f64)| Sample {
         family: &WAITING,
         labels: vec![

@@ -21,6 +21,7 @@ pub mod limit_conn;
 pub mod limit_count;
 pub mod limit_req;
 mod limiting;
+mod logging;
 pub mod mocking;
 pub mod multi_auth;
 pub mod prometheus;

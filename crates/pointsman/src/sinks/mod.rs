@@ -3,6 +3,7 @@
 //! A worker only ever appends to a queue. Files are written by one thread of their own, because
 //! a disk can stall; collectors are fed by tasks on the control thread.
 
+mod batch;
 mod drops;
 mod file;
 mod http;
@@ -17,12 +18,12 @@ use std::{
 use pointsman_gateway::ports::{Sink, SinkSpec, Sinks};
 use tokio::sync::mpsc;
 
-use self::http::Delivery;
+use self::batch::Delivery;
 
 pub(crate) use self::{
+    batch::{Queue, feed},
     drops::watch,
     file::Writer,
-    http::{HttpQueue, feed},
     place::problem,
 };
 
@@ -45,7 +46,7 @@ pub(crate) fn start(
 }
 
 /// New queues, one for each collector.
-pub(crate) type Queues = mpsc::UnboundedReceiver<Arc<HttpQueue>>;
+pub(crate) type Queues = mpsc::UnboundedReceiver<Arc<Queue>>;
 
 /// All sinks in use, by specification.
 pub(crate) struct OpenSinks {
@@ -82,7 +83,7 @@ impl Sinks for OpenSinks {
         }
         let sink: Arc<dyn Sink> = match spec {
             SinkSpec::File { path } => self.writer.open(path),
-            SinkSpec::Http(spec) => self.delivery.open(spec),
+            SinkSpec::Batched(spec) => self.delivery.open(spec),
         };
         open.insert(spec.clone(), Arc::downgrade(&sink));
         sink
@@ -97,7 +98,7 @@ impl Sinks for OpenSinks {
 pub(crate) fn problem_of(spec: &SinkSpec) -> Option<String> {
     match spec {
         SinkSpec::File { path } => problem(path),
-        SinkSpec::Http(_) => None,
+        SinkSpec::Batched(_) => None,
     }
 }
 
