@@ -3,6 +3,11 @@
 #![allow(clippy::disallowed_methods, reason = "tests measure in real time")]
 
 mod support;
+mod companions {
+    use super::routes;
+
+    mod breaking;
+}
 
 use std::time::{Duration, Instant};
 

@@ -1,11 +1,13 @@
-//! How much of something was used: what `limit-count`, `limit-req` and `limit-conn` count in.
+//! How much of something was used: what `limit-count`, `limit-req` and `limit-conn` count in, and what
+//! `api-breaker` counts failures in.
 //!
 //! One [`Limits`] serves all workers, so what it says is exact whoever is asked. It outlives every
 //! configuration: a counter is found by its [`Scope`] and its key, so one whose limit did not change
 //! goes on counting over a reload, and there is nothing to hand over. The arithmetic
-//! ([`window`], [`bucket`]) is pure; only `table` locks, one of many shards for as long as a look-up
-//! takes. Memory has a bound that no client can move: see `table`.
+//! ([`window`], [`bucket`], [`breaker`]) is pure; only `table` locks, one of many shards for as long as
+//! a look-up takes. Memory has a bound that no client can move: see `table`.
 
+pub mod breaker;
 pub mod bucket;
 pub mod connections;
 mod table;
@@ -19,8 +21,11 @@ use std::{
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use self::{bucket::Bucket, connections::Connections, table::Table, window::Count};
+use self::{
+    breaker::Breaker, bucket::Bucket, connections::Connections, table::Table, window::Count,
+};
 pub use self::{
+    breaker::Breaking,
     bucket::Rate,
     connections::Slot,
     window::{Spent, Window},
@@ -32,6 +37,7 @@ use crate::clock;
 pub struct Limits {
     windows: Table<Count>,
     buckets: Table<Bucket>,
+    breakers: Table<Breaker>,
     connections: Connections,
     /// Keys come from clients, who must not know which of them share a place.
     secret: RandomState,
@@ -118,6 +124,29 @@ impl Limits {
     /// A place among at most `most` requests under way, and how many there are with it.
     pub fn enter(&self, key: Key, most: u64) -> Option<(Slot, u64)> {
         self.connections.enter(key, most)
+    }
+
+    /// Whether the breaker is open.
+    pub fn is_open(&self, key: Key, now: Instant) -> bool {
+        let now = micros(now);
+        let breaker = self.breakers.find(key, now);
+        breaker.is_some_and(|breaker| breaker.is_open(now))
+    }
+
+    /// One more failure.
+    pub fn fail(&self, key: Key, breaking: &Breaking, now: Instant) {
+        let now = micros(now);
+        self.breakers
+            .update(key, now, |breaker| (breaking.fail(breaker, now), ()));
+    }
+
+    /// One more success. Where there was no failure, nothing is kept of it.
+    pub fn succeed(&self, key: Key, breaking: &Breaking, now: Instant) {
+        let now = micros(now);
+        if self.breakers.find(key, now).is_some() {
+            self.breakers
+                .update(key, now, |breaker| (breaking.succeed(breaker), ()));
+        }
     }
 
     /// Gives a place back.

@@ -9,7 +9,7 @@
 //! A shard is locked for one look-up, some tens of nanoseconds, and by nobody for longer but for the
 //! clean-up, which comes once in hundreds of insertions.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::FxHashMap;
 
@@ -54,6 +54,13 @@ impl<T> Default for Table<T> {
 }
 
 impl<T: Counter> Table<T> {
+    /// The counter under `key`, if there is one that has not expired.
+    pub(super) fn find(&self, key: Key, now: u64) -> Option<T> {
+        let shard = self.shard(key);
+        let entry = shard.entries.get(&key.counter)?;
+        Some(entry.counter).filter(|counter| counter.ends() > now)
+    }
+
     /// Lets `change` make a new counter of the one under `key`, if there is one that has not expired.
     pub(super) fn update<R>(
         &self,
@@ -61,10 +68,7 @@ impl<T: Counter> Table<T> {
         now: u64,
         change: impl FnOnce(Option<T>) -> (T, R),
     ) -> R {
-        let at = (key.counter >> 32) as usize % self.shards.len();
-        let mut shard = self.shards[at]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut shard = self.shard(key);
         if let Some(entry) = shard.entries.get_mut(&key.counter) {
             let (counter, result) =
                 change(Some(entry.counter).filter(|counter| counter.ends() > now));
@@ -79,6 +83,13 @@ impl<T: Counter> Table<T> {
         };
         shard.entries.insert(key.counter, entry);
         result
+    }
+
+    fn shard(&self, key: Key) -> MutexGuard<'_, Shard<T>> {
+        let at = (key.counter >> 32) as usize % self.shards.len();
+        self.shards[at]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
 const PLUGINS: &[fn() -> PluginKind] = &[
     plugins::ai_proxy::kind,
     plugins::ai_proxy_multi::kind,
+    plugins::api_breaker::kind,
     plugins::attach_consumer_label::kind,
     plugins::basic_auth::kind,
     plugins::consumer_restriction::kind,

@@ -4,6 +4,7 @@ pub mod ai_instance;
 pub mod ai_proxy;
 pub mod ai_proxy_multi;
 mod ai_semantic;
+pub mod api_breaker;
 pub mod attach_consumer_label;
 mod auth;
 pub mod basic_auth;
