@@ -44,6 +44,12 @@ fn users_have_passwords() {
     gateway.asked(201, "PUT", "/routes/2", route("/b", echo.address));
     gateway.asked(201, "PUT", "/routes/3?ttl=1000", route("/c", echo.address));
     gateway.wait_for_route("/b", 200);
+    // A password that is set anew ends all tokens of its user.
+    let same = json!({"name": "gate", "password": "gate-secret"});
+    for _ in 0..5 {
+        etcd.ask("/v3/auth/user/changepw", &same);
+        gateway.asked(200, "PATCH", "/routes/2", json!({"desc": "d"}));
+    }
     // Tokens do not outlive this etcd.
     etcd.kill();
     etcd.start_again();

@@ -6,7 +6,11 @@ use serde_json::{Value, json};
 
 use crate::{
     gateway, gateway_on, route,
-    support::{Gateway, Upstream, admin::upstream, etcd::Etcd},
+    support::{
+        Gateway, Upstream,
+        admin::upstream,
+        etcd::{Etcd, Line, deployment},
+    },
 };
 
 /// What one gateway has acknowledged another knows: it shows it, and goes by it.
@@ -34,6 +38,29 @@ fn two_gateways_are_one() {
     }
     let list = |gateway: &Gateway| gateway.asked(200, "GET", "/routes", Value::Null);
     assert_eq!(list(&one), list(&other));
+}
+
+/// Also a gateway whose watch has gone silent, as over a line that is dead on one side, shows nothing that
+/// has been overtaken; and it notices that it is deaf.
+#[test]
+fn a_deaf_gateway_tells_nothing_old() {
+    let Some(etcd) = Etcd::start() else { return };
+    let echo = Upstream::named("a");
+    let line = Line::to(etcd.address);
+    let one = gateway(&etcd);
+    let other = gateway_on(&deployment(&format!("http://{}", line.address), ""));
+    other.asked(201, "PUT", "/routes/1", route("/a", echo.address));
+    line.deafen();
+    one.asked(201, "PUT", "/routes/2", route("/b", echo.address));
+    one.asked(200, "DELETE", "/routes/1", Value::Null);
+    other.asked(200, "GET", "/routes/2", Value::Null);
+    other.asked(404, "GET", "/routes/1", Value::Null);
+    other.wait_for_route("/b", 200);
+    other.wait_for_route("/a", 404);
+    // Nobody asks, and it is noticed all the same.
+    line.deafen();
+    one.asked(201, "PUT", "/routes/3", route("/c", echo.address));
+    other.wait_for_route("/c", 200);
 }
 
 /// However many patch through whichever gateway, nothing gets lost.

@@ -221,6 +221,16 @@ pub(crate) struct Line {
     pub(crate) address: SocketAddr,
     is_cut: Arc<AtomicBool>,
     ends: Arc<Mutex<Vec<TcpStream>>>,
+    strands: Arc<Mutex<Vec<Strand>>>,
+}
+
+/// What is known of a connection.
+#[derive(Clone, Default)]
+struct Strand {
+    /// It carries a watch.
+    watches: Arc<AtomicBool>,
+    /// What comes back over it is lost.
+    is_deaf: Arc<AtomicBool>,
 }
 
 impl Line {
@@ -230,8 +240,10 @@ impl Line {
             address: listener.local_addr().expect("bound"),
             is_cut: Arc::default(),
             ends: Arc::default(),
+            strands: Arc::default(),
         };
         let (is_cut, ends) = (Arc::clone(&line.is_cut), Arc::clone(&line.ends));
+        let strands = Arc::clone(&line.strands);
         std::thread::spawn(move || {
             for near in listener.incoming().flatten() {
                 let mut known = ends.lock().expect("not poisoned");
@@ -244,8 +256,18 @@ impl Line {
                 let twin = |stream: &TcpStream| stream.try_clone().expect("a socket");
                 known.extend([twin(&near), twin(&far)]);
                 let (near_twin, far_twin) = (twin(&near), twin(&far));
-                std::thread::spawn(move || pass(near, far));
-                std::thread::spawn(move || pass(far_twin, near_twin));
+                let strand = Strand::default();
+                strands.lock().expect("not poisoned").push(strand.clone());
+                let Strand { watches, is_deaf } = strand;
+                let look = move |piece: &[u8]| {
+                    if piece.starts_with(b"POST /v3/watch") {
+                        watches.store(true, Ordering::SeqCst);
+                    }
+                    true
+                };
+                std::thread::spawn(move || pass(near, far, look));
+                let hears = move |_: &[u8]| !is_deaf.load(Ordering::SeqCst);
+                std::thread::spawn(move || pass(far_twin, near_twin, hears));
             }
         });
         line
@@ -260,15 +282,24 @@ impl Line {
         }
     }
 
+    /// Watches that are open stay so, and are told nothing any more.
+    pub(crate) fn deafen(&self) {
+        for strand in &*self.strands.lock().expect("not poisoned") {
+            let watches = strand.watches.load(Ordering::SeqCst);
+            strand.is_deaf.fetch_or(watches, Ordering::SeqCst);
+        }
+    }
+
     pub(crate) fn mend(&self) {
         self.is_cut.store(false, Ordering::SeqCst);
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream) {
+/// Passes on what `goes` of what comes.
+fn pass(mut from: TcpStream, mut to: TcpStream, goes: impl Fn(&[u8]) -> bool) {
     let mut piece = [0; 16 << 10];
     while let Ok(read @ 1..) = from.read(&mut piece) {
-        if to.write_all(&piece[..read]).is_err() {
+        if goes(&piece[..read]) && to.write_all(&piece[..read]).is_err() {
             break;
         }
     }
