@@ -301,6 +301,7 @@ fn finish_head(mut exchange: Box<Exchange>, response: Response<Body>) -> Respons
     let mut head = ResponseHead {
         status: parts.status,
         headers: std::mem::take(&mut parts.headers),
+        changes: Vec::new(),
     };
     for (name, value) in exchange.take_answer_headers() {
         head.headers.insert(name, value);
@@ -319,6 +320,6 @@ fn finish_head(mut exchange: Box<Exchange>, response: Response<Body>) -> Respons
     }
     // The connection can serve again once nobody holds on to what is left of the request.
     exchange.drop_unread_body();
-    let relay = Relay::new(exchange, body);
+    let relay = Relay::new(exchange, body, head.changes);
     Response::from_parts(parts, Body::Relay(Box::new(relay)))
 }

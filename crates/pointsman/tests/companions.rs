@@ -7,6 +7,7 @@ mod companions {
     use super::routes;
 
     mod breaking;
+    mod responses;
 }
 
 use std::time::{Duration, Instant};

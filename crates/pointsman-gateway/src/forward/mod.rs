@@ -179,11 +179,12 @@ async fn attempt(
 }
 
 /// Whether the request's body must be here before it goes out: a hash ring's key comes out of it,
-/// or a logger will look into it.
+/// or a plugin will look into it later.
 fn later_needs_body(exchange: &Exchange) -> bool {
-    let logged = exchange.chain.reads_body(Phases::LOG)
-        || exchange.snapshot().global.reads_body(Phases::LOG);
-    logged
+    let chains = [&exchange.chain, &exchange.snapshot().global];
+    let reads = |phase| chains.iter().any(|chain| chain.reads_body(phase));
+    reads(Phases::LOG)
+        || reads(Phases::HEADER_FILTER)
         || exchange.route().is_some_and(|route| match &route.backend {
             Backend::Upstream(upstream) => {
                 upstream.hash_key.as_ref().is_some_and(HashKey::reads_body)

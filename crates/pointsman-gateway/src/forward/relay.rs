@@ -1,10 +1,11 @@
 //! The response on its way to the client, and with it the end of the exchange.
 //!
-//! Bytes are passed on as they arrive and never changed; a meter looks at a stream in passing.
+//! Bytes are passed on as they arrive and not changed, unless a plugin asks for that; a meter looks at a stream in passing.
 //! A response that breaks off, or is cut by a limit, ends in an error, so that the client's
 //! connection is closed without the framing's proper end: a broken answer must not look like a
 //! complete one.
 
+mod rewriting;
 mod tunnel;
 
 use std::{
@@ -27,7 +28,11 @@ use crate::{
     ports::{BrokenBody, ClientBroke, LocalFuture},
 };
 
-pub use self::tunnel::{Goodbye, TunnelEnd};
+use self::rewriting::Rewriting;
+pub use self::{
+    rewriting::{BodyChange, Edit, TooLong},
+    tunnel::{Goodbye, TunnelEnd},
+};
 
 /// A response's body and the exchange that it belongs to.
 pub struct Relay {
@@ -35,6 +40,8 @@ pub struct Relay {
     exchange: Box<Exchange>,
     /// What came before `body`, as the client gets it; the head was held back for it.
     first: Option<First>,
+    /// Gathers what the client gets, for plugins to change it.
+    rewriting: Option<Rewriting>,
     /// Ends when the time of a stream is over.
     deadline: Option<LocalFuture<'static, ()>>,
     /// Limits silence.
@@ -52,6 +59,8 @@ pub enum Cut {
     Duration,
     /// `stream_idle_timeout_ms`.
     Idle,
+    /// `max_resp_body_size` of `response-rewrite`.
+    Rewriting,
 }
 
 /// How long a stream has been silent.
@@ -70,6 +79,7 @@ impl std::fmt::Display for Cut {
             Self::Bytes => "max_response_bytes exceeded",
             Self::Duration => "max_stream_duration_ms exceeded",
             Self::Idle => "stream_idle_timeout_ms exceeded",
+            Self::Rewriting => "max_resp_body_size exceeded, or a filter could not read the body",
         })
     }
 }
@@ -77,8 +87,8 @@ impl std::fmt::Display for Cut {
 impl std::error::Error for Cut {}
 
 impl Relay {
-    /// Passes `body` on as the response of `exchange`.
-    pub fn new(mut exchange: Box<Exchange>, body: Body) -> Self {
+    /// Passes `body` on as the response of `exchange`, with all `changes` made.
+    pub fn new(mut exchange: Box<Exchange>, body: Body, changes: Vec<BodyChange>) -> Self {
         let call = exchange.ai.as_mut();
         let (first, limits) = call.map_or((None, RelayLimits::default()), |call| {
             (call.first.take(), call.relay_limits)
@@ -93,6 +103,7 @@ impl Relay {
         Self {
             body,
             first,
+            rewriting: Rewriting::of(changes),
             deadline,
             idle,
             exchange,
@@ -114,8 +125,7 @@ impl Relay {
         }
         if let Some(first) = self.first.take() {
             self.upstream_bytes = first.upstream_bytes;
-            self.keep(&first.bytes);
-            return Poll::Ready(Some(Ok(Frame::data(first.bytes))));
+            return self.hand(Frame::data(first.bytes), cx);
         }
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Pending => {
@@ -134,7 +144,7 @@ impl Relay {
                 }
                 Poll::Pending
             }
-            Poll::Ready(None) => self.finish(),
+            Poll::Ready(None) => self.finish(cx),
             Poll::Ready(Some(Err(error))) if error.is::<ClientBroke>() => {
                 self.end(Ended::Abandoned);
                 self.fail_next(error, cx)
@@ -150,7 +160,7 @@ impl Relay {
                 evidence::of_stream(&mut self.exchange, StreamEnd::Broken(fault));
                 let last = self.break_translation("the provider's stream broke off");
                 if !last.is_empty() {
-                    return self.end_with(last, Ended::UpstreamBroken);
+                    return self.end_with(last, Ended::UpstreamBroken, cx);
                 }
                 self.end(Ended::UpstreamBroken);
                 self.fail_next(error, cx)
@@ -165,16 +175,16 @@ impl Relay {
     }
 
     /// The upstream has sent all there is.
-    fn finish(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn finish(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.finish_translation() {
             (last, None) => {
                 let end = self.end_of_stream();
                 evidence::of_stream(&mut self.exchange, end);
-                self.end_with(last, Ended::Complete)
+                self.end_with(last, Ended::Complete, cx)
             }
             (last, Some(fault)) => {
                 evidence::of_stream(&mut self.exchange, StreamEnd::Broken(fault));
-                self.end_with(last, Ended::UpstreamBroken)
+                self.end_with(last, Ended::UpstreamBroken, cx)
             }
         }
     }
@@ -206,11 +216,7 @@ impl Relay {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let call = self.exchange.ai.as_mut();
         let Some(translator) = call.and_then(|call| call.translator.as_mut()) else {
-            if let Some(data) = frame.data_ref() {
-                let data = data.clone();
-                self.keep(&data);
-            }
-            return Poll::Ready(Some(Ok(frame)));
+            return self.hand(frame, cx);
         };
         let mut out = Vec::new();
         translator.push(frame.data_ref().map_or(&[], |data| data), &mut out);
@@ -218,9 +224,28 @@ impl Relay {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let out = Bytes::from(out);
-        self.keep(&out);
-        Poll::Ready(Some(Ok(Frame::data(out))))
+        self.hand(Frame::data(Bytes::from(out)), cx)
+    }
+
+    /// Gives `frame` to the client, or to those who will change the whole.
+    fn hand(
+        &mut self,
+        frame: Frame<Bytes>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(data) = frame.data_ref() else {
+            return Poll::Ready(Some(Ok(frame)));
+        };
+        let Some(rewriting) = &mut self.rewriting else {
+            let data = data.clone();
+            self.keep(&data);
+            return Poll::Ready(Some(Ok(frame)));
+        };
+        if let Err(cut) = rewriting.push(data) {
+            return self.cut(cut, cx);
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// What a translated stream still owes its client at its end, and what was wrong with that.
@@ -258,8 +283,16 @@ impl Relay {
         &mut self,
         last: Vec<u8>,
         ended: Ended,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let last = Bytes::from(last);
+        let mut last = Bytes::from(last);
+        if let Some(mut rewriting) = self.rewriting.take() {
+            let changed = rewriting.push(&last).and_then(|()| rewriting.finish());
+            match changed {
+                Ok(changed) => last = changed,
+                Err(cut) => return self.cut(cut, cx),
+            }
+        }
         self.keep(&last);
         self.end(ended);
         if last.is_empty() {
@@ -287,6 +320,10 @@ impl Relay {
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
+        if let Some(rewriting) = &self.rewriting {
+            let length = rewriting.length();
+            return length.map_or_else(SizeHint::default, SizeHint::with_exact);
+        }
         let rest = self.body.size_hint();
         if let Some(call) = &self.exchange.ai
             && call.translator.is_some()
@@ -353,9 +390,14 @@ impl Relay {
         );
         // Dropping the body closes the upstream connection.
         self.body = Body::Empty;
+        if cut == Cut::Rewriting {
+            self.rewriting = None;
+            self.end(Ended::Limited);
+            return self.fail_next(Box::new(cut), cx);
+        }
         let last = self.break_translation(&cut.to_string());
         if !last.is_empty() {
-            return self.end_with(last, Ended::Limited);
+            return self.end_with(last, Ended::Limited, cx);
         }
         self.end(Ended::Limited);
         self.fail_next(Box::new(cut), cx)

@@ -11,8 +11,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
 
 use crate::{
-    exchange::Exchange, failure::Failure, observe::entry::Wants, plugins::ai_proxy::AiTarget,
-    ports::LocalFuture,
+    exchange::Exchange, failure::Failure, forward::relay::BodyChange, observe::entry::Wants,
+    plugins::ai_proxy::AiTarget, ports::LocalFuture,
 };
 
 /// Takes part in requests.
@@ -43,7 +43,7 @@ pub trait Plugin: Send + Sync {
     }
 
     /// The phases in which one of its texts or conditions looks into the request's body, which is
-    /// read before them: before its own `rewrite` or `access`, and, for the log, before the
+    /// read before them: before its own `rewrite` or `access`, and, for what comes later, before the
     /// request goes out. A request that never goes out is logged without.
     fn reads_body(&self) -> Phases {
         Phases::default()
@@ -188,4 +188,6 @@ pub struct ResponseHead {
     pub status: StatusCode,
     /// Its headers.
     pub headers: HeaderMap,
+    /// What is to become of its body, which is not here yet.
+    pub changes: Vec<BodyChange>,
 }

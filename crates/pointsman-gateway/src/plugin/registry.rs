@@ -43,6 +43,7 @@ const PLUGINS: &[fn() -> PluginKind] = &[
     plugins::redirect::kind,
     plugins::referer_restriction::kind,
     plugins::request_id::kind,
+    plugins::response_rewrite::kind,
     plugins::ua_restriction::kind,
     plugins::uri_blocker::kind,
 ];

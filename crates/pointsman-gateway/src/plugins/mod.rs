@@ -31,6 +31,7 @@ pub mod real_ip;
 pub mod redirect;
 pub mod referer_restriction;
 pub mod request_id;
+pub mod response_rewrite;
 pub mod ua_restriction;
 pub mod uri_blocker;
 

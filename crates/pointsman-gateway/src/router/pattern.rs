@@ -7,7 +7,7 @@
 //! One difference from PCRE in byte mode is accepted: `\w`, `\d` and case
 //! folding know Unicode.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 use fancy_regex::{Regex, RegexBuilder};
 
@@ -137,6 +137,58 @@ impl Pattern {
                 })
             }
         })
+    }
+}
+
+/// Whether to go on from an occurrence.
+type Visited = ControlFlow<()>;
+
+impl Pattern {
+    /// Shows `visit` each place in `text` at which the pattern occurs, in order, and what its groups
+    /// stand for there, until it has seen enough.
+    ///
+    /// # Errors
+    /// As [`Self::is_match`].
+    pub fn each<'t>(
+        &self,
+        text: &'t str,
+        visit: &mut dyn FnMut(Range<usize>, &dyn Fn(usize) -> &'t str) -> Visited,
+    ) -> Result<(), MatchLimit> {
+        let Engine::Regex(regex) = &self.engine else {
+            return self.each_literal(text, visit);
+        };
+        for captures in regex.captures_iter(text) {
+            let captures = captures.map_err(|_| MatchLimit)?;
+            let group = |index| captures.get(index).map_or("", |group| group.as_str());
+            let Some(whole) = captures.get(0) else {
+                continue;
+            };
+            if visit(whole.range(), &group).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn each_literal<'t>(
+        &self,
+        text: &'t str,
+        visit: &mut dyn FnMut(Range<usize>, &dyn Fn(usize) -> &'t str) -> Visited,
+    ) -> Result<(), MatchLimit> {
+        let mut show = |range: Range<usize>| {
+            let whole = &text[range.clone()];
+            visit(range, &|index| if index == 0 { whole } else { "" })
+        };
+        if let Engine::Contains(literal) = &self.engine {
+            for (at, found) in text.match_indices(&**literal) {
+                if show(at..at + found.len()).is_break() {
+                    break;
+                }
+            }
+        } else if let Some(found) = self.find(text)? {
+            let _ = show(found.range);
+        }
+        Ok(())
     }
 }
 

@@ -130,7 +130,12 @@ fn shown_by_end(session: &SessionMeter, end: TunnelEnd) -> Option<StreamEnd> {
         (None, TunnelEnd::Cut(Cut::Idle | Cut::Duration)) => {
             Some(StreamEnd::Broken(TransportFault::ReadTimeout))
         }
-        (None, TunnelEnd::ClientLeft | TunnelEnd::ClientBroke | TunnelEnd::Cut(Cut::Bytes)) => None,
+        (
+            None,
+            TunnelEnd::ClientLeft
+            | TunnelEnd::ClientBroke
+            | TunnelEnd::Cut(Cut::Bytes | Cut::Rewriting),
+        ) => None,
     }
 }
 
