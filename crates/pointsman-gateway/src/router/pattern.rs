@@ -142,6 +142,8 @@ impl Pattern {
 
 /// Whether to go on from an occurrence.
 type Visited = ControlFlow<()>;
+/// What is shown of one: where it is, and what a group stands for there.
+type Visit<'v, 't> = dyn FnMut(Range<usize>, &dyn Fn(usize) -> &'t str) -> Visited + 'v;
 
 impl Pattern {
     /// Shows `visit` each place in `text` at which the pattern occurs, in order, and what its groups
@@ -149,11 +151,7 @@ impl Pattern {
     ///
     /// # Errors
     /// As [`Self::is_match`].
-    pub fn each<'t>(
-        &self,
-        text: &'t str,
-        visit: &mut dyn FnMut(Range<usize>, &dyn Fn(usize) -> &'t str) -> Visited,
-    ) -> Result<(), MatchLimit> {
+    pub fn each<'t>(&self, text: &'t str, visit: &mut Visit<'_, 't>) -> Result<(), MatchLimit> {
         let Engine::Regex(regex) = &self.engine else {
             return self.each_literal(text, visit);
         };
@@ -170,11 +168,7 @@ impl Pattern {
         Ok(())
     }
 
-    fn each_literal<'t>(
-        &self,
-        text: &'t str,
-        visit: &mut dyn FnMut(Range<usize>, &dyn Fn(usize) -> &'t str) -> Visited,
-    ) -> Result<(), MatchLimit> {
+    fn each_literal<'t>(&self, text: &'t str, visit: &mut Visit<'_, 't>) -> Result<(), MatchLimit> {
         let mut show = |range: Range<usize>| {
             let whole = &text[range.clone()];
             visit(range, &|index| if index == 0 { whole } else { "" })
