@@ -24,7 +24,9 @@ use crate::{
     upstream::destination::{Destination, Keepalive, Timeouts},
 };
 
-pub use self::sink::{Batched, Batching, HttpWire, Join, Parcel, Sink, SinkSpec, Sinks, Wire};
+pub use self::sink::{
+    Batched, Batching, HttpWire, Join, Parcel, Sink, SinkSpec, Sinks, TcpWire, UdpWire, Wire,
+};
 
 /// A future that stays on its worker's thread.
 pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;

@@ -2,7 +2,14 @@
 
 mod support;
 
-use support::{Answer, Gateway, Upstream, get, wait_until};
+use std::{
+    io::Read,
+    net::{TcpListener, UdpSocket},
+};
+
+use rustls::{ServerConnection, StreamOwned};
+use serde_json::Value;
+use support::{Answer, DEADLINE, Gateway, Upstream, get, secure::self_signed, wait_until};
 
 /// A route `/x` called `r` with `plugins`, and `more` beside it.
 fn logging(upstream: &Upstream, plugins: &str, more: &str) -> String {
@@ -12,8 +19,13 @@ fn logging(upstream: &Upstream, plugins: &str, more: &str) -> String {
     )
 }
 
+/// An upstream whose answer is as long as the argument `n` asks for.
 fn upstream() -> Upstream {
-    Upstream::start(|_| Answer::text(200, ""))
+    Upstream::start(|request| {
+        let length = request.target.split_once("n=").map(|(_, n)| n.parse());
+        let length = length.and_then(Result::ok).unwrap_or(0);
+        Answer::text(200, &"y".repeat(length))
+    })
 }
 
 /// Waits until the logger `name` of the route `r` has lost `count` entries, and never more.
@@ -53,4 +65,110 @@ fn what_a_collector_does_not_take_is_counted() {
     let told = gateway.wait_for_line("log batch dropped");
     let parts = ["mine", "500 Internal Server Error", "entries=2"];
     assert!(parts.iter().all(|part| told.contains(part)), "{told}");
+}
+
+/// What arrives on the next connection to `listener` until that ends, over TLS if `secure`.
+fn next_connection(listener: &TcpListener, secure: bool) -> String {
+    let (mut tcp, _) = listener.accept().expect("a connection");
+    tcp.set_read_timeout(Some(DEADLINE)).expect("a socket");
+    let mut text = String::new();
+    if secure {
+        let connection = ServerConnection::new(self_signed()).expect("made");
+        let mut stream = StreamOwned::new(connection, tcp);
+        stream.read_to_string(&mut text).expect("to the end");
+        assert_eq!(stream.conn.server_name(), Some("logs.test"));
+    } else {
+        tcp.read_to_string(&mut text).expect("to the end");
+    }
+    text
+}
+
+fn read(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// As APISIX sends them: an object when batches hold one entry, otherwise an array, and the end of
+/// the connection.
+#[test]
+fn tcp_logger_sends_each_batch_over_a_connection() {
+    let upstream = upstream();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let plugins = |more: &str| {
+        let logger = format!("tcp-logger: {{host: 127.0.0.1, port: {port}, {more}}}");
+        logging(&upstream, &logger, "")
+    };
+    let gateway = Gateway::start(&plugins("batch_max_size: 1"));
+    get(gateway.proxy, "/x?n=1", &[]);
+    let entry = read(&next_connection(&listener, false));
+    assert_eq!(
+        (&entry["route_id"], &entry["request"]["uri"]),
+        (&"r".into(), &"/x?n=1".into())
+    );
+    gateway.reload(&plugins(
+        "batch_max_size: 2, tls: true, tls_options: logs.test, log_format: {n: $arg_n}",
+    ));
+    for target in ["/x?n=2", "/x?n=3"] {
+        get(gateway.proxy, target, &[]);
+    }
+    let entries = read(&next_connection(&listener, true));
+    let expected = r#"[{"n":"2","route_id":"r"},{"n":"3","route_id":"r"}]"#;
+    assert_eq!(entries, read(expected));
+    lost(&gateway, "tcp-logger", 0.0);
+}
+
+/// A collector that is not there is told with its address, and what it would have got is counted.
+#[test]
+fn tcp_logger_tells_of_a_collector_that_is_not_there() {
+    let upstream = upstream();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let address = listener.local_addr().expect("bound");
+    drop(listener);
+    let logger = format!(
+        "tcp-logger: {{host: 127.0.0.1, port: {}, batch_max_size: 1}}",
+        address.port()
+    );
+    let gateway = Gateway::start(&logging(&upstream, &logger, ""));
+    get(gateway.proxy, "/x", &[]);
+    lost(&gateway, "tcp-logger", 1.0);
+    let told = gateway.wait_for_line("log batch dropped");
+    let parts = ["tcp-logger", &address.to_string(), "refused"];
+    assert!(parts.iter().all(|part| told.contains(part)), "{told}");
+}
+
+/// Batches that do not fit into a datagram go in several, and an entry that alone does not is counted.
+#[test]
+fn udp_logger_sends_datagrams() {
+    let upstream = upstream();
+    let socket = UdpSocket::bind(("127.0.0.1", 0)).expect("a port");
+    socket.set_read_timeout(Some(DEADLINE)).expect("a socket");
+    let port = socket.local_addr().expect("bound").port();
+    let plugins = |more: &str| {
+        let logger = format!("udp-logger: {{host: 127.0.0.1, port: {port}, {more}}}");
+        logging(&upstream, &logger, "")
+    };
+    let next = || {
+        let mut datagram = vec![0; 1 << 16];
+        let length = socket.recv(&mut datagram).expect("a datagram");
+        read(std::str::from_utf8(&datagram[..length]).expect("UTF-8"))
+    };
+    let gateway = Gateway::start(&plugins("batch_max_size: 1"));
+    get(gateway.proxy, "/x?n=1", &[]);
+    assert_eq!(next()["request"]["uri"], "/x?n=1");
+    gateway.reload(&plugins(
+        "batch_max_size: 4, include_resp_body: true, log_format: {n: $arg_n}",
+    ));
+    for target in ["/x?n=20000", "/x?n=40000", "/x?n=30000", "/x?n=70000"] {
+        get(gateway.proxy, target, &[]);
+    }
+    let sizes = || -> Vec<Value> {
+        let entries = next();
+        let entries = entries.as_array().expect("an array").iter();
+        entries.map(|entry| entry["n"].clone()).collect()
+    };
+    assert_eq!(sizes(), ["20000", "40000"]);
+    assert_eq!(sizes(), ["30000"]);
+    lost(&gateway, "udp-logger", 1.0);
+    let told = gateway.wait_for_line("log batch dropped");
+    assert!(told.contains("longer than"), "{told}");
 }

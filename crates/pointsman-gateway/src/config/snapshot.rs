@@ -283,6 +283,11 @@ pub fn whole_seconds(value: u64) -> Duration {
     Duration::from_secs(value).min(DURATION_MAX)
 }
 
+/// `Duration` of milliseconds, at most [`DURATION_MAX`].
+pub fn millis(value: u64) -> Duration {
+    Duration::from_millis(value).min(DURATION_MAX)
+}
+
 /// As long as any wait may be configured to be, a hundred years: a point in time that is further
 /// away cannot be told on every system.
 pub const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);

@@ -44,7 +44,9 @@ const PLUGINS: &[fn() -> PluginKind] = &[
     plugins::referer_restriction::kind,
     plugins::request_id::kind,
     plugins::response_rewrite::kind,
+    plugins::tcp_logger::kind,
     plugins::ua_restriction::kind,
+    plugins::udp_logger::kind,
     plugins::uri_blocker::kind,
 ];
 

@@ -32,7 +32,9 @@ pub mod redirect;
 pub mod referer_restriction;
 pub mod request_id;
 pub mod response_rewrite;
+pub mod tcp_logger;
 pub mod ua_restriction;
+pub mod udp_logger;
 pub mod uri_blocker;
 
 use std::time::Duration;

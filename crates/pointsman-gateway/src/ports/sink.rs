@@ -122,6 +122,10 @@ pub struct Parcel {
 pub enum Wire {
     /// `POST`.
     Http(HttpWire),
+    /// As it is, over a connection of its own.
+    Tcp(TcpWire),
+    /// As it is, as a datagram.
+    Udp(UdpWire),
 }
 
 impl Wire {
@@ -129,13 +133,16 @@ impl Wire {
     pub fn timeout(&self) -> Duration {
         match self {
             Self::Http(http) => http.timeout,
+            Self::Tcp(tcp) => tcp.timeout,
+            Self::Udp(udp) => udp.timeout,
         }
     }
 
     /// As many bytes as a parcel may have; longer batches are sent in several.
     fn parcel_bytes_max(&self) -> usize {
         match self {
-            Self::Http(_) => usize::MAX,
+            Self::Http(_) | Self::Tcp(_) => usize::MAX,
+            Self::Udp(_) => DATAGRAM_BYTES_MAX,
         }
     }
 }
@@ -153,6 +160,30 @@ pub struct HttpWire {
     pub timeout: Duration,
     /// Verify the collector's certificate.
     pub ssl_verify: bool,
+}
+
+/// A collector that reads from a TCP connection until that ends.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TcpWire {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Over TLS, with this server name. Certificates are not verified (APISIX 3.18).
+    pub tls: Option<String>,
+    /// Limit of one delivery.
+    pub timeout: Duration,
+}
+
+/// A collector that takes datagrams.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UdpWire {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Limit of one delivery.
+    pub timeout: Duration,
 }
 
 impl Batched {
@@ -238,11 +269,14 @@ fn joined(entries: &[Bytes], open: &str, between: &str, close: &str) -> Bytes {
     body.into()
 }
 
+/// The longest datagram over IPv4: 65,535 bytes less the headers of IP and UDP.
+const DATAGRAM_BYTES_MAX: usize = 65_507;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn batched(join: Join) -> Batched {
+    fn batched(join: Join, wire: Wire) -> Batched {
         Batched {
             batching: Batching {
                 max_retry_count: 0,
@@ -255,21 +289,32 @@ mod tests {
                 route_id: String::new(),
             },
             join,
-            wire: Wire::Http(HttpWire {
-                uris: Vec::new(),
-                content_type: "",
-                headers: Vec::new(),
-                timeout: Duration::ZERO,
-                ssl_verify: false,
-            }),
+            wire,
         }
+    }
+
+    fn tcp() -> Wire {
+        Wire::Tcp(TcpWire {
+            host: String::new(),
+            port: 0,
+            tls: None,
+            timeout: Duration::ZERO,
+        })
+    }
+
+    fn udp() -> Wire {
+        Wire::Udp(UdpWire {
+            host: String::new(),
+            port: 0,
+            timeout: Duration::ZERO,
+        })
     }
 
     #[test]
     fn a_batch_is_joined_as_it_is_to_be_sent() {
         let entries = ["{1}", "{2}"].map(|entry| Bytes::from_static(entry.as_bytes()));
         let check = |join: Join, expected: &[(&'static str, usize)]| {
-            let (parcels, oversized) = batched(join).parcels(&entries);
+            let (parcels, oversized) = batched(join, tcp()).parcels(&entries);
             let expected = expected.iter().map(|(body, entries)| Parcel {
                 body: Bytes::from_static(body.as_bytes()),
                 entries: *entries,
@@ -286,5 +331,26 @@ mod tests {
             between: " ",
         };
         check(separated, &[("INTO t {1} {2}", 2)]);
+    }
+    /// What does not fit into one datagram goes in several; what alone does not fit is told.
+    #[test]
+    fn a_batch_is_cut_to_what_can_be_sent_at_once() {
+        let sized = |sizes: &[usize]| -> Vec<Bytes> {
+            sizes.iter().map(|size| vec![b'x'; *size].into()).collect()
+        };
+        let check = |sizes: &[usize], expected: &[(usize, usize)], lost: usize| {
+            let (parcels, oversized) = batched(Join::Array, udp()).parcels(&sized(sizes));
+            let found = parcels
+                .iter()
+                .map(|parcel| (parcel.body.len(), parcel.entries));
+            assert_eq!(found.collect::<Vec<_>>(), expected, "{sizes:?}");
+            assert_eq!(oversized, lost, "{sizes:?}");
+        };
+        let most = DATAGRAM_BYTES_MAX - 2;
+        check(&[most], &[(most + 2, 1)], 0);
+        check(&[most + 1], &[], 1);
+        check(&[1, most, 1, 1], &[(3, 1), (most + 2, 1), (5, 2)], 0);
+        check(&[1, most + 1, 1], &[(3, 1), (3, 1)], 1);
+        check(&[30_000; 5], &[(60_003, 2), (60_003, 2), (30_002, 1)], 0);
     }
 }

@@ -88,22 +88,26 @@ impl Dialer {
         }
     }
 
+    /// The addresses of `host`.
+    pub(crate) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, SendError> {
+        match host.parse::<IpAddr>() {
+            Ok(address) => Ok(vec![address]),
+            Err(_) => self
+                .resolver
+                .look_up(host)
+                .await
+                .map_err(|error| refused(TransportFault::Dns, &error, None)),
+        }
+    }
+
     /// A TCP connection to the first address of `host` that accepts one.
     pub(crate) async fn connect(
         &self,
         host: &str,
         port: u16,
     ) -> Result<(TcpStream, SocketAddr), SendError> {
-        let addresses = match host.parse::<IpAddr>() {
-            Ok(address) => vec![address],
-            Err(_) => self
-                .resolver
-                .look_up(host)
-                .await
-                .map_err(|error| refused(TransportFault::Dns, &error, None))?,
-        };
         let mut last = None;
-        for address in addresses {
+        for address in self.addresses(host).await? {
             let address = SocketAddr::new(address, port);
             match open(address).await {
                 Ok(stream) => return Ok((stream, address)),

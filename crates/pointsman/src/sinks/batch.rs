@@ -20,7 +20,7 @@ use pointsman_gateway::{
 };
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::{Seldom, http};
+use super::{Seldom, http, socket};
 use crate::http_client::Dialer;
 
 /// Hands new queues to the control thread, which feeds their collectors.
@@ -225,6 +225,8 @@ async fn deliver(queue: &Queue, dialer: &Dialer, batch: &[Bytes], told: &mut Sel
 async fn send(wire: &Wire, dialer: &Dialer, parcels: &mut VecDeque<Parcel>) -> Result<(), String> {
     match wire {
         Wire::Http(wire) => http::send(wire, dialer, parcels).await,
+        Wire::Tcp(wire) => socket::send_over_tcp(wire, dialer, parcels).await,
+        Wire::Udp(wire) => socket::send_datagrams(wire, dialer, parcels).await,
     }
 }
 

@@ -8,6 +8,7 @@ mod drops;
 mod file;
 mod http;
 mod place;
+mod socket;
 
 use std::{
     collections::HashMap,

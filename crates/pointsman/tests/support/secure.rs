@@ -56,18 +56,7 @@ impl SecureUpstream {
     }
 
     fn on(listener: TcpListener, status: u16, keeps: bool, released: Arc<AtomicBool>) -> Self {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
-        let cert = CertificateDer::from_pem_slice(made.cert.pem().as_bytes()).expect("PEM");
-        let key = made.signing_key.serialize_pem();
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![cert], key)
-            .expect("a pair");
-        let config = Arc::new(config);
+        let config = self_signed();
         let address = listener.local_addr().expect("bound");
         let seen: Arc<Mutex<Seen>> = Arc::default();
         let theirs = Arc::clone(&seen);
@@ -141,6 +130,22 @@ impl SecureUpstream {
             Some(seen).filter(&is_so)
         })
     }
+}
+
+/// A server with a certificate of its own for `localhost`, which nobody trusts.
+pub(crate) fn self_signed() -> Arc<ServerConfig> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
+    let cert = CertificateDer::from_pem_slice(made.cert.pem().as_bytes()).expect("PEM");
+    let key = made.signing_key.serialize_pem();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![cert], key)
+        .expect("a pair");
+    Arc::new(config)
 }
 
 /// Reads one request and notes whom it was for; false at the end.
