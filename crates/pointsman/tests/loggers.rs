@@ -172,3 +172,67 @@ fn udp_logger_sends_datagrams() {
     let told = gateway.wait_for_line("log batch dropped");
     assert!(told.contains("longer than"), "{told}");
 }
+
+/// A message of RFC 5424: what stands before the entry, with the time and the process left out, and
+/// the entry.
+fn taken_apart(message: &str, gateway: &Gateway) -> (String, Value) {
+    let mut parts = message.splitn(8, ' ');
+    let mut next = || {
+        parts
+            .next()
+            .unwrap_or_else(|| panic!("too short: {message}"))
+    };
+    let (start, time, host) = (next(), next(), next());
+    assert!(time.len() == 24 && time.ends_with('Z'), "{message}");
+    let (name, process, id, data) = (next(), next(), next(), next());
+    assert_eq!(process, gateway.pid().to_string());
+    (
+        format!("{start} {host} {name} {id} {data}"),
+        read(next().strip_suffix('\n').expect("a line end")),
+    )
+}
+
+/// Messages as APISIX makes them: lines over TCP, each in a datagram over UDP.
+#[test]
+fn syslog_sends_messages_of_rfc_5424() {
+    let upstream = upstream();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let socket = UdpSocket::bind(("127.0.0.1", 0)).expect("a port");
+    socket.set_read_timeout(Some(DEADLINE)).expect("a socket");
+    let plugins = |port: u16, more: &str| {
+        let logger = format!(
+            "syslog: {{host: 127.0.0.1, port: {port}, batch_max_size: 2, log_format: {{n: $arg_n}}, {more}}}"
+        );
+        logging(&upstream, &logger, "")
+    };
+    let port = listener.local_addr().expect("bound").port();
+    let gateway = Gateway::start(&plugins(port, "flush_limit: 1"));
+    let send = || {
+        for target in ["/x?n=1", "/x?n=2"] {
+            get(gateway.proxy, target, &[("Host", "api.test")]);
+        }
+    };
+    send();
+    let text = next_connection(&listener, false);
+    let messages: Vec<&str> = text.split_inclusive('\n').collect();
+    assert_eq!(messages.len(), 2, "{text}");
+    let port = socket.local_addr().expect("bound").port();
+    gateway.reload(&plugins(port, "sock_type: udp"));
+    send();
+    let datagrams = [0; 2].map(|_| {
+        let mut datagram = [0; 1 << 10];
+        let length = socket.recv(&mut datagram).expect("a datagram");
+        String::from_utf8_lossy(&datagram[..length]).into_owned()
+    });
+    let datagrams = datagrams.iter().map(String::as_str);
+    let ids = ["1", "2", "1", "2"];
+    for (message, n) in messages.into_iter().chain(datagrams).zip(ids) {
+        let (head, entry) = taken_apart(message, &gateway);
+        assert_eq!(head, "<46>1 api.test apisix - -");
+        assert_eq!(entry["n"], n);
+    }
+    // As many bytes may wait as `drop_limit` says.
+    gateway.reload(&plugins(port, "sock_type: udp, drop_limit: 10"));
+    get(gateway.proxy, "/x", &[]);
+    lost(&gateway, "syslog", 1.0);
+}

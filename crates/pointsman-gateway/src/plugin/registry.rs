@@ -44,6 +44,7 @@ const PLUGINS: &[fn() -> PluginKind] = &[
     plugins::referer_restriction::kind,
     plugins::request_id::kind,
     plugins::response_rewrite::kind,
+    plugins::syslog::kind,
     plugins::tcp_logger::kind,
     plugins::ua_restriction::kind,
     plugins::udp_logger::kind,

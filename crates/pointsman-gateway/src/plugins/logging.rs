@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -53,10 +54,38 @@ impl Default for Batch {
     }
 }
 
+/// Where a logger sends what, and what it makes of a request.
+pub(super) struct Outlet {
+    /// The plugin's name.
+    pub(super) name: &'static str,
+    /// How entries become what is sent.
+    pub(super) join: Join,
+    /// How that is sent.
+    pub(super) wire: Wire,
+    /// Makes an entry of a request that has ended.
+    pub(super) entry: fn(&Writer, &Exchange) -> Bytes,
+    /// Bytes that may wait.
+    pub(super) pending_bytes_max: usize,
+}
+
+impl Outlet {
+    /// Entries as all loggers write them.
+    pub(super) fn new(name: &'static str, join: Join, wire: Wire) -> Self {
+        Self {
+            name,
+            join,
+            wire,
+            entry: Writer::entry,
+            pending_bytes_max: PENDING_BYTES_MAX,
+        }
+    }
+}
+
 /// A logger that sends batches.
 struct Logger {
     sink: Arc<dyn Sink>,
     writer: Writer,
+    entry: fn(&Writer, &Exchange) -> Bytes,
 }
 
 /// What is wrong with `conf`, as far as its schema cannot say.
@@ -64,12 +93,11 @@ pub(super) fn check(conf: LogConf) -> Result<(), Faults> {
     Writer::new(conf, &LogMetadata::default()).map(drop)
 }
 
-/// A plugin called `name` that sends what `common` says over `wire`.
+/// A plugin that logs what `common` says, gathered as `batch` says.
 pub(super) fn build(
-    name: &str,
+    outlet: Outlet,
     common: LogConf,
     batch: Batch,
-    (join, wire): (Join, Wire),
     building: &mut Building<'_>,
 ) -> Result<Arc<dyn Plugin>, Faults> {
     let metadata: LogMetadata = building
@@ -85,16 +113,21 @@ pub(super) fn build(
         inactive_timeout: whole_seconds(batch.inactive_timeout),
         batch_max_size: batch.batch_max_size,
         max_pending_entries: metadata.max_pending_entries.unwrap_or(PENDING_MAX),
-        name: batch.name.unwrap_or_else(|| name.to_owned()),
+        pending_bytes_max: outlet.pending_bytes_max,
+        name: batch.name.unwrap_or_else(|| outlet.name.to_owned()),
         route_id: route_id.to_owned(),
     };
     let writer = Writer::new(common, &metadata)?;
     let sink = building.sinks.open(&SinkSpec::Batched(Arc::new(Batched {
         batching,
-        join,
-        wire,
+        join: outlet.join,
+        wire: outlet.wire,
     })));
-    Ok(Arc::new(Logger { sink, writer }))
+    Ok(Arc::new(Logger {
+        sink,
+        writer,
+        entry: outlet.entry,
+    }))
 }
 
 impl Plugin for Logger {
@@ -111,9 +144,11 @@ impl Plugin for Logger {
     }
 
     fn log(&self, exchange: &Exchange) {
-        self.sink.push(self.writer.entry(exchange));
+        self.sink.push((self.entry)(&self.writer, exchange));
     }
 }
 
 /// `max_pending_entries` unless the metadata has one.
 const PENDING_MAX: usize = 8192;
+/// As many bytes may wait for one collector.
+const PENDING_BYTES_MAX: usize = 64 << 20;

@@ -32,6 +32,7 @@ pub mod redirect;
 pub mod referer_restriction;
 pub mod request_id;
 pub mod response_rewrite;
+pub mod syslog;
 pub mod tcp_logger;
 pub mod ua_restriction;
 pub mod udp_logger;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    logging::{self, Batch},
+    logging::{self, Batch, Outlet},
     parse,
 };
 use crate::{
@@ -69,7 +69,8 @@ fn build(conf: &Value, building: &mut Building<'_>) -> Result<Arc<dyn Plugin>, F
         port: conf.port,
         timeout: whole_seconds(conf.timeout),
     });
-    logging::build(NAME, conf.common, conf.batch, (join, wire), building)
+    let outlet = Outlet::new(NAME, join, wire);
+    logging::build(outlet, conf.common, conf.batch, building)
 }
 
 fn three() -> u64 {

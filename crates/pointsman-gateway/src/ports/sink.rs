@@ -86,6 +86,8 @@ pub struct Batching {
     pub batch_max_size: usize,
     /// Entries that may wait; more are dropped and counted.
     pub max_pending_entries: usize,
+    /// Bytes that may wait, in the same way.
+    pub pending_bytes_max: usize,
     /// Label of the metric, `<plugin>` unless named.
     pub name: String,
     /// The route that the configuration belongs to, for the metric.
@@ -285,6 +287,7 @@ mod tests {
                 inactive_timeout: Duration::ZERO,
                 batch_max_size: 1,
                 max_pending_entries: 1,
+                pending_bytes_max: 1,
                 name: String::new(),
                 route_id: String::new(),
             },

@@ -101,8 +101,9 @@ impl Waiting {
 impl Sink for Queue {
     fn push(&self, entry: Bytes) {
         let mut waiting = self.lock();
-        if waiting.entries.len() >= self.spec.batching.max_pending_entries
-            || waiting.bytes + entry.len() > WAITING_BYTES_MAX
+        let spec = &self.spec.batching;
+        if waiting.entries.len() >= spec.max_pending_entries
+            || waiting.bytes + entry.len() > spec.pending_bytes_max
         {
             drop(waiting);
             self.lose(1);
@@ -232,5 +233,3 @@ async fn send(wire: &Wire, dialer: &Dialer, parcels: &mut VecDeque<Parcel>) -> R
 
 /// A batch goes out when it has this many bytes, however few entries those are.
 const BATCH_BYTES: usize = 8 << 20;
-/// As many bytes may wait for one collector.
-const WAITING_BYTES_MAX: usize = 64 << 20;
