@@ -236,3 +236,55 @@ fn syslog_sends_messages_of_rfc_5424() {
     get(gateway.proxy, "/x", &[]);
     lost(&gateway, "syslog", 1.0);
 }
+
+/// G-206, and several servers of which one is asked each time.
+#[test]
+fn clickhouse_logger_inserts_rows() {
+    let upstream = upstream();
+    let servers = [upstream_of_logs(), upstream_of_logs()];
+    let plugins = |endpoint: &str, more: &str| {
+        let logger = format!(
+            "clickhouse-logger: {{{endpoint}, user: u, password: sesame, database: d, logtable: t, log_format: {{n: $arg_n}}, {more}}}"
+        );
+        logging(&upstream, &logger, "")
+    };
+    let endpoint = |index: usize| format!("http://{}/?a=b", servers[index].address);
+    let one = format!("endpoint_addr: \"{}\"", endpoint(0));
+    let gateway = Gateway::start(&plugins(&one, "batch_max_size: 2"));
+    for target in ["/x?n=1", "/x?n=2"] {
+        get(gateway.proxy, target, &[]);
+    }
+    let insert = wait_until("an insert", || {
+        (servers[0].hits() == 1).then(|| servers[0].last())
+    });
+    assert_eq!((&*insert.method, &*insert.target), ("POST", "/?a=b"));
+    for (name, value) in [("User", "u"), ("Key", "sesame"), ("Database", "d")] {
+        let header = insert.header(&format!("X-ClickHouse-{name}"));
+        assert_eq!(header, Some(value));
+    }
+    let rows = r#"{"n":"1","route_id":"r"} {"n":"2","route_id":"r"}"#;
+    let expected = format!("INSERT INTO t FORMAT JSONEachRow {rows}");
+    assert_eq!(insert.text(), expected);
+
+    let both = format!("endpoint_addrs: [\"{}\", \"{}\"]", endpoint(0), endpoint(1));
+    gateway.reload(&plugins(&both, "batch_max_size: 1"));
+    wait_until("both servers to be asked", || {
+        get(gateway.proxy, "/x?n=3", &[]);
+        let asked = servers.iter().map(Upstream::hits);
+        asked
+            .zip([2, 1])
+            .all(|(hits, least)| hits >= least)
+            .then_some(())
+    });
+    // What cannot be is told when it is loaded, without the password.
+    gateway.reload(&plugins(&format!("{one}, {both}"), ""));
+    gateway.wait_for_line("either \"endpoint_addr\" or");
+    gateway.reload(&plugins(&one, "").replace("sesame", "\"ses\\name\""));
+    gateway.wait_for_line("password: it cannot stand");
+    assert!(!gateway.stderr().contains("ses\\n"));
+}
+
+/// A collector that takes everything.
+fn upstream_of_logs() -> Upstream {
+    Upstream::start(|_| Answer::text(200, ""))
+}

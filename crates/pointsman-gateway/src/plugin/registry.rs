@@ -22,6 +22,7 @@ const PLUGINS: &[fn() -> PluginKind] = &[
     plugins::api_breaker::kind,
     plugins::attach_consumer_label::kind,
     plugins::basic_auth::kind,
+    plugins::clickhouse_logger::kind,
     plugins::consumer_restriction::kind,
     plugins::cors::kind,
     plugins::csrf::kind,

@@ -8,6 +8,7 @@ pub mod api_breaker;
 pub mod attach_consumer_label;
 mod auth;
 pub mod basic_auth;
+pub mod clickhouse_logger;
 pub mod consumer_restriction;
 pub mod cors;
 pub mod csrf;
