@@ -28,7 +28,7 @@ use pointsman_ai::{Protocol, Sent, Usage};
 use crate::{
     body::Body,
     clock,
-    config::snapshot::{Consumer, Route, Snapshot},
+    config::snapshot::{Backend, Consumer, Route, Snapshot},
     exchange::rare::Rare,
     failure::{Blame, Failure},
     forward::picks::{self, Notes},
@@ -278,6 +278,17 @@ impl Exchange {
     /// The route, once found.
     pub fn route(&self) -> Option<&Arc<Route>> {
         self.matched.as_ref().map(|matched| &matched.route)
+    }
+
+    /// Where it goes, unless an AI plugin sends it: where its route says, or a plugin instead.
+    pub fn backend(&self) -> Option<&Backend> {
+        let instead = self.rare.get().and_then(|rare| rare.backend.as_ref());
+        instead.or_else(|| self.route().map(|route| &route.backend))
+    }
+
+    /// Sends it to another upstream than its route says.
+    pub(crate) fn send_to(&mut self, backend: Backend) {
+        self.rare_mut().backend = Some(backend);
     }
 
     /// The consumer, once authenticated.

@@ -4,10 +4,11 @@
 
 mod support;
 mod companions {
-    use super::routes;
+    use super::{named, routes};
 
     mod breaking;
     mod responses;
+    mod splitting;
 }
 
 use std::time::{Duration, Instant};

@@ -40,8 +40,7 @@ use crate::{
     ports::Sinks,
     router::{Entry, Router, RouterKind},
     upstream::{
-        Guarding, Predecessors, Upstream,
-        build::{self, Built},
+        Guarding, Predecessors, build,
         driver::{Health, SharedHealth},
         health::{Assigned, Checker},
     },
@@ -192,16 +191,7 @@ struct Compiler<'a> {
     /// Keys of the pools that exist, and of upstreams that are sound but have nobody to pick.
     built: HashSet<String>,
     /// Upstreams of their own and of services, built once however many routes use them.
-    upstreams: HashMap<String, UpstreamState>,
-}
-
-/// What became of an upstream resource.
-#[derive(Clone)]
-enum UpstreamState {
-    Usable(Arc<Upstream>),
-    NoNodes,
-    NothingToPick,
-    Broken,
+    upstreams: HashMap<String, Backend>,
 }
 
 impl Predecessors for Compiler<'_> {
@@ -218,13 +208,15 @@ impl<'a> Compiler<'a> {
     fn snapshot(&mut self, generation: u64) -> Snapshot {
         let document = Arc::clone(self.document);
         for item in &document.upstreams {
-            let state = self.upstream(&item.key, item.spot());
-            self.upstreams.insert(item.key.clone(), state);
+            if let Some(backend) = self.upstream(&item.key, item.spot()) {
+                self.upstreams.insert(item.key.clone(), backend);
+            }
         }
         for item in &document.services {
-            if item.value.upstream.is_some() {
-                let state = self.upstream(&item.key, item.spot());
-                self.upstreams.insert(item.key.clone(), state);
+            if item.value.upstream.is_some()
+                && let Some(backend) = self.upstream(&item.key, item.spot())
+            {
+                self.upstreams.insert(item.key.clone(), backend);
             }
         }
         let global = self.global_chain();
@@ -269,6 +261,7 @@ impl<'a> Compiler<'a> {
             ),
             document,
             pools: std::mem::take(&mut self.pools),
+            upstreams: std::mem::take(&mut self.upstreams),
             loads: Arc::clone(&self.loads),
         }
     }
@@ -356,7 +349,8 @@ impl<'a> Compiler<'a> {
             return self.at(&format!("/upstreams/{id}"));
         }
         if route.upstream.is_some() {
-            return backend_of(&self.upstream(&item.key, item.spot()));
+            let built = self.upstream(&item.key, item.spot());
+            return built.unwrap_or(Backend::UpstreamMissing);
         }
         let Some(service) = service else {
             return Backend::None;
@@ -372,37 +366,32 @@ impl<'a> Compiler<'a> {
     fn at(&self, key: &str) -> Backend {
         self.upstreams
             .get(key)
-            .map_or(Backend::UpstreamMissing, backend_of)
+            .cloned()
+            .unwrap_or(Backend::UpstreamMissing)
     }
 
-    /// Builds the upstream that the carrier `key` is or has.
-    fn upstream(&mut self, key: &str, spot: Spot<'_>) -> UpstreamState {
-        let carrier = self.carrier(key, spot);
-        let Some((written, path)) = carrier.and_then(|carrier| carrier.upstream) else {
-            return UpstreamState::Broken;
-        };
+    /// Builds the upstream that the carrier `key` is or has; `None` if it is wrong, which is told.
+    fn upstream(&mut self, key: &str, spot: Spot<'_>) -> Option<Backend> {
+        let (written, path) = self.carrier(key, spot)?.upstream?;
         if let Some(upstream) = self.kept.upstream(key, written) {
             let pool = PoolRef::Upstream(Arc::clone(&upstream));
             self.pools.insert(key.to_owned(), pool);
-            return UpstreamState::Usable(upstream);
+            return Some(Backend::Upstream(upstream));
         }
         let built = match build::upstream(key, written, self.assigned, &*self, self.guards) {
             Ok(built) => built,
             Err((field, error)) => {
                 self.report.error(spot, &join(path, field), error);
-                return UpstreamState::Broken;
+                return None;
             }
         };
         self.built.insert(key.to_owned());
-        match built {
-            Built::Usable(upstream) => {
-                let pool = PoolRef::Upstream(Arc::clone(&upstream));
-                self.pools.insert(key.to_owned(), pool);
-                UpstreamState::Usable(upstream)
-            }
-            Built::NoNodes => UpstreamState::NoNodes,
-            Built::NothingToPick => UpstreamState::NothingToPick,
+        let backend = Backend::of(built);
+        if let Backend::Upstream(upstream) = &backend {
+            let pool = PoolRef::Upstream(Arc::clone(upstream));
+            self.pools.insert(key.to_owned(), pool);
         }
+        Some(backend)
     }
 
     /// The carrier with that key, for what stands at `spot`. Should the list lack it, that is told,
@@ -423,14 +412,10 @@ impl<'a> Compiler<'a> {
             self.pools
                 .insert(target.key.clone(), PoolRef::Ai(Arc::clone(target)));
         }
-    }
-}
-
-fn backend_of(state: &UpstreamState) -> Backend {
-    match state {
-        UpstreamState::Usable(upstream) => Backend::Upstream(Arc::clone(upstream)),
-        UpstreamState::NoNodes => Backend::None,
-        UpstreamState::NothingToPick => Backend::NothingToPick,
-        UpstreamState::Broken => Backend::UpstreamMissing,
+        let upstreams = chain.entries().iter();
+        for upstream in upstreams.flat_map(|entry| entry.plugin.upstreams()) {
+            let pool = PoolRef::Upstream(Arc::clone(upstream));
+            self.pools.insert(upstream.key.clone(), pool);
+        }
     }
 }

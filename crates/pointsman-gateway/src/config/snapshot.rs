@@ -23,6 +23,7 @@ use crate::{
     router::Router,
     upstream::{
         Predecessors, Upstream,
+        build::Built,
         destination::Timeouts,
         health::{ProbeSpec, ReportName},
     },
@@ -52,6 +53,8 @@ pub struct Snapshot {
     pub document: Arc<Document>,
     /// Pools by the resource that they belong to.
     pub pools: HashMap<String, PoolRef>,
+    /// Upstreams of their own, and those of services, by their keys.
+    pub upstreams: HashMap<String, Backend>,
     /// The load of all pools, which every snapshot of a process has in common.
     pub loads: Arc<Loads>,
 }
@@ -124,6 +127,7 @@ pub struct Route {
 }
 
 /// Where a route sends requests.
+#[derive(Clone)]
 pub enum Backend {
     /// A usable upstream.
     Upstream(Arc<Upstream>),
@@ -137,6 +141,17 @@ pub enum Backend {
     PluginConfigMissing,
     /// Every weight of a hash ring is 0: 502.
     NothingToPick,
+}
+
+impl Backend {
+    /// What an upstream comes to.
+    pub fn of(built: Built) -> Self {
+        match built {
+            Built::Usable(upstream) => Self::Upstream(upstream),
+            Built::NoNodes => Self::None,
+            Built::NothingToPick => Self::NothingToPick,
+        }
+    }
 }
 
 /// A consumer as it runs.

@@ -5,6 +5,7 @@ use std::{cell::OnceCell, net::IpAddr, rc::Rc};
 use http::{HeaderName, HeaderValue};
 
 use crate::{
+    config::snapshot::Backend,
     exchange::{held::Held, intake::Intake},
     forward::picks::Notes,
     variables::graphql::Operation,
@@ -25,6 +26,8 @@ pub(crate) struct Rare {
     pub(super) intake: Option<Rc<Intake>>,
     /// What was out of the ordinary about its picks.
     pub(crate) picks: Notes,
+    /// Where it goes, if that is not where its route says.
+    pub(super) backend: Option<Backend>,
     /// Headers that the answer gets, whoever makes it.
     pub(super) answer_headers: Vec<(HeaderName, HeaderValue)>,
     /// Places among the requests under way.

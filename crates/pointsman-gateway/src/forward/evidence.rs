@@ -180,7 +180,7 @@ pub fn of_failed_try(exchange: &Exchange, plan: &PlainPlan, member: usize, failu
 
 /// Tells the final status of a request to a plain upstream (APISIX 3.18, log phase).
 pub fn of_end(exchange: &Exchange) {
-    let upstream = match exchange.route().map(|route| &route.backend) {
+    let upstream = match exchange.backend() {
         Some(crate::config::snapshot::Backend::Upstream(upstream)) => upstream,
         _ => return,
     };

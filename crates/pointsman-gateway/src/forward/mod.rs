@@ -185,7 +185,7 @@ fn later_needs_body(exchange: &Exchange) -> bool {
     let reads = |phase| chains.iter().any(|chain| chain.reads_body(phase));
     reads(Phases::LOG)
         || reads(Phases::HEADER_FILTER)
-        || exchange.route().is_some_and(|route| match &route.backend {
+        || exchange.backend().is_some_and(|backend| match backend {
             Backend::Upstream(upstream) => {
                 upstream.hash_key.as_ref().is_some_and(HashKey::reads_body)
             }
@@ -217,10 +217,10 @@ impl Plan {
         if exchange.ai.is_some() {
             return AiPlan::new(exchange).map(Self::Ai);
         }
-        let Some(route) = exchange.route() else {
+        let Some(backend) = exchange.backend() else {
             return Err(Failure::NoRoute);
         };
-        match &route.backend {
+        match backend {
             Backend::Upstream(upstream) => {
                 let upstream = Arc::clone(upstream);
                 Ok(Self::Plain(PlainPlan::new(exchange, upstream)))

@@ -132,7 +132,7 @@ impl<'a> Used<'a> {
         if let Some(call) = &exchange.ai {
             return Some(Self::of_plugin(&call.target));
         }
-        match &exchange.route()?.backend {
+        match exchange.backend()? {
             Backend::Upstream(upstream) => Some(Self {
                 key: &upstream.key,
                 pool: &upstream.pool,

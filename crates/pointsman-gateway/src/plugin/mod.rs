@@ -7,12 +7,14 @@
 pub mod chain;
 pub mod registry;
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
 
 use crate::{
     exchange::Exchange, failure::Failure, forward::relay::BodyChange, observe::entry::Wants,
-    plugins::ai_proxy::AiTarget, ports::LocalFuture,
+    plugins::ai_proxy::AiTarget, ports::LocalFuture, upstream::Upstream,
 };
 
 /// Takes part in requests.
@@ -55,8 +57,13 @@ pub trait Plugin: Send + Sync {
     }
 
     /// The instances that requests are sent to, for plugins that have any.
-    fn ai_target(&self) -> Option<&std::sync::Arc<AiTarget>> {
+    fn ai_target(&self) -> Option<&Arc<AiTarget>> {
         None
+    }
+
+    /// The upstreams that it has built, for plugins that have any.
+    fn upstreams(&self) -> &[Arc<Upstream>] {
+        &[]
     }
 
     /// Called once, when the request has ended.

@@ -47,6 +47,7 @@ const PLUGINS: &[fn() -> PluginKind] = &[
     plugins::response_rewrite::kind,
     plugins::syslog::kind,
     plugins::tcp_logger::kind,
+    plugins::traffic_split::kind,
     plugins::ua_restriction::kind,
     plugins::udp_logger::kind,
     plugins::uri_blocker::kind,
@@ -107,6 +108,8 @@ pub struct Building<'a> {
     pub assigned: &'a Assigned,
     /// Where instances get their guards.
     pub guards: &'a dyn Guarding,
+    /// Whether there is an upstream with that key, such as `/upstreams/1`.
+    pub has_upstream: &'a dyn Fn(&str) -> bool,
     /// The pools of the snapshot in force, whose balancing positions carry over.
     pub previous: &'a dyn Predecessors,
     /// Things worth telling the operator that are no errors.

@@ -35,6 +35,7 @@ pub mod request_id;
 pub mod response_rewrite;
 pub mod syslog;
 pub mod tcp_logger;
+pub mod traffic_split;
 pub mod ua_restriction;
 pub mod udp_logger;
 pub mod uri_blocker;

@@ -132,7 +132,9 @@ impl<'a> Kept<'a> {
 fn stands_alone(chain: &Chain, registry: &Registry) -> bool {
     chain.entries().iter().all(|entry| {
         let kind = registry.kind(entry.name);
-        entry.plugin.ai_target().is_none() && kind.is_some_and(|kind| kind.checkers.is_none())
+        let has_targets =
+            entry.plugin.ai_target().is_some() || !entry.plugin.upstreams().is_empty();
+        !has_targets && kind.is_some_and(|kind| kind.checkers.is_none())
     })
 }
 

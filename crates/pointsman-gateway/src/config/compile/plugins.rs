@@ -154,6 +154,7 @@ impl Compiler<'_> {
             env: self.env,
             assigned: self.assigned,
             guards: self.guards,
+            has_upstream: &|key| self.upstreams.contains_key(key),
             previous: self,
             warnings,
         };
