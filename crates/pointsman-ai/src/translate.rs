@@ -195,8 +195,7 @@ impl Translation {
         let said = response.features(self.client);
         let lost = said.without(dialect::expresses(self.client));
         let tier = response.service_tier.as_ref();
-        let is_ordinary = tier.is_some_and(|tier| ORDINARY_TIERS.iter().any(|word| tier.is(word)));
-        if is_ordinary && !self.asks_for_tier {
+        if tier.is_some_and(is_ordinary) && !self.asks_for_tier {
             return lost.without(Features::of(&[Feature::ServiceTierAnswer]));
         }
         lost
@@ -289,6 +288,11 @@ fn words_of(body: &[u8]) -> JsonStr<'static> {
 
 /// What providers call the tier that serves whoever asks for none: OpenAI and AWS, Anthropic, Groq.
 const ORDINARY_TIERS: [&str; 3] = ["default", "standard", "on_demand"];
+
+/// It is as ever.
+fn is_ordinary(tier: &JsonStr<'_>) -> bool {
+    ORDINARY_TIERS.iter().any(|word| tier.is(word))
+}
 
 /// Characters that are kept of an error that is no JSON.
 const WORDS_MAX: usize = 2_000;

@@ -70,6 +70,8 @@ pub enum Event<'a> {
     },
     /// Tokens so far. Later ones replace what they state.
     Usage(Usage),
+    /// The tier of service that answers, in OpenAI's words. A later one replaces it.
+    Tier(JsonStr<'a>),
     /// Nothing, but the connection is alive.
     Ping,
     /// Something went wrong in the middle; nothing follows.
@@ -89,13 +91,31 @@ impl Event<'_> {
             | Self::Logprobs { choice, .. }
             | Self::BlockEnd { choice }
             | Self::Stop { choice, .. } => Some(*choice),
-            Self::Start { .. } | Self::Usage(_) | Self::Ping | Self::Error(_) | Self::End => None,
+            Self::Start { .. }
+            | Self::Usage(_)
+            | Self::Tier(_)
+            | Self::Ping
+            | Self::Error(_)
+            | Self::End => None,
         }
     }
 }
 
 /// Calls that an answer may have. What a client gets cannot be without end.
 pub(crate) const CALLS_MAX: usize = 1_024;
+
+/// The tier of a stream whose provider may repeat it with every piece.
+#[derive(Debug, Default)]
+pub(crate) struct ToldTier(Option<JsonStr<'static>>);
+
+impl ToldTier {
+    /// The event for what a piece says of it, if that is new.
+    pub(crate) fn news<'a>(&mut self, tier: Option<JsonStr<'a>>) -> Option<Event<'a>> {
+        let tier = tier.filter(|tier| self.0.as_ref() != Some(tier))?;
+        self.0 = Some(tier.clone().into_owned());
+        Some(Event::Tier(tier))
+    }
+}
 
 /// What a block of a streamed answer is.
 #[derive(Clone, Debug, PartialEq)]

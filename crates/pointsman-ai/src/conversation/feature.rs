@@ -491,6 +491,7 @@ impl Event<'_> {
             | Self::Delta { .. }
             | Self::BlockEnd { .. }
             | Self::Usage(_)
+            | Self::Tier(_)
             | Self::Ping
             | Self::Error(_)
             | Self::End => {}

@@ -14,7 +14,7 @@ mod schema;
 mod signature;
 mod tool;
 
-pub(crate) use self::event::CALLS_MAX;
+pub(crate) use self::event::{CALLS_MAX, ToldTier};
 pub(crate) use self::schema::{Closed, closed};
 pub(crate) use self::tool::{add_results, name_results};
 pub use self::{

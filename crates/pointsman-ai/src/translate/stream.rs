@@ -1,6 +1,6 @@
 //! A provider's stream on its way into the client's protocol, piece by piece.
 
-use super::Translation;
+use super::{Translation, is_ordinary};
 use crate::{
     Protocol,
     complaint::{self, Complaint},
@@ -49,7 +49,11 @@ pub struct StreamError {
 impl StreamOpening {
     pub(super) fn note(&mut self, event: &Event<'_>) {
         match event {
-            Event::Start { .. } | Event::Usage(_) | Event::Ping | Event::BlockEnd { .. } => {}
+            Event::Start { .. }
+            | Event::Usage(_)
+            | Event::Tier(_)
+            | Event::Ping
+            | Event::BlockEnd { .. } => {}
             Event::BlockStart { block, .. } => {
                 self.has_content |= matches!(block, Block::ToolCall { .. } | Block::Opaque(_));
             }
@@ -144,8 +148,8 @@ impl StreamTranslator {
                 } else {
                     writer
                 },
+                choices: Choices::shown_by(&translation),
                 renamed: translation.renamed,
-                choices: Choices::shown_in(translation.client),
                 state: State::Open,
                 opening: StreamOpening::default(),
             },
@@ -261,6 +265,7 @@ struct Choices {
     begun: Vec<Begun>,
     /// Calls in all of them.
     calls: usize,
+    asks_for_tier: bool,
 }
 
 /// An answer that has begun.
@@ -272,18 +277,23 @@ struct Begun {
 }
 
 impl Choices {
-    fn shown_in(client: Protocol) -> Self {
+    fn shown_by(translation: &Translation) -> Self {
         Self {
-            client,
-            expresses: dialect::expresses(client),
+            client: translation.client,
+            expresses: dialect::expresses(translation.client),
             said: Features::NONE,
             begun: Vec::new(),
             calls: 0,
+            asks_for_tier: translation.asks_for_tier,
         }
     }
 
     /// Takes a piece in. Whether the client is shown it.
     fn take(&mut self, event: &Event<'_>) -> bool {
+        if let Event::Tier(tier) = event {
+            let is_missed = self.asks_for_tier || !is_ordinary(tier);
+            self.said.note(Feature::ServiceTierAnswer, is_missed);
+        }
         let Some(choice) = event.choice() else {
             return true;
         };

@@ -38,12 +38,16 @@ pub(in crate::dialect) fn read_response<'a>(
             counts.update(usage);
             counts.usage()
         }),
-        service_tier: usage
-            .and_then(|usage| usage.get_str("service_tier"))
-            .map(|tier| match tier.is("standard") {
-                true => JsonStr::new("default"),
-                false => tier,
-            }),
+        service_tier: usage.and_then(read_tier),
+    })
+}
+
+/// The tier that served an answer, from its `usage`, in OpenAI's words.
+pub(super) fn read_tier<'a>(usage: Node<'_, 'a>) -> Option<JsonStr<'a>> {
+    let tier = usage.get_str("service_tier")?;
+    Some(match tier.is("standard") {
+        true => JsonStr::new("default"),
+        false => tier,
     })
 }
 

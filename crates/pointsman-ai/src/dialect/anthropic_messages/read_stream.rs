@@ -1,6 +1,10 @@
 //! Reading streams.
 
-use super::{Counts, OWN, read_answer::read_stop, read_citation, read_error};
+use super::{
+    Counts, OWN,
+    read_answer::{read_stop, read_tier},
+    read_citation, read_error,
+};
 use crate::{
     conversation::{Block, ErrorMessage, Event, Opaque, Signature},
     dialect::{self, Setting},
@@ -97,6 +101,9 @@ impl StreamReader {
             created: None,
             usage: usage.map(|_| self.counts.usage()),
         });
+        if let Some(tier) = usage.and_then(read_tier) {
+            sink(Event::Tier(tier));
+        }
     }
 
     fn block_start(&mut self, node: Node<'_, '_>, sink: &mut dyn FnMut(Event<'_>)) {

@@ -350,10 +350,13 @@ pub(in crate::dialect) fn read_response<'a>(
             logprobs: None,
         }],
         usage: root.get("usage").map(read_usage),
-        service_tier: root
-            .get("serviceTier")
-            .and_then(|tier| tier.get_str("type")),
+        service_tier: read_tier(root),
     })
+}
+
+/// The tier that served an answer, from the object that names it.
+pub(super) fn read_tier<'a>(node: Node<'_, 'a>) -> Option<JsonStr<'a>> {
+    node.get("serviceTier")?.get_str("type")
 }
 
 /// The blocks of an answer. Text with citations comes as the text.

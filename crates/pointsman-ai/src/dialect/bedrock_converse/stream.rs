@@ -2,8 +2,8 @@
 
 use super::{
     exception_of,
-    read::{read_stop, read_usage},
-    write::{stop_word, write_usage},
+    read::{read_stop, read_tier, read_usage},
+    write::{stop_word, write_tier, write_usage},
 };
 use crate::{
     Protocol, Usage,
@@ -89,6 +89,10 @@ impl StreamReader {
                 if let Some(usage) = root.get("usage") {
                     self.start(sink);
                     sink(Event::Usage(read_usage(usage)));
+                }
+                if let Some(tier) = read_tier(root) {
+                    self.start(sink);
+                    sink(Event::Tier(tier));
                 }
                 if self.stopped {
                     self.over = true;
@@ -239,6 +243,7 @@ pub(crate) struct StreamWriter {
     index: u64,
     open: Option<Kind>,
     usage: Usage,
+    tier: Option<JsonStr<'static>>,
 }
 
 impl StreamWriter {
@@ -247,6 +252,7 @@ impl StreamWriter {
             index: 0,
             open: None,
             usage: Usage::default(),
+            tier: None,
         }
     }
 
@@ -265,6 +271,7 @@ impl StreamWriter {
             Event::BlockEnd { choice: 0 } => self.block_end(out),
             Event::Stop { choice: 0, stop } => write_stop(stop, out),
             Event::Usage(usage) => self.usage.update(*usage),
+            Event::Tier(tier) => self.tier = Some(tier.clone().into_owned()),
             Event::Error(error) => write_exception(error, out),
             Event::End => {
                 let usage = self.usage;
@@ -272,6 +279,7 @@ impl StreamWriter {
                     w.key("usage");
                     write_usage(usage, w);
                     w.key("metrics").object(|w| w.key("latencyMs").u64(0));
+                    write_tier(self.tier.as_ref(), w);
                 });
             }
             _ => {}

@@ -380,9 +380,7 @@ pub(in crate::dialect) fn write_response(
         w.key("usage");
         write_usage(response.usage.unwrap_or_default(), w);
         w.key("metrics").object(|w| w.key("latencyMs").u64(0));
-        if let Some(tier) = &response.service_tier {
-            w.key("serviceTier").object(|w| w.key("type").str(tier));
-        }
+        write_tier(response.service_tier.as_ref(), w);
     });
 }
 
@@ -418,6 +416,13 @@ pub(super) fn stop_word(stop: &Stop<'_>) -> &'static str {
         Stop::Length => "max_tokens",
         Stop::ToolCalls => "tool_use",
         Stop::ContentFilter | Stop::Refusal => "content_filtered",
+    }
+}
+
+/// `serviceTier`, if it is known.
+pub(super) fn write_tier(tier: Option<&JsonStr<'_>>, w: &mut Writer<'_>) {
+    if let Some(tier) = tier {
+        w.key("serviceTier").object(|w| w.key("type").str(tier));
     }
 }
 

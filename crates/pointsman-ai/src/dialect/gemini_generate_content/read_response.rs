@@ -8,7 +8,7 @@ use super::{
 use crate::{
     conversation::{Choice, Json, Malformed, Part, Response, Stop, Text},
     dialect::Setting,
-    json::tree::Node,
+    json::{string::JsonStr, tree::Node},
 };
 
 /// Reads a provider's answer.
@@ -28,9 +28,7 @@ pub(in crate::dialect) fn read_response<'a>(
         id: id.and_then(Node::str),
         model: model.and_then(Node::str),
         usage: usage.map(read_usage),
-        service_tier: usage
-            .and_then(|usage| text_field(usage, "serviceTier"))
-            .map(read_tier),
+        service_tier: usage.and_then(read_served_tier),
         ..Response::default()
     };
     let mut calls = 0;
@@ -55,6 +53,11 @@ pub(in crate::dialect) fn read_response<'a>(
         });
     }
     Ok(response)
+}
+
+/// The tier that served an answer, from its `usageMetadata`.
+pub(super) fn read_served_tier<'a>(usage: Node<'_, 'a>) -> Option<JsonStr<'a>> {
+    text_field(usage, "serviceTier").map(read_tier)
 }
 
 /// A `promptFeedback` says that there is no answer.

@@ -12,12 +12,14 @@ use super::{
     logprobs::read_logprobs,
     offsets::Offsets,
     read_part::{Data, RawPart, opaque, read_call},
-    read_response::is_blocked,
+    read_response::{is_blocked, read_served_tier},
     read_stop, read_usage,
 };
 use crate::{
     Usage,
-    conversation::{Block, Citation, ErrorMessage, Event, Json, Malformed, Signature, Stop},
+    conversation::{
+        Block, Citation, ErrorMessage, Event, Json, Malformed, Signature, Stop, ToldTier,
+    },
     dialect::{Setting, parse},
     json::{string::JsonStr, tree::Node},
 };
@@ -30,6 +32,7 @@ pub(crate) struct StreamReader {
     is_over: bool,
     calls: usize,
     usage: Usage,
+    tier: ToldTier,
     choices: Vec<Choice>,
 }
 
@@ -66,6 +69,7 @@ impl StreamReader {
             is_over: false,
             calls: 0,
             usage: Usage::default(),
+            tier: ToldTier::default(),
             choices: Vec::new(),
         }
     }
@@ -115,11 +119,15 @@ impl StreamReader {
         ];
         let [candidates, feedback, usage, model, id] =
             fields(super::object(root)?, names, |_, _| {});
+        let tier = usage.and_then(read_served_tier);
         let usage = usage.map(read_usage);
         self.start(model, id, usage, sink);
         if let Some(usage) = usage.filter(|usage| *usage != self.usage) {
             self.usage = usage;
             sink(Event::Usage(usage));
+        }
+        if let Some(event) = self.tier.news(tier) {
+            sink(event);
         }
         for candidate in candidates.into_iter().flat_map(Node::items) {
             self.candidate(candidate, sink)?;

@@ -10,6 +10,7 @@ use super::{
     write_usage,
 };
 use crate::{
+    Usage,
     conversation::{Choice, Citation, Part, Response},
     dialect::Setting,
     json::{string::JsonStr, write::Writer},
@@ -28,24 +29,34 @@ pub(in crate::dialect) fn write_response(
             }
         });
         let tier = response.service_tier.as_ref();
-        if response.usage.is_some() || tier.is_some() {
-            w.key("usageMetadata").object(|w| {
-                if let Some(usage) = &response.usage {
-                    write_usage(usage, w);
-                }
-                if let Some(tier) = tier {
-                    let standard = JsonStr::new("standard");
-                    let is_usual = tier.is("default");
-                    w.key("serviceTier")
-                        .str(if is_usual { &standard } else { tier });
-                }
-            });
-        }
+        write_metadata(response.usage.as_ref(), tier, w);
         let model = JsonStr::new(setting.model);
         w.key("modelVersion")
             .str(response.model.as_ref().unwrap_or(&model));
         let id = JsonStr::new(setting.seed);
         w.key("responseId").str(response.id.as_ref().unwrap_or(&id));
+    });
+}
+
+/// `usageMetadata`, if there is anything to say in it.
+pub(super) fn write_metadata(
+    usage: Option<&Usage>,
+    tier: Option<&JsonStr<'_>>,
+    w: &mut Writer<'_>,
+) {
+    if usage.is_none() && tier.is_none() {
+        return;
+    }
+    w.key("usageMetadata").object(|w| {
+        if let Some(usage) = usage {
+            write_usage(usage, w);
+        }
+        if let Some(tier) = tier {
+            let standard = JsonStr::new("standard");
+            let is_usual = tier.is("default");
+            w.key("serviceTier")
+                .str(if is_usual { &standard } else { tier });
+        }
     });
 }
 

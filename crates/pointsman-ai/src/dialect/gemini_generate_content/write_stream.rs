@@ -11,7 +11,7 @@ use super::{
     logprobs::write_logprobs,
     offsets::Offsets,
     write_part::{write_call, write_text, write_thought},
-    write_usage,
+    write_response::write_metadata,
 };
 use crate::{
     Usage,
@@ -28,6 +28,7 @@ pub(crate) struct StreamWriter {
     model: JsonStr<'static>,
     id: JsonStr<'static>,
     usage: Option<Usage>,
+    tier: Option<JsonStr<'static>>,
     choices: Vec<Choice>,
     is_over: bool,
 }
@@ -72,6 +73,7 @@ impl StreamWriter {
             model: JsonStr::from(setting.model.to_owned()),
             id: JsonStr::from(setting.seed.to_owned()),
             usage: None,
+            tier: None,
             choices: Vec::new(),
             is_over: false,
         }
@@ -106,6 +108,7 @@ impl StreamWriter {
             Event::BlockEnd { choice } => self.block_end(*choice, out),
             Event::Stop { choice, stop } => self.stop(*choice, stop, out),
             Event::Usage(usage) => self.usage(*usage),
+            Event::Tier(tier) => self.tier = Some(tier.clone().into_owned()),
             Event::Ping => {}
             Event::Error(error) => {
                 self.framing.error(out, |w| write_error(0, error, w));
@@ -271,14 +274,12 @@ impl StreamWriter {
             self.block_end(index, out);
         }
         let choices = std::mem::take(&mut self.choices);
-        let usage = self.usage;
+        let (usage, tier) = (self.usage, self.tier.take());
         self.chunk(out, |w| {
             w.key("candidates").array(|w| {
                 choices.iter().for_each(|choice| choice.write_end(w));
             });
-            if let Some(usage) = &usage {
-                w.key("usageMetadata").object(|w| write_usage(usage, w));
-            }
+            write_metadata(usage.as_ref(), tier.as_ref(), w);
         });
     }
 

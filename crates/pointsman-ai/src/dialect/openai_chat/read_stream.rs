@@ -6,7 +6,7 @@ use super::{
     read_stop, read_usage,
 };
 use crate::{
-    conversation::{Block, CALLS_MAX, ErrorMessage, Event, Signature, Stop},
+    conversation::{Block, CALLS_MAX, ErrorMessage, Event, Signature, Stop, ToldTier},
     dialect::{self, Setting},
     json::{string::JsonStr, tree::Node},
 };
@@ -16,6 +16,7 @@ use crate::{
 pub(crate) struct StreamReader {
     started: bool,
     choices: Vec<Choice>,
+    tier: ToldTier,
     over: bool,
 }
 
@@ -84,6 +85,11 @@ impl StreamReader {
         // The first chunk of some says nothing but what was filtered.
         if choices.peek().is_some() {
             self.start(root, sink);
+        }
+        if self.started
+            && let Some(event) = self.tier.news(root.get_str("service_tier"))
+        {
+            sink(event);
         }
         for choice in choices {
             self.choice(choice, sink);

@@ -16,6 +16,10 @@ pub(crate) struct StreamWriter {
     now: u64,
     /// What every chunk begins with, up to the list of choices.
     head: Vec<u8>,
+    /// Of it, what stands before the tier of service.
+    untiered: usize,
+    /// No chunk has said the tier yet.
+    tier_is_news: bool,
     choices: Vec<Choice>,
     usage: Option<Usage>,
 }
@@ -46,6 +50,8 @@ impl StreamWriter {
             model: setting.model.to_owned(),
             now: setting.now,
             head: Vec::new(),
+            untiered: 0,
+            tier_is_news: false,
             choices: Vec::new(),
             usage: None,
         }
@@ -79,8 +85,10 @@ impl StreamWriter {
                 let at = self.choice(*choice, out);
                 let word = stop_word(stop, self.choices[at].refuses);
                 self.chunk(*choice, out, |_| {}, None, Some(word));
+                self.tier_is_news = false;
             }
             Event::Usage(usage) => self.usage.get_or_insert_default().update(*usage),
+            Event::Tier(tier) => self.tier(tier),
             Event::Ping => out.extend_from_slice(b": ping\n\n"),
             Event::Error(error) => write_failure(error, out),
             Event::End => self.end(out),
@@ -106,7 +114,15 @@ impl StreamWriter {
             }
         });
         head.pop();
+        self.untiered = head.len();
         self.head = head;
+    }
+
+    fn tier(&mut self, tier: &JsonStr<'_>) {
+        self.head.truncate(self.untiered);
+        self.head.extend_from_slice(b",\"service_tier\":");
+        Writer::new(&mut self.head).str(tier);
+        self.tier_is_news = true;
     }
 
     /// The place of choice `index`; its first chunk says whose it is.
@@ -246,11 +262,14 @@ impl StreamWriter {
     }
 
     fn end(&self, out: &mut Vec<u8>) {
-        if let Some(usage) = self.usage {
+        if self.usage.is_some() || self.tier_is_news {
             out.extend_from_slice(b"data: ");
             out.extend_from_slice(&self.head);
-            out.extend_from_slice(b",\"choices\":[],\"usage\":");
-            write_usage(usage, &mut Writer::new(out));
+            out.extend_from_slice(b",\"choices\":[]");
+            if let Some(usage) = self.usage {
+                out.extend_from_slice(b",\"usage\":");
+                write_usage(usage, &mut Writer::new(out));
+            }
             out.extend_from_slice(b"}\n\n");
         }
         out.extend_from_slice(b"data: [DONE]\n\n");

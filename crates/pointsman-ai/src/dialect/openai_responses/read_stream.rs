@@ -163,6 +163,10 @@ impl StreamReader {
         if let Some(usage) = response.get("usage").and_then(read_usage) {
             sink(Event::Usage(usage));
         }
+        // Before, it may say what was asked for.
+        if let Some(tier) = response.get_str("service_tier") {
+            sink(Event::Tier(tier));
+        }
         match read_stop(response, self.has_calls, self.has_refusal) {
             Ok(stop) => {
                 self.over = true;

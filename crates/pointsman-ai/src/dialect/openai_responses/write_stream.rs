@@ -35,6 +35,7 @@ pub(crate) struct StreamWriter {
     has_refusal: bool,
     reason: Option<JsonStr<'static>>,
     usage: Option<Usage>,
+    tier: Option<JsonStr<'static>>,
 }
 
 /// The open message.
@@ -86,6 +87,7 @@ impl StreamWriter {
             has_refusal: false,
             reason: None,
             usage: None,
+            tier: None,
         }
     }
 
@@ -125,6 +127,7 @@ impl StreamWriter {
             Event::BlockEnd { choice: 0 } => self.end_block(out),
             Event::Stop { choice: 0, stop } => self.stop(stop, out),
             Event::Usage(usage) => self.learn(Some(*usage)),
+            Event::Tier(tier) => self.tier = Some(tier.clone().into_owned()),
             // A comment, which keeps the connection and says nothing.
             Event::Ping => out.extend_from_slice(b": ping\n\n"),
             Event::Error(error) => self.fail(error, out),
@@ -229,9 +232,11 @@ impl StreamWriter {
             Some(_) => "response.incomplete",
             None => "response.completed",
         };
+        let tier = self.tier.take();
         let state = State {
             reason: self.reason.take(),
             usage: self.usage,
+            service_tier: tier.as_ref(),
             ..State::completed()
         };
         self.response(out, name, &state);

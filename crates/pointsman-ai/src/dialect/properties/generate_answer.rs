@@ -29,10 +29,7 @@ pub(super) fn response(client: Protocol, streamed: bool, rng: &mut Rng) -> Respo
         model: rng.maybe(80, |_| JsonStr::new("model-1")),
         created: rng.maybe(50, |_| 1_750_000_000),
         usage: rng.maybe(80, usage),
-        // Events have no place for it.
-        service_tier: rng
-            .maybe(often, |rng| JsonStr::new(rng.pick(&["default", "flex"])))
-            .filter(|_| !streamed),
+        service_tier: rng.maybe(often, |rng| JsonStr::new(rng.pick(&["default", "flex"]))),
     }
 }
 
@@ -156,6 +153,10 @@ pub(super) fn events(response: &Response<'static>, rng: &mut Rng) -> Vec<Event<'
         created: response.created,
         usage: response.usage.filter(|_| rng.chance(30)),
     }];
+    // Some say it at the start, some at the end, some with every piece.
+    let tier = || response.service_tier.clone().map(Event::Tier);
+    let is_early = rng.chance(50);
+    events.extend(tier().filter(|_| is_early));
     let choices = response.choices.iter().enumerate();
     let choices = choices.map(|(index, choice)| of_choice(index.try_into().unwrap(), choice, rng));
     let mut waiting: Vec<_> = choices
@@ -178,6 +179,7 @@ pub(super) fn events(response: &Response<'static>, rng: &mut Rng) -> Vec<Event<'
         }
     }
     events.extend(response.usage.map(Event::Usage));
+    events.extend(tier().filter(|_| !is_early || rng.chance(20)));
     events.push(Event::End);
     events
 }

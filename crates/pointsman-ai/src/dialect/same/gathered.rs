@@ -78,6 +78,7 @@ impl Gathered {
                     .get_or_insert_with(Usage::default)
                     .update(*usage);
             }
+            Event::Tier(tier) => self.response.service_tier = Some(tier.clone().into_owned()),
             Event::Error(_) => self.end = Some(End::Error),
             Event::End => self.end = Some(End::Proper),
             Event::BlockEnd { .. } | Event::Ping => {}

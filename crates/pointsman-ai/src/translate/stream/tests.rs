@@ -198,3 +198,66 @@ fn streams_lose_what_whole_answers_do() {
         assert!(!lost.is_empty(), "{client:?}");
     }
 }
+
+/// The tier that serves a stream reaches whoever can be told, and is named as lost of the others, unless
+/// it is as ever; it is no content.
+#[test]
+fn the_tier_of_a_stream_is_told() {
+    let content = r#"{"id":"c","service_tier":"flex","choices":[{"index":0,"delta":{"content":"x"},"finish_reason":"stop"}]}"#;
+    for (client, expected) in [
+        (Protocol::OpenaiResponses, r#""service_tier":"flex""#),
+        (Protocol::GeminiGenerateContent, r#""serviceTier":"flex""#),
+        (
+            Protocol::BedrockConverse,
+            r#""serviceTier":{"type":"flex"}"#,
+        ),
+        (Protocol::AnthropicMessages, ""),
+        (Protocol::CohereChat, ""),
+    ] {
+        let (out, translator, _) = told(client, Protocol::OpenaiChat, &[content, "[DONE]"]);
+        let text = String::from_utf8_lossy(&out);
+        assert!(text.contains(expected), "{client:?}: {text}");
+        let lost: &[&str] = match expected {
+            "" => &["answer.service_tier"],
+            _ => &[],
+        };
+        assert_eq!(translator.lost(), lost, "{client:?}");
+        let usual = content.replace("flex", "default");
+        let (_, translator, _) = told(client, Protocol::OpenaiChat, &[&usual, "[DONE]"]);
+        assert!(translator.lost().is_empty(), "{client:?}");
+    }
+    let begins = r#"{"service_tier":"flex","choices":[{"index":0,"delta":{"role":"assistant"}}]}"#;
+    let (_, translator, _) = told(Protocol::CohereChat, Protocol::OpenaiChat, &[begins]);
+    assert!(!translator.opening().has_content);
+}
+
+/// Clients of Chat are told it by whichever provider, once the provider says it, at the end at the latest.
+#[test]
+fn chat_is_told_the_tier_of_any_stream() {
+    let of_anthropic = [
+        r#"{"type":"message_start","message":{"usage":{"input_tokens":1,"service_tier":"priority"}}}"#,
+        r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":1}}"#,
+        r#"{"type":"message_stop"}"#,
+    ];
+    let of_responses = [
+        r#"{"type":"response.created","response":{"service_tier":"auto"}}"#,
+        r#"{"type":"response.completed","response":{"status":"completed","service_tier":"priority"}}"#,
+    ];
+    let of_gemini = [
+        r#"{"candidates":[{"content":{"parts":[{"text":"x"}]}}]}"#,
+        r#"{"candidates":[{"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":1,"serviceTier":"PRIORITY"}}"#,
+    ];
+    for (target, events) in [
+        (Protocol::AnthropicMessages, &of_anthropic[..]),
+        (Protocol::OpenaiResponses, &of_responses),
+        (Protocol::GeminiGenerateContent, &of_gemini),
+    ] {
+        let (out, ..) = told(Protocol::OpenaiChat, target, events);
+        let text = String::from_utf8_lossy(&out);
+        assert!(
+            text.contains(r#""service_tier":"priority""#),
+            "{target:?}: {text}"
+        );
+        assert!(!text.contains("auto"), "{target:?}: {text}");
+    }
+}
