@@ -164,6 +164,25 @@ fn what_gets_lost_is_told_or_refused() {
     );
 }
 
+/// A conversation that ends in the model's own words, for a model that does not go on from them: it is the
+/// model that refuses it, unless nothing may get lost.
+#[test]
+fn words_for_the_model_to_go_on_from_are_named() {
+    let body = r#"{"model":"claude-opus-4-6","messages":[{"role":"user","content":"x"},{"role":"assistant","content":"So {"}]}"#;
+    let upstreams = upstreams(|protocol, _| Answer::status(400, protocol.error));
+    let gateway = Gateway::start(&document(&upstreams, ""));
+    let path = "/anthropic-messages/v1/chat/completions";
+    let response = post_json(gateway.proxy, path, body);
+    assert_eq!(response.status, 400);
+    let sent = upstreams.iter().find(|upstream| upstream.hits() > 0);
+    assert!(sent.expect("sent").last().text().contains("So {"));
+    assert_eq!(gateway.access_log(1)[0]["llm_lossy"], "messages.prefill");
+    gateway.reload(&document(&upstreams, ", strict_translation: true"));
+    let response = post_json(gateway.proxy, path, body);
+    let said = response.text();
+    assert!(said.contains("messages.prefill"), "{said}");
+}
+
 /// What an answer says and its client's protocol cannot: of a whole answer in the header and the log, of a
 /// stream, whose head is gone by then, in the log.
 #[test]

@@ -37,6 +37,8 @@ macro_rules! features {
 features! {
     /// Instructions behind the first other message.
     LateSystem = "messages.system.position",
+    /// An end in the model's own words, for it to go on from there.
+    Prefill = "messages.prefill",
     /// Names of those who speak.
     MessageName = "messages.name",
     /// Pictures in base64.
@@ -263,9 +265,24 @@ impl Request<'_> {
             began |= !instructs;
             message.note(target, &mut found);
         }
+        found.note(Feature::Prefill, self.ends_with_the_model());
         self.note_tools(target, &mut found);
         self.note_settings(&mut found);
         found
+    }
+
+    /// Who speaks last is the model. Messages that say nothing are left out wherever they would be refused.
+    pub(crate) fn ends_with_the_model(&self) -> bool {
+        let says = |message: &&Message<'_>| {
+            !message.instructs()
+                && message.parts.iter().any(|part| match part {
+                    Part::Text(text) => !text.text.is_blank(),
+                    Part::Refusal(text) => !text.is_blank(),
+                    _ => true,
+                })
+        };
+        let last = self.messages.iter().rfind(says);
+        last.is_some_and(|message| message.role == Role::Assistant)
     }
 
     fn note_tools(&self, target: Protocol, found: &mut Features) {

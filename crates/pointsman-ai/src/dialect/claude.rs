@@ -28,6 +28,8 @@ struct Model {
     samples_by_both: bool,
     /// It can be made to call a tool.
     obeys: bool,
+    /// It goes on from words of its own at the end.
+    goes_on: bool,
 }
 
 /// How a model is told to think.
@@ -65,6 +67,7 @@ impl Model {
                 samples: true,
                 samples_by_both: true,
                 obeys: true,
+                goes_on: true,
             };
         };
         let version = version_of(behind);
@@ -94,6 +97,7 @@ impl Model {
                 Some("fable" | "mythos") => !since((5, 1)),
                 _ => true,
             },
+            goes_on: !since((4, 6)),
         }
     }
 }
@@ -160,7 +164,9 @@ impl<'r> Told<'r> {
         let forces = forces && !request.tools.is_empty() && model.obeys;
         let must_not_think = match model.thinks {
             Thinks::AsTold => false,
-            Thinks::ByBudget => forces || results_lack(request, setting.target),
+            Thinks::ByBudget => {
+                forces || request.ends_with_the_model() || results_lack(request, setting.target)
+            }
             Thinks::ByEffort(_) => forces,
         };
         let mut told = Self {
@@ -192,6 +198,8 @@ impl<'r> Told<'r> {
         }
         told.less.note(Feature::ToolChoiceRequired, !model.obeys);
         told.less.note(Feature::ToolChoiceNamed, !model.obeys);
+        // They are sent all the same: what the model would have said without them goes on from nothing.
+        told.less.note(Feature::Prefill, !model.goes_on);
         told
     }
 

@@ -34,6 +34,7 @@ const OWN: Protocol = Protocol::AnthropicMessages;
 
 /// What clients can be told, and models that are not known by their names.
 pub(super) const EXPRESSES: Features = Features::of(&[
+    Feature::Prefill,
     Feature::ImageBase64,
     Feature::ImageUrl,
     Feature::ImageFile,

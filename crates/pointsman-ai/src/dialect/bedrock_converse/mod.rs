@@ -23,6 +23,7 @@ pub(super) use write::{write_request, write_response};
 
 /// What any model can be told, and any client.
 pub(super) const EXPRESSES: Features = Features::of(&[
+    Feature::Prefill,
     Feature::ImageBase64,
     Feature::DocumentBase64,
     Feature::DocumentText,

@@ -319,3 +319,53 @@ fn thoughts_are_shown_to_whoever_asks() {
     let older = sent("claude-sonnet-4-5").lost;
     assert_eq!(older, ["reasoning.effort", "reasoning.summary"]);
 }
+
+/// Models from 4.6 on refuse a conversation that ends in their own words. It is sent as it is, for them to
+/// say so, and named, for whoever would rather be refused before.
+#[test]
+fn what_ends_in_the_models_own_words_is_named() {
+    let ended = |message: &str| {
+        format!(
+            r#"{{"messages":[{{"role":"user","content":"x"}}{message}],"reasoning_effort":"medium"}}"#
+        )
+    };
+    let prefill = ended(r#",{"role":"assistant","content":"So {"}"#);
+    let blank = ended(r#",{"role":"assistant","content":" "}"#);
+    let asked = ended(r#",{"role":"assistant","content":"So {"},{"role":"user","content":"y"}"#);
+    let called = ended(
+        r#",{"role":"assistant","tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"tool","tool_call_id":"c","content":"r"}"#,
+    );
+    let is_named = |target, model: &str, body: &str| {
+        let (text, lost) = translated(target, model, body);
+        assert!(
+            body == blank || text.contains("So {") || body == called,
+            "{text}"
+        );
+        lost.split(',').any(|name| name == "messages.prefill")
+    };
+    for (target, model) in [
+        (Protocol::AnthropicMessages, "claude-opus-4-6"),
+        (Protocol::AnthropicMessages, "claude-haiku-5-5"),
+        (Protocol::AnthropicMessages, "claude-mythos-preview"),
+        (
+            Protocol::BedrockConverse,
+            "eu.anthropic.claude-opus-4-7-v1:0",
+        ),
+    ] {
+        assert!(is_named(target, model, &prefill), "{model}");
+        for body in [&blank, &asked, &called] {
+            assert!(!is_named(target, model, body), "{model}: {body}");
+        }
+    }
+    for (target, model) in [
+        (Protocol::AnthropicMessages, "claude-sonnet-4-5"),
+        (Protocol::AnthropicMessages, "another"),
+        (Protocol::BedrockConverse, "amazon.nova-pro-v1:0"),
+    ] {
+        assert!(!is_named(target, model, &prefill), "{model}");
+    }
+    // None that thinks within a budget goes on.
+    let (text, lost) = translated(Protocol::AnthropicMessages, "claude-sonnet-4-5", &prefill);
+    assert!(!text.contains("budget_tokens"), "{text}");
+    assert_eq!(lost, "reasoning.effort");
+}

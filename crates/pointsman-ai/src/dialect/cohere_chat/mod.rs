@@ -23,6 +23,7 @@ pub(super) use write::{write_request, write_response};
 /// What models can be told, and clients.
 pub(super) const EXPRESSES: Features = Features::of(&[
     Feature::LateSystem,
+    Feature::Prefill,
     Feature::ImageBase64,
     Feature::ImageUrl,
     Feature::ImageDetail,

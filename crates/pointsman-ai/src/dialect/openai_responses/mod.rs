@@ -38,6 +38,7 @@ const OWN: Protocol = Protocol::OpenaiResponses;
 /// What models can be told, and clients.
 pub(super) const EXPRESSES: Features = Features::of(&[
     Feature::LateSystem,
+    Feature::Prefill,
     Feature::ImageBase64,
     Feature::ImageUrl,
     Feature::ImageFile,
