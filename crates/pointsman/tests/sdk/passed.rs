@@ -1,11 +1,14 @@
 //! APIs that are passed on: what official clients send arrives as they sent it, with the model and
 //! the key of the instance, and what comes back is read by them.
 
-use std::process::Command;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use crate::support::{
     Answer, Gateway, Received, Upstream,
-    packages::{python, run, unavailable},
+    packages::{node, python, run, unavailable},
 };
 
 /// The same as in `translated/clients.rs`, so that both share what is installed.
@@ -16,6 +19,8 @@ const PYTHON_PACKAGES: &[&str] = &[
     "cohere==7.3.1",
     "boto3==1.44.8",
 ];
+
+const NODE_PACKAGES: &[&str] = &["openai@7.57.0", "@anthropic-ai/sdk@1.14.0"];
 
 /// `answer`, to who comes with the instance's key and what the client has said; it has all of `words`.
 fn said(received: &Received, words: &[&str], answer: Answer) -> Answer {
@@ -48,6 +53,15 @@ fn scripted(received: &Received) -> Answer {
             Answer::json(
                 r#"{"text":"Hello","usage":{"type":"tokens","input_tokens":1,"output_tokens":2,"total_tokens":3}}"#,
             ),
+        ),
+        "/v1/audio/speech" => said(
+            &[r#""model":"m-1""#, r#""input":"Hello""#],
+            Answer::Whole {
+                status: 200,
+                kind: "audio/mpeg",
+                body: "\0spoken".to_owned(),
+                headers: Vec::new(),
+            },
         ),
         "/v1/images/generations" => said(
             &[r#""model":"m-1""#, r#""prompt":"a cat""#],
@@ -125,20 +139,39 @@ fn gateway(upstream: &Upstream) -> Gateway {
     Gateway::start(&format!("routes:\n{}", routes.concat()))
 }
 
-/// G-24
-#[test]
-fn official_clients_are_passed_on() {
-    let python = match python(PYTHON_PACKAGES, &[]) {
-        Ok(python) => python,
-        Err(error) => return unavailable("the Python clients", &error),
-    };
+/// Runs `command` with the address of a gateway.
+fn drive(command: &mut Command) {
     let upstream = Upstream::start(scripted);
     let gateway = gateway(&upstream);
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk/passed_test.py");
-    let result = run(Command::new(python)
-        .arg(script)
-        .arg(format!("http://{}", gateway.proxy)));
+    let result = run(command.arg(format!("http://{}", gateway.proxy)));
     let passed = (result.as_ref()).is_ok_and(|out| out.contains("all checks passed"));
     assert!(passed, "{result:?}\n{}", gateway.stderr());
     gateway.wait_until_idle();
+}
+
+/// Where a script is.
+fn script(name: &str) -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    tests.join("sdk").join(name)
+}
+
+/// G-24
+#[test]
+fn official_python_clients_are_passed_on() {
+    match python(PYTHON_PACKAGES, &[]) {
+        Ok(python) => drive(Command::new(python).arg(script("passed_test.py"))),
+        Err(error) => unavailable("the Python clients", &error),
+    }
+}
+
+/// G-24
+#[test]
+fn official_node_clients_are_passed_on() {
+    let folder = match node(NODE_PACKAGES) {
+        Ok(folder) => folder,
+        Err(error) => return unavailable("the Node clients", &error),
+    };
+    let copy = folder.join("passed_test.mjs");
+    std::fs::copy(script("passed_test.mjs"), &copy).expect("copied");
+    drive(Command::new("node").arg(copy));
 }

@@ -24,6 +24,9 @@ events = list(client.audio.transcriptions.create(model="other", file=SOUND, stre
 check("transcription streamed", [e.type for e in events] == ["transcript.text.delta", "transcript.text.done"])
 check("transcription's text", events[-1].text == "Hello" and events[-1].usage.total_tokens == 3)
 
+speech = client.audio.speech.create(model="other", voice="alloy", input="Hello")
+check("speech", speech.content == b"\0spoken", repr(speech.content))
+
 image = client.images.generate(model="other", prompt="a cat")
 check("image", image.data[0].b64_json == "AAAA" and image.usage.total_tokens == 3)
 
