@@ -7,6 +7,7 @@
 pub mod access;
 pub(crate) mod catalog;
 mod look;
+mod openapi;
 mod patch;
 mod references;
 mod refusal;
@@ -183,6 +184,10 @@ async fn dispatch(
     }
     let names: Vec<&str> = segments.iter().map(String::as_str).collect();
     match names.as_slice() {
+        ["openapi.json"] if ask.method == Method::GET => {
+            let document = openapi::document(context.registry);
+            Ok(admin::json(StatusCode::OK, &document))
+        }
         ["plugins", rest @ ..] => catalog::plugins(ask, rest, context.registry),
         ["schema", "validate", collection] if ask.method == Method::POST => {
             validate::schema(&context.reader(), collection, &required(body)?)?;

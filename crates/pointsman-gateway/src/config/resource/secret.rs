@@ -74,3 +74,6 @@ pub fn schema(manager: &str) -> Option<&'static Schema> {
         _ => None,
     }
 }
+
+/// The managers that have a schema.
+pub const MANAGERS: [&str; 3] = ["vault", "aws", "gcp"];
