@@ -13,6 +13,7 @@ pub mod text;
 
 pub mod collection;
 pub mod document;
+pub mod encryption;
 pub mod items;
 pub mod plugin;
 pub mod resource;

@@ -26,7 +26,7 @@ use pointsman_gateway::{
         store::{Change, Contents, Reach, Store, StoreError, Turn},
     },
     clock,
-    config::settings::EtcdSettings,
+    config::{encryption::Keyring, settings::Settings},
     ports::LocalFuture,
 };
 use tokio::{
@@ -51,6 +51,8 @@ struct Shared {
     /// The first key behind those that have the prefix.
     end: Vec<u8>,
     client: Client,
+    /// What seals the secrets of resources in etcd.
+    keyring: Keyring,
     timeout: Duration,
     mirror: RefCell<Mirror>,
     /// What the configuration in force may not know yet; `None` if there is nothing.
@@ -71,11 +73,11 @@ impl EtcdStore {
     /// # Errors
     /// When the settings cannot be used. That etcd is down is none, nor that nothing can be kept.
     pub(crate) fn open(
-        settings: &EtcdSettings,
+        settings: &Settings,
         kept: &Path,
         dialer: Arc<Dialer>,
     ) -> Result<Self, String> {
-        let (kept, contents) = match Kept::open(kept, &settings.prefix) {
+        let (kept, contents) = match Kept::open(kept, &settings.etcd.prefix, &settings.keyring) {
             Ok((kept, contents)) => (Some(kept), contents),
             Err(error) => {
                 tracing::warn!("nothing is kept for a start without etcd: {error}");
@@ -89,21 +91,24 @@ impl EtcdStore {
     ///
     /// # Errors
     /// When the settings cannot be used.
-    pub(crate) fn look(settings: &EtcdSettings, dialer: Arc<Dialer>) -> Result<Self, String> {
+    pub(crate) fn look(settings: &Settings, dialer: Arc<Dialer>) -> Result<Self, String> {
         Self::new(settings, dialer, None, Contents::default())
     }
 
     fn new(
-        settings: &EtcdSettings,
+        settings: &Settings,
         dialer: Arc<Dialer>,
         kept: Option<Kept>,
         contents: Contents,
     ) -> Result<Self, String> {
-        let mirror = Mirror::new(&settings.prefix, contents);
+        let keyring = settings.keyring.clone();
+        let settings = &settings.etcd;
+        let mirror = Mirror::new(&settings.prefix, keyring.clone(), contents);
         Ok(Self(Rc::new(Shared {
             prefix: settings.prefix.clone(),
             end: end_of(mirror.prefix()),
             client: Client::new(settings, dialer)?,
+            keyring,
             timeout: settings.timeout,
             mirror: RefCell::new(mirror),
             touched: RefCell::default(),
