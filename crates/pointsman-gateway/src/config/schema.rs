@@ -8,8 +8,9 @@
 //! Most values are sound, so paths and messages are put together only where something is wrong.
 
 mod compiled;
+mod supported;
 
-use std::fmt::Write as _;
+use std::{collections::HashMap, fmt::Write as _};
 
 use serde_json::{Map, Value, json};
 
@@ -17,6 +18,7 @@ use self::compiled::{
     Additional, ArrayRules, LazyPattern, Node, NodeId, Nodes, NumberRules, ObjectRules, TextRules,
     Types,
 };
+pub use self::supported::unsupported;
 use crate::config::{
     reference,
     text::{self, join},
@@ -90,27 +92,53 @@ impl Schema {
 
     /// Everything in `value` that it does not allow.
     pub fn validate(&self, value: &Value) -> Vec<Issue> {
+        match self.find(value, Texts::MayRefer, Found::Issues(Vec::new())) {
+            Found::Issues(issues) => issues,
+            Found::First(_) | Found::Whether(_) => Vec::new(),
+        }
+    }
+
+    /// The first thing in `value` that it does not allow. For what clients send: a text is itself there,
+    /// whatever it looks like.
+    pub fn first_fault(&self, value: &Value) -> Option<String> {
+        match self.find(value, Texts::AsTheyAre, Found::First(None)) {
+            Found::First(issue) => issue.map(|issue| issue.message),
+            Found::Issues(_) | Found::Whether(_) => None,
+        }
+    }
+
+    fn find(&self, value: &Value, texts: Texts, found: Found) -> Found {
         let mut validator = Validator {
             nodes: &self.nodes,
-            found: Found::Issues(Vec::new()),
+            texts,
+            found,
         };
         validator.check(value, self.nodes.root(), &At::WHOLE);
-        match validator.found {
-            Found::Issues(issues) => issues,
-            Found::Whether(_) => Vec::new(),
-        }
+        validator.found
     }
 }
 
 struct Validator<'s> {
     nodes: &'s Nodes,
+    texts: Texts,
     found: Found,
+}
+
+/// What texts are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Texts {
+    /// Themselves, or references to values elsewhere, which pass.
+    MayRefer,
+    /// Themselves.
+    AsTheyAre,
 }
 
 /// What was found so far.
 enum Found {
     /// All that is wrong.
     Issues(Vec<Issue>),
+    /// The first thing that is wrong.
+    First(Option<Issue>),
     /// Only whether anything is: an alternative is tried.
     Whether(bool),
 }
@@ -179,7 +207,8 @@ impl Validator<'_> {
         if let Some(id) = node.refers {
             self.check_at(value, id, at);
         }
-        if value.as_str().is_some_and(reference::is_reference) {
+        let may_refer = self.texts == Texts::MayRefer;
+        if may_refer && value.as_str().is_some_and(reference::is_reference) {
             return;
         }
         if let Some(types) = &node.types
@@ -226,8 +255,8 @@ impl Validator<'_> {
     }
 
     fn check_at(&mut self, value: &Value, id: NodeId, at: &At<'_>) {
-        // A trial is over with the first thing that is wrong.
-        if !matches!(self.found, Found::Whether(true)) {
+        // Some are over with the first thing that is wrong.
+        if !matches!(self.found, Found::Whether(true) | Found::First(Some(_))) {
             self.check(value, self.nodes.at(id), at);
         }
     }
@@ -380,6 +409,7 @@ impl Validator<'_> {
     fn allows(&self, id: NodeId, value: &Value) -> bool {
         let mut trial = Validator {
             nodes: self.nodes,
+            texts: self.texts,
             found: Found::Whether(false),
         };
         trial.check_at(value, id, &At::WHOLE);
@@ -421,6 +451,13 @@ impl Validator<'_> {
     fn fail(&mut self, at: &At<'_>, message: impl FnOnce() -> String) {
         match &mut self.found {
             Found::Whether(anything) => *anything = true,
+            Found::First(Some(_)) => {}
+            Found::First(first) => {
+                *first = Some(Issue {
+                    path: at.path(),
+                    message: at.lead() + &message(),
+                });
+            }
             Found::Issues(issues) => issues.push(Issue {
                 path: at.path(),
                 message: at.lead() + &message(),
@@ -458,9 +495,11 @@ fn wrong_type(value: &Value, types: &Types) -> String {
 
 /// The first item that equals an earlier one, after that.
 fn twice(items: &[Value]) -> Option<(usize, usize)> {
-    (0..items.len()).find_map(|b| {
-        let earlier = items[..b].iter().position(|a| *a == items[b]);
-        earlier.map(|a| (a, b))
+    let mut seen = HashMap::with_capacity(items.len());
+    let mut items = items.iter().enumerate();
+    items.find_map(|(b, item)| {
+        let earlier = *seen.entry(item).or_insert(b);
+        (earlier != b).then_some((earlier, b))
     })
 }
 

@@ -92,7 +92,11 @@ impl Exchange {
 
     /// Refuses a body of more than `max` bytes: at once if it says so, else when they come.
     pub(crate) fn limit_body(&mut self, max: u64) -> Result<(), Failure> {
-        if self.declared_length().is_some_and(|length| length > max) {
+        let here = self.buffered.as_ref().map(|bytes| bytes.len() as u64);
+        if here
+            .or(self.declared_length())
+            .is_some_and(|length| length > max)
+        {
             return Err(Failure::BodyTooLarge);
         }
         self.body = match std::mem::take(&mut self.body) {
