@@ -94,7 +94,7 @@ impl Exchange {
     pub(crate) fn limit_body(&mut self, max: u64) -> Result<(), Failure> {
         let here = self.buffered.as_ref().map(|bytes| bytes.len() as u64);
         if here
-            .or(self.declared_length())
+            .or_else(|| self.declared_length())
             .is_some_and(|length| length > max)
         {
             return Err(Failure::BodyTooLarge);

@@ -286,16 +286,15 @@ fn honoured(
 }
 
 impl TrafficSplit {
-    /// Where the request goes; `None` if that is up to the route.
-    fn destination(&self, exchange: &Exchange) -> Result<Option<Backend>, Reply> {
+    /// Where the request goes; `None` if that is up to the route. Fails with the id that nothing has.
+    fn destination(&self, exchange: &Exchange) -> Result<Option<Backend>, &str> {
         let upstreams = &exchange.snapshot().upstreams;
         for rule in &self.rules {
             for share in &rule.shares {
                 if let Share::Named { key, id } = share
                     && !upstreams.contains_key(key)
                 {
-                    let text = format!("failed to find upstream by id: {id}");
-                    return Err(Reply::text(StatusCode::INTERNAL_SERVER_ERROR, text));
+                    return Err(id);
                 }
             }
             if rule.holds(exchange) {
@@ -331,7 +330,10 @@ impl Plugin for TrafficSplit {
                 }
                 Flow::Continue
             }
-            Err(reply) => Flow::Respond(reply),
+            Err(id) => {
+                let text = format!("failed to find upstream by id: {id}");
+                Flow::Respond(Reply::text(StatusCode::INTERNAL_SERVER_ERROR, text))
+            }
         })
     }
 }
