@@ -41,6 +41,13 @@ pub trait Upstreams {
 
     /// Ends when `due` has come.
     fn sleep_until(&self, due: Instant) -> LocalFuture<'static, ()>;
+
+    /// Has `work` done beside everything else, for which nobody waits. Returns whether it will be: not
+    /// if there is too much of it, or nobody who would do it.
+    fn detach(&self, work: LocalFuture<'static, ()>) -> bool {
+        drop(work);
+        false
+    }
 }
 
 /// Signs with RSA (PKCS #1 v1.5) over SHA-256: key as PEM, then what is signed. Says why it cannot,

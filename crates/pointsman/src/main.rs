@@ -5,6 +5,7 @@
 
 mod admin_keys;
 mod admin_server;
+mod background;
 mod check;
 mod cli;
 mod demo;

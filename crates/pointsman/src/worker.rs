@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use crate::{
+    background::Background,
     dns::Resolver,
     http_client::{ClientTls, Dialer, HttpClient},
     http_server::Limits,
@@ -59,7 +60,9 @@ impl Worker {
         LocalSet::new().block_on(&runtime, async move {
             let resolver = Resolver::new(&self.settings);
             let dialer = Arc::new(Dialer::new(resolver, self.client_tls));
-            let client = Rc::new(HttpClient::new(dialer));
+            let (background, running) = Background::new();
+            tokio::task::spawn_local(running);
+            let client = Rc::new(HttpClient::new(dialer).with_background(background));
             tokio::task::spawn_local(sweep(Rc::clone(&client)));
             let gateway = Rc::new(Gateway::new(
                 self.state,

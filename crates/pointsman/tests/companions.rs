@@ -7,6 +7,7 @@ mod companions {
     use super::{named, routes};
 
     mod breaking;
+    mod mirroring;
     mod requests;
     mod responses;
     mod splitting;

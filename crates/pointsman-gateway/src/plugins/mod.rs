@@ -28,6 +28,7 @@ mod logging;
 pub mod mocking;
 pub mod multi_auth;
 pub mod prometheus;
+pub mod proxy_mirror;
 pub mod proxy_rewrite;
 pub mod real_ip;
 pub mod redirect;

@@ -40,6 +40,7 @@ use self::{
     pool::Pool,
     sending::Parcel,
 };
+use crate::background::Background;
 use crate::http1::{
     alarm::Stall,
     decoder::Decoder,
@@ -54,6 +55,8 @@ use crate::http1::{
 pub(crate) struct HttpClient {
     dialer: Arc<Dialer>,
     pool: Rc<RefCell<Pool>>,
+    /// Does what nobody waits for, where there is somebody who does.
+    background: Option<Background>,
 }
 
 /// An open connection and what is known of it.
@@ -71,7 +74,14 @@ impl HttpClient {
         Self {
             dialer,
             pool: Rc::default(),
+            background: None,
         }
+    }
+
+    /// One that hands over to `background` what nobody waits for.
+    pub(crate) fn with_background(mut self, background: Background) -> Self {
+        self.background = Some(background);
+        self
     }
 
     /// Closes idle connections whose time is up or whose peer has gone. Call it now and then.
@@ -413,6 +423,11 @@ impl Upstreams for HttpClient {
 
     fn sleep_until(&self, due: Instant) -> LocalFuture<'static, ()> {
         Box::pin(tokio::time::sleep_until(due.into()))
+    }
+
+    fn detach(&self, work: LocalFuture<'static, ()>) -> bool {
+        let background = self.background.as_ref();
+        background.is_some_and(|background| background.add(work))
     }
 }
 
