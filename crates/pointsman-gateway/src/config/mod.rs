@@ -13,7 +13,6 @@ pub mod text;
 
 pub mod collection;
 pub mod document;
-pub mod encryption;
 pub mod items;
 pub mod plugin;
 pub mod resource;

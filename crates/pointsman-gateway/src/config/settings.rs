@@ -21,7 +21,7 @@ use crate::{
         access::{KeyDigest, Role},
         store::DEFAULT_PREFIX,
     },
-    config::{document::Format, encryption::Keyring, text::Env},
+    config::{document::Format, text::Env},
     router::path::PathOptions,
 };
 
@@ -68,8 +68,6 @@ pub struct Settings {
     pub admin: Option<AdminSettings>,
     /// `deployment.etcd`.
     pub etcd: EtcdSettings,
-    /// `apisix.data_encryption`: how secrets are encrypted in etcd.
-    pub keyring: Keyring,
     /// `pointsman.store_file`; `None` for the usual place.
     pub store_file: Option<String>,
     /// `plugins`, if the list is given.
@@ -321,7 +319,6 @@ impl Default for Settings {
             provider: Provider::Store,
             admin: Some(AdminSettings::default()),
             etcd: EtcdSettings::default(),
-            keyring: Keyring::apisix(),
             store_file: None,
             plugins: None,
             redirect_https_port: None,

@@ -144,7 +144,7 @@ pub(crate) fn open(
         Provider::Etcd => {
             let kept = store_file(settings, config, KEPT_FILE);
             let dialer = Arc::new(Dialer::new(Resolver::new(settings), Arc::clone(client_tls)));
-            let store = EtcdStore::open(settings, &kept, dialer)?;
+            let store = EtcdStore::open(&settings.etcd, &kept, dialer)?;
             tell_unread(config);
             let name = etcd_name(settings);
             tracing::info!("resources are in {name}");
@@ -232,7 +232,7 @@ fn reach_etcd(settings: &Arc<Settings>, runtime: &Runtime) -> Result<EtcdStore, 
     let trusted = settings.ssl.trusted_certificate.as_deref();
     let client_tls = Arc::new(ClientTls::new(trusted)?);
     let dialer = Arc::new(Dialer::new(Resolver::new(settings), client_tls));
-    let store = EtcdStore::look(settings, dialer)?;
+    let store = EtcdStore::look(&settings.etcd, dialer)?;
     let loading = store.load(settings.etcd.startup_retry, START_LIMIT);
     let loaded = LocalSet::new().block_on(runtime, loading);
     loaded.map_err(|error| format!("etcd cannot be read: {error}"))?;

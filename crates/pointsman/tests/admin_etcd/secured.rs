@@ -10,7 +10,7 @@ use crate::{
     support::{
         Gateway, Start, Upstream,
         etcd::{Etcd, deployment},
-        get, wait_until,
+        get,
     },
 };
 
@@ -72,68 +72,6 @@ fn users_have_passwords() {
         nobody.stderr()
     );
     assert!(!stderr.contains("-secret"), "{stderr}");
-}
-
-/// Secrets are encrypted in etcd as APISIX does it, and by the same keys; whoever reads them here sees them as
-/// they were meant.
-#[test]
-fn secrets_are_encrypted_as_apisix_does() {
-    let Some(mut etcd) = Etcd::start() else {
-        return;
-    };
-    let echo = Upstream::named("a");
-    let start = |more: &str| {
-        Gateway::start_with(Start {
-            deployment: &etcd.deployment(""),
-            apisix: &format!("  data_encryption: {{{more}}}"),
-            ..Start::default()
-        })
-    };
-    let mut gateway = start("keyring: [edd1c9f0985e76a2]");
-    let mut guarded = route("/a", echo.address);
-    guarded["plugins"] = json!({"key-auth": {}});
-    gateway.asked(201, "PUT", "/routes/1", guarded);
-    // "bar" under that key.
-    let sealed = "77+NmbYqNfN+oLm0aX5akg==";
-    let theirs = json!({"username": "a", "plugins": {"key-auth": {"key": sealed}}});
-    etcd.put("/apisix/consumers/a", &theirs.to_string());
-    let served = |gateway: &Gateway, key: &str| {
-        wait_until(&format!("{key} to be let in"), || {
-            let response = get(gateway.proxy, "/a", &[("apikey", key)]);
-            (response.status == 200).then_some(())
-        });
-    };
-    served(&gateway, "bar");
-    assert_eq!(get(gateway.proxy, "/a", &[("apikey", sealed)]).status, 401);
-    let shown = gateway.asked(200, "GET", "/consumers/a", Value::Null);
-    assert_eq!(shown["value"]["plugins"]["key-auth"]["key"], "bar");
-    let twice = json!({"username": "b", "plugins": {"key-auth": {"key": "bar"}}});
-    gateway.refused("PUT", "/consumers", twice);
-    gateway.asked(200, "DELETE", "/consumers/a", Value::Null);
-    let ours = json!({"username": "b", "plugins": {"key-auth": {"key": "bar"}}});
-    gateway.asked(201, "PUT", "/consumers", ours);
-    let stored = etcd.get("/apisix/consumers/b").expect("stored").json();
-    assert_eq!(stored["plugins"]["key-auth"]["key"], sealed);
-    // What was stored before encryption, or without, is as good.
-    let plain = json!({"username": "c", "plugins": {"key-auth": {"key": "plain"}}});
-    etcd.put("/apisix/consumers/c", &plain.to_string());
-    served(&gateway, "plain");
-    let off = start("enable_encrypt_fields: false");
-    let ours = json!({"username": "d", "plugins": {"key-auth": {"key": "open"}}});
-    off.asked(201, "PUT", "/consumers", ours);
-    let stored = etcd.get("/apisix/consumers/d").expect("stored").json();
-    assert_eq!(stored["plugins"]["key-auth"]["key"], "open");
-    served(&gateway, "open");
-    // The copy on the disk is no more readable, and as good.
-    gateway.signal("TERM");
-    gateway.wait_for_exit();
-    let kept = std::fs::read(gateway.folder().join("logs/store.redb")).expect("kept");
-    let has = |text: &str| kept.windows(text.len()).any(|part| part == text.as_bytes());
-    assert!(has(sealed) && !has("\"bar\""));
-    etcd.kill();
-    gateway.start_again(1);
-    gateway.wait_for_line("ready");
-    served(&gateway, "bar");
 }
 
 /// An authority, and what it has vouched for, as files in a folder.

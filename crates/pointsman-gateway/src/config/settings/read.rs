@@ -174,7 +174,6 @@ impl Reader<'_> {
         }
         let mut enabled = true;
         self.flag(&mut apisix, "enable_admin", &mut enabled);
-        self.data_encryption(&mut apisix, &mut settings.keyring);
         if !enabled {
             settings.admin = None;
             // Without the API, there is the file after all, as in APISIX.

@@ -42,9 +42,8 @@ impl Shared {
         let mut operations = self.removals(&change.delete);
         for put in &change.put {
             let lease = self.lease(put).await?;
-            let sealed = self.keyring.seal(&put.key, &put.text);
             let mut request =
-                json!({ "key": self.key(&put.key), "value": wire::text(sealed.as_bytes()) });
+                json!({ "key": self.key(&put.key), "value": wire::text(put.text.as_bytes()) });
             if let Some(lease) = lease {
                 request["lease"] = json!(lease);
                 leases.push(lease);

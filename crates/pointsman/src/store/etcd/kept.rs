@@ -9,13 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pointsman_gateway::{
-    admin_api::{
-        access::KeyDigest,
-        store::{Contents, Stored},
-    },
-    config::encryption::Keyring,
-};
+use pointsman_gateway::admin_api::{access::KeyDigest, store::Contents};
 
 use crate::store::{
     disk::{Disk, Write},
@@ -26,8 +20,6 @@ use tokio::sync::{Notify, oneshot};
 /// The file.
 pub(super) struct Kept {
     path: PathBuf,
-    /// Secrets are no more readable here than in etcd.
-    keyring: Keyring,
     writer: Writer,
     /// What differs from the file, by key, unless everything may.
     pending: RefCell<BTreeSet<String>>,
@@ -40,11 +32,7 @@ impl Kept {
     ///
     /// # Errors
     /// When it cannot be used; it is left as it is.
-    pub(super) fn open(
-        path: &Path,
-        prefix: &str,
-        keyring: &Keyring,
-    ) -> Result<(Self, Contents), String> {
+    pub(super) fn open(path: &Path, prefix: &str) -> Result<(Self, Contents), String> {
         let (disk, loaded) = Disk::open(path)?;
         let is_ours = loaded.origin.as_deref() == Some(prefix);
         if !is_ours {
@@ -60,22 +48,12 @@ impl Kept {
         }
         let kept = Self {
             path: path.to_owned(),
-            keyring: keyring.clone(),
             writer: Writer::start(disk)?,
             pending: RefCell::default(),
             changed: Notify::new(),
             admin_key: Cell::new(loaded.admin_key),
         };
-        let mut contents = Contents::default();
-        contents.reach(loaded.contents.revision());
-        for (key, stored) in loaded.contents.under("/") {
-            let opened = Stored {
-                text: keyring.open(key, &stored.text).into(),
-                ..stored.clone()
-            };
-            contents.set(key, Some(opened));
-        }
-        Ok((kept, contents))
+        Ok((kept, loaded.contents))
     }
 
     /// How logs name it.
@@ -100,7 +78,7 @@ impl Kept {
             }
             let keys = self.pending.take();
             let mut write = None;
-            look(&mut |contents| write = Some(self.changes(contents, &keys)));
+            look(&mut |contents| write = Some(changes(contents, &keys)));
             let Some(write) = write else { continue };
             let (answer, answered) = oneshot::channel();
             self.writer.send(Order::Write(write, answer));
@@ -123,28 +101,6 @@ impl Kept {
         }
     }
 
-    /// What `keys` are now.
-    fn changes(&self, contents: &Contents, keys: &BTreeSet<String>) -> Write {
-        let mut write = Write {
-            revision: contents.revision(),
-            put: Vec::new(),
-            delete: Vec::new(),
-        };
-        for key in keys {
-            match contents.get(key) {
-                Some(stored) => {
-                    let sealed = Stored {
-                        text: self.keyring.seal(key, &stored.text).into(),
-                        ..stored.clone()
-                    };
-                    write.put.push((key.clone(), sealed));
-                }
-                None => write.delete.push(key.clone()),
-            }
-        }
-        write
-    }
-
     /// The admin key that was made for this gateway, if one was.
     pub(super) fn admin_key(&self) -> Option<KeyDigest> {
         self.admin_key.get().map(KeyDigest)
@@ -156,6 +112,22 @@ impl Kept {
         self.admin_key.set(Some(key.0));
         Ok(())
     }
+}
+
+/// What `keys` are now.
+fn changes(contents: &Contents, keys: &BTreeSet<String>) -> Write {
+    let mut write = Write {
+        revision: contents.revision(),
+        put: Vec::new(),
+        delete: Vec::new(),
+    };
+    for key in keys {
+        match contents.get(key) {
+            Some(stored) => write.put.push((key.clone(), stored.clone())),
+            None => write.delete.push(key.clone()),
+        }
+    }
+    write
 }
 
 /// After a write that failed.

@@ -8,15 +8,13 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use pointsman_gateway::{
     admin_api::store::{Contents, Stored},
-    config::{collection::Collection, encryption::Keyring},
+    config::collection::Collection,
 };
 
 use super::wire::{Event, Header, KeyValue};
 
 /// The resources under a prefix.
 pub(super) struct Mirror {
-    /// What opens the secrets of resources: here they are as whoever wrote them meant them.
-    keyring: Keyring,
     /// With a slash at its end.
     prefix: String,
     contents: Contents,
@@ -28,9 +26,8 @@ pub(super) struct Mirror {
 
 impl Mirror {
     /// One that begins with `contents`, of an earlier process.
-    pub(super) fn new(prefix: &str, keyring: Keyring, contents: Contents) -> Self {
+    pub(super) fn new(prefix: &str, contents: Contents) -> Self {
         Self {
-            keyring,
             prefix: format!("{prefix}/"),
             contents,
             others: HashSet::new(),
@@ -86,7 +83,7 @@ impl Mirror {
             let is_delete = event.is_delete();
             match self.key_of(&event.kv.key) {
                 Some(key) => {
-                    let stored = (!is_delete).then(|| self.stored(&key, &event.kv));
+                    let stored = (!is_delete).then(|| stored(&event.kv));
                     self.contents.set(&key, stored);
                     touched.insert(key);
                 }
@@ -110,8 +107,7 @@ impl Mirror {
         for entry in all {
             match self.key_of(&entry.key) {
                 Some(key) => {
-                    let stored = self.stored(&key, &entry);
-                    items.insert(key, stored);
+                    items.insert(key, stored(&entry));
                 }
                 None => {
                     self.others.insert(entry.key);
@@ -141,18 +137,6 @@ impl Mirror {
         (is_whole && collection.key(id) == key).then(|| key.to_owned())
     }
 
-    fn stored(&self, key: &str, entry: &KeyValue) -> Stored {
-        // What is no text is no JSON either, and told as that.
-        let text = String::from_utf8_lossy(&entry.value);
-        Stored {
-            text: self.keyring.open(key, &text).into(),
-            created: entry.create_revision,
-            modified: entry.mod_revision,
-            // etcd sees to that.
-            expires_ms: None,
-        }
-    }
-
     /// The revision that wrote last in each collection.
     pub(super) fn newest(&self) -> BTreeMap<&'static str, u64> {
         let mut newest = BTreeMap::new();
@@ -168,6 +152,17 @@ impl Mirror {
             }
         }
         newest
+    }
+}
+
+fn stored(entry: &KeyValue) -> Stored {
+    Stored {
+        // What is no text is no JSON either, and told as that.
+        text: String::from_utf8_lossy(&entry.value).into(),
+        created: entry.create_revision,
+        modified: entry.mod_revision,
+        // etcd sees to that.
+        expires_ms: None,
     }
 }
 
@@ -201,7 +196,7 @@ mod tests {
     }
 
     fn loaded() -> Mirror {
-        let mut mirror = Mirror::new("/apisix", Keyring::apisix(), Contents::default());
+        let mut mirror = Mirror::new("/apisix", Contents::default());
         let all = vec![
             entry("/apisix/routes/", "init_dir", 1, 1),
             entry("/apisix/routes/1", "{}", 2, 2),
@@ -266,7 +261,7 @@ mod tests {
             revision: 5,
         };
         assert!(!mirror.is_of(other));
-        let kept = Mirror::new("/apisix", Keyring::apisix(), Contents::default());
+        let kept = Mirror::new("/apisix", Contents::default());
         assert!(!kept.is_of(head(5)), "it was never read");
     }
 }

@@ -26,7 +26,7 @@ use pointsman_gateway::{
         store::{Change, Contents, Reach, Store, StoreError, Turn},
     },
     clock,
-    config::{encryption::Keyring, settings::Settings},
+    config::settings::EtcdSettings,
     ports::LocalFuture,
 };
 use tokio::{
@@ -51,8 +51,6 @@ struct Shared {
     /// The first key behind those that have the prefix.
     end: Vec<u8>,
     client: Client,
-    /// What seals the secrets of resources in etcd.
-    keyring: Keyring,
     timeout: Duration,
     mirror: RefCell<Mirror>,
     /// What the configuration in force may not know yet; `None` if there is nothing.
@@ -73,11 +71,11 @@ impl EtcdStore {
     /// # Errors
     /// When the settings cannot be used. That etcd is down is none, nor that nothing can be kept.
     pub(crate) fn open(
-        settings: &Settings,
+        settings: &EtcdSettings,
         kept: &Path,
         dialer: Arc<Dialer>,
     ) -> Result<Self, String> {
-        let (kept, contents) = match Kept::open(kept, &settings.etcd.prefix, &settings.keyring) {
+        let (kept, contents) = match Kept::open(kept, &settings.prefix) {
             Ok((kept, contents)) => (Some(kept), contents),
             Err(error) => {
                 tracing::warn!("nothing is kept for a start without etcd: {error}");
@@ -91,24 +89,21 @@ impl EtcdStore {
     ///
     /// # Errors
     /// When the settings cannot be used.
-    pub(crate) fn look(settings: &Settings, dialer: Arc<Dialer>) -> Result<Self, String> {
+    pub(crate) fn look(settings: &EtcdSettings, dialer: Arc<Dialer>) -> Result<Self, String> {
         Self::new(settings, dialer, None, Contents::default())
     }
 
     fn new(
-        settings: &Settings,
+        settings: &EtcdSettings,
         dialer: Arc<Dialer>,
         kept: Option<Kept>,
         contents: Contents,
     ) -> Result<Self, String> {
-        let keyring = settings.keyring.clone();
-        let settings = &settings.etcd;
-        let mirror = Mirror::new(&settings.prefix, keyring.clone(), contents);
+        let mirror = Mirror::new(&settings.prefix, contents);
         Ok(Self(Rc::new(Shared {
             prefix: settings.prefix.clone(),
             end: end_of(mirror.prefix()),
             client: Client::new(settings, dialer)?,
-            keyring,
             timeout: settings.timeout,
             mirror: RefCell::new(mirror),
             touched: RefCell::default(),

@@ -4,7 +4,6 @@ use serde_json::Value;
 
 use super::{Reader, section::Section};
 use crate::config::{
-    encryption::Keyring,
     settings::{EtcdHost, EtcdLogin, EtcdSettings},
     snapshot::whole_seconds,
     text::{Env, join},
@@ -25,44 +24,6 @@ impl Reader<'_> {
             self.leftover(&etcd);
         }
         self.etcd_hosts_of(env, settings) || is_named
-    }
-
-    /// `apisix.data_encryption`.
-    pub(super) fn data_encryption(&mut self, apisix: &mut Section, keyring: &mut Keyring) {
-        let Some(mut section) = self.section(apisix, "data_encryption") else {
-            return;
-        };
-        let keys = match section.take("keyring") {
-            None => None,
-            Some((_, Value::String(key))) => Some(vec![key]),
-            Some((path, value)) => {
-                let keys: Option<Vec<String>> = value.as_array().and_then(|list| {
-                    list.iter()
-                        .map(|key| key.as_str().map(str::to_owned))
-                        .collect()
-                });
-                if keys.as_ref().is_none_or(Vec::is_empty) {
-                    // They are not shown.
-                    self.error(&path, "must be a list of texts in quotes".to_owned());
-                }
-                keys
-            }
-        };
-        if let Some(keys) = keys {
-            match Keyring::new(&keys) {
-                Ok(named) => *keyring = named,
-                Err(error) => self.error("apisix.data_encryption.keyring", error),
-            }
-        }
-        // APISIX had the shorter name before.
-        for name in ["enable", "enable_encrypt_fields"] {
-            let mut enabled = true;
-            self.flag(&mut section, name, &mut enabled);
-            if !enabled {
-                *keyring = Keyring::default();
-            }
-        }
-        self.leftover(&section);
     }
 
     fn etcd_section(&mut self, etcd: &mut Section, settings: &mut EtcdSettings) {
@@ -261,38 +222,6 @@ mod tests {
         };
         assert_eq!(etcd, expected);
         assert!(!format!("{etcd:?}").contains("password"), "{etcd:?}");
-    }
-
-    #[test]
-    fn keys_are_read_and_not_shown() {
-        let keyring = |text: &str| {
-            let text = format!("apisix: {{data_encryption: {text}}}");
-            let read = parse(&text, &|_| None);
-            read.map(|(settings, _)| settings.keyring)
-                .map_err(|errors| errors[0].to_string())
-        };
-        let of = |key: &str| Keyring::new(&[key.to_owned()]).expect("a key");
-        assert_eq!(keyring("{}"), Ok(Keyring::apisix()));
-        assert_eq!(
-            keyring("{enable_encrypt_fields: false}"),
-            Ok(Keyring::default())
-        );
-        assert_eq!(
-            keyring("{keyring: aaaaaaaaaaaaaaaa}"),
-            Ok(of("aaaaaaaaaaaaaaaa"))
-        );
-        assert_eq!(
-            keyring("{keyring: [aaaaaaaaaaaaaaaa]}"),
-            Ok(of("aaaaaaaaaaaaaaaa"))
-        );
-        for wrong in ["[]", "[secret]", "[1234567890123456]", "{a: b}"] {
-            let error = keyring(&format!("{{keyring: {wrong}}}")).expect_err(wrong);
-            assert!(error.contains("data_encryption.keyring"), "{error}");
-            assert!(
-                !error.contains("secret") && !error.contains("1234"),
-                "{error}"
-            );
-        }
     }
 
     #[test]
