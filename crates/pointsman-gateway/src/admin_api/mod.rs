@@ -230,6 +230,7 @@ async fn resources(
             let write = Write {
                 context,
                 prefix: store.prefix(),
+                at_rest: store.at_rest(),
                 contents: &store.contents(),
                 target,
                 query: ask.query,

@@ -6,7 +6,7 @@
 
 use std::{any::Any, cell::Ref, collections::BTreeMap, ops::Bound, sync::Arc};
 
-use crate::ports::LocalFuture;
+use crate::{config::at_rest::AtRest, ports::LocalFuture};
 
 /// A stored resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +108,11 @@ pub trait Store {
     /// What stands before keys where they are shown.
     fn prefix(&self) -> &str {
         DEFAULT_PREFIX
+    }
+
+    /// What encrypts it; `None` if nothing does.
+    fn at_rest(&self) -> Option<&AtRest> {
+        None
     }
 
     /// What it holds, as far as is known here. Never goes back: whoever saw a change sees it from then on.

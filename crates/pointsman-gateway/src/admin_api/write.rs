@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     config::{
+        at_rest::AtRest,
         collection::Collection,
         document::item::{Fault, Found, ItemReader},
         resource::secret,
@@ -37,6 +38,7 @@ pub(super) struct Plan {
 pub(super) struct Write<'a> {
     pub(super) context: &'a Context<'a>,
     pub(super) prefix: &'a str,
+    pub(super) at_rest: Option<&'a AtRest>,
     pub(super) contents: &'a Contents,
     pub(super) target: &'a Target,
     pub(super) query: &'a str,
@@ -296,9 +298,19 @@ impl Write<'_> {
             status,
             body: json!({
                 "key": format!("{}{key}", self.prefix),
-                "value": super::look::shown(self.target.collection, value),
+                "value": self.echo(value),
             }),
         })
+    }
+
+    /// What was written as the answer shows it: as it is stored, like APISIX.
+    fn echo(&self, value: Value) -> Value {
+        let collection = self.target.collection;
+        let shown = super::look::shown(collection, value);
+        match self.at_rest {
+            Some(at_rest) => at_rest.shown_sealed(collection, shown),
+            None => shown,
+        }
     }
 
     /// `ttl`, as the time at which the resource goes away.

@@ -11,6 +11,7 @@ pub mod schema;
 mod similar;
 pub mod text;
 
+pub mod at_rest;
 pub mod collection;
 pub mod document;
 pub mod items;

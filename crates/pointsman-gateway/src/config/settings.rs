@@ -48,6 +48,8 @@ pub struct Settings {
     pub path_options: PathOptions,
     /// `apisix.disable_upstream_healthcheck`.
     pub disable_upstream_healthcheck: bool,
+    /// `apisix.data_encryption`.
+    pub data_encryption: DataEncryption,
     /// `apisix.trusted_addresses`; `None` when there is no list.
     pub trusted_addresses: Option<Vec<IpNet>>,
     /// `apisix.max_post_args_readable_size`, bytes.
@@ -100,6 +102,35 @@ pub struct Settings {
     pub send_timeout: Duration,
     /// The machine's name, for logs.
     pub hostname: String,
+}
+
+/// `apisix.data_encryption`. `Debug` shows no key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DataEncryption {
+    /// `enable_encrypt_fields`.
+    pub is_enabled: bool,
+    /// `keyring`, each of 16 or 32 bytes; the first encrypts.
+    pub keyring: Vec<String>,
+}
+
+impl std::fmt::Debug for DataEncryption {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DataEncryption")
+            .field("is_enabled", &self.is_enabled)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for DataEncryption {
+    /// APISIX's, which everybody knows.
+    fn default() -> Self {
+        Self {
+            is_enabled: true,
+            keyring: ["qeddd145sfvddff3", "edd1c9f0985e76a2"]
+                .map(str::to_owned)
+                .into(),
+        }
+    }
 }
 
 /// Where configuration comes from.
@@ -309,6 +340,7 @@ impl Default for Settings {
             show_upstream_status: false,
             path_options: PathOptions::default(),
             disable_upstream_healthcheck: false,
+            data_encryption: DataEncryption::default(),
             trusted_addresses: None,
             post_args_bytes_max: 64 << 20,
             dns_servers: Vec::new(),

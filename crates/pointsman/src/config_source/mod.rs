@@ -18,6 +18,7 @@ use std::{
 use pointsman_gateway::{
     admin_api::store::{Contents, Reach},
     config::{
+        at_rest::AtRest,
         document::Parsed,
         plugin_schema::PluginCatalog,
         settings::{Provider, Settings},
@@ -132,7 +133,7 @@ pub(crate) fn open(
         }),
         Provider::Store => {
             let path = store_file(settings, config, STORE_FILE);
-            let store: Rc<dyn LiveStore> = Rc::new(EmbeddedStore::open(&path)?);
+            let store: Rc<dyn LiveStore> = Rc::new(EmbeddedStore::open(&path, at_rest(settings))?);
             tell_unread(config);
             let name = path.display().to_string();
             tracing::info!("resources are kept in {name}");
@@ -144,7 +145,7 @@ pub(crate) fn open(
         Provider::Etcd => {
             let kept = store_file(settings, config, KEPT_FILE);
             let dialer = Arc::new(Dialer::new(Resolver::new(settings), Arc::clone(client_tls)));
-            let store = EtcdStore::open(&settings.etcd, &kept, dialer)?;
+            let store = EtcdStore::open(&settings.etcd, &kept, dialer, at_rest(settings))?;
             tell_unread(config);
             let name = etcd_name(settings);
             tracing::info!("resources are in {name}");
@@ -204,7 +205,7 @@ pub(crate) fn contents(
         return Ok((etcd_name(settings), contents));
     }
     let path = store_file(settings, config, STORE_FILE);
-    let contents = EmbeddedStore::look(&path)?;
+    let contents = EmbeddedStore::look(&path, &at_rest(settings))?;
     Ok((path.display().to_string(), contents))
 }
 
@@ -221,7 +222,7 @@ pub(crate) fn store(
         Provider::File(_) | Provider::Api => None,
         Provider::Store => {
             let path = store_file(settings, config, STORE_FILE);
-            Some(Rc::new(EmbeddedStore::open(&path)?))
+            Some(Rc::new(EmbeddedStore::open(&path, at_rest(settings))?))
         }
         Provider::Etcd => Some(Rc::new(reach_etcd(settings, runtime)?)),
     })
@@ -232,7 +233,7 @@ fn reach_etcd(settings: &Arc<Settings>, runtime: &Runtime) -> Result<EtcdStore, 
     let trusted = settings.ssl.trusted_certificate.as_deref();
     let client_tls = Arc::new(ClientTls::new(trusted)?);
     let dialer = Arc::new(Dialer::new(Resolver::new(settings), client_tls));
-    let store = EtcdStore::look(&settings.etcd, dialer)?;
+    let store = EtcdStore::look(&settings.etcd, dialer, at_rest(settings))?;
     let loading = store.load(settings.etcd.startup_retry, START_LIMIT);
     let loaded = LocalSet::new().block_on(runtime, loading);
     loaded.map_err(|error| format!("etcd cannot be read: {error}"))?;
@@ -261,6 +262,11 @@ pub(crate) fn settings(path: &Path) -> Result<Settings, String> {
             Err(format!("{config}: {first} (`pointsman check` tells all)"))
         }
     }
+}
+
+/// What encrypts stores.
+fn at_rest(settings: &Settings) -> Arc<AtRest> {
+    Arc::new(AtRest::new(&settings.data_encryption))
 }
 
 /// How problems name an etcd.

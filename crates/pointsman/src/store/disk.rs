@@ -1,6 +1,7 @@
 //! The file of the embedded store.
 //!
-//! One redb database with two tables: resources, and what is known of the store itself. Every change
+//! One redb database with two tables: resources, whose secrets are encrypted, and what is known of the store
+//! itself. Every change
 //! is one transaction, on the disk before it returns. The whole file is checked when it is opened; one
 //! that is damaged, or that a later version wrote, is left as it is.
 
@@ -12,7 +13,10 @@ use std::{
     sync::Arc,
 };
 
-use pointsman_gateway::admin_api::store::{Contents, Stored};
+use pointsman_gateway::{
+    admin_api::store::{Contents, Stored},
+    config::at_rest::AtRest,
+};
 use redb::{
     Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable,
     StorageError, TableDefinition, WriteTransaction,
@@ -21,6 +25,7 @@ use redb::{
 /// The open file.
 pub(super) struct Disk {
     database: Database,
+    at_rest: Arc<AtRest>,
 }
 
 /// What a file holds.
@@ -41,20 +46,23 @@ pub(super) struct Write {
 
 impl Disk {
     /// Opens the file at `path`, or makes an empty one.
-    pub(super) fn open(path: &Path) -> Result<(Self, Loaded), String> {
+    pub(super) fn open(path: &Path, at_rest: &Arc<AtRest>) -> Result<(Self, Loaded), String> {
         // A link that leads nowhere is no place for a new store: what it led to may come back.
         if path.symlink_metadata().is_err() {
             create(path).map_err(|error| told(path, &error))?;
         }
         let opened = builder().open(path);
         let database = opened.map_err(|error| told(path, &why(error)))?;
-        let disk = Self { database };
+        let disk = Self {
+            database,
+            at_rest: Arc::clone(at_rest),
+        };
         let loaded = disk.load().map_err(|error| told(path, &error))?;
         Ok((disk, loaded))
     }
 
     /// What the file at `path` holds, without touching it; `None` if there is none.
-    pub(super) fn look(path: &Path) -> Result<Option<Loaded>, String> {
+    pub(super) fn look(path: &Path, at_rest: &AtRest) -> Result<Option<Loaded>, String> {
         if !path.exists() {
             return Ok(None);
         }
@@ -63,13 +71,16 @@ impl Disk {
         let loaded = database
             .begin_read()
             .map_err(|error| error.to_string())
-            .and_then(|transaction| load(&transaction));
+            .and_then(|transaction| load(&transaction, at_rest));
         loaded.map(Some).map_err(|error| told(path, &error))
     }
 
     fn load(&self) -> Result<Loaded, String> {
         let transaction = self.database.begin_read();
-        load(&transaction.map_err(|error| error.to_string())?)
+        load(
+            &transaction.map_err(|error| error.to_string())?,
+            &self.at_rest,
+        )
     }
 
     /// Writes a change, as a whole or not at all; on the disk when it returns.
@@ -81,7 +92,8 @@ impl Disk {
                 items.remove(key.as_str())?;
             }
             for (key, stored) in &write.put {
-                items.insert(key.as_str(), record(stored).as_slice())?;
+                let text = self.at_rest.sealed(key, &stored.text);
+                items.insert(key.as_str(), record(stored, &text).as_slice())?;
             }
             let mut meta = transaction.open_table(META)?;
             meta.insert(REVISION, write.revision.to_le_bytes().as_slice())?;
@@ -157,7 +169,7 @@ fn builder() -> Builder {
     builder
 }
 
-fn load(transaction: &ReadTransaction) -> Result<Loaded, String> {
+fn load(transaction: &ReadTransaction, at_rest: &AtRest) -> Result<Loaded, String> {
     let say = |error: redb::Error| error.to_string();
     let meta = transaction
         .open_table(META)
@@ -190,6 +202,8 @@ fn load(transaction: &ReadTransaction) -> Result<Loaded, String> {
         let (key, value) = entry.map_err(|error| say(error.into()))?;
         let key = key.value().to_owned();
         let stored = stored(value.value()).ok_or_else(|| format!("{key} cannot be read"))?;
+        let text = at_rest.opened(&key, &stored.text);
+        let stored = Stored { text, ..stored };
         items.insert(key, stored);
     }
     Ok(Loaded {
@@ -199,13 +213,13 @@ fn load(transaction: &ReadTransaction) -> Result<Loaded, String> {
     })
 }
 
-/// A resource as bytes: three numbers, and the text.
-fn record(stored: &Stored) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEAD + stored.text.len());
+/// A resource as bytes: three numbers, and the text as it is stored.
+fn record(stored: &Stored, text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEAD + text.len());
     bytes.extend(stored.created.to_le_bytes());
     bytes.extend(stored.modified.to_le_bytes());
     bytes.extend(stored.expires_ms.unwrap_or(NEVER).to_le_bytes());
-    bytes.extend(stored.text.as_bytes());
+    bytes.extend(text.as_bytes());
     bytes
 }
 

@@ -18,6 +18,7 @@ use pointsman_gateway::{
         store::{Change, Contents, Store, StoreError, Stored, Turn},
     },
     clock,
+    config::at_rest::AtRest,
     ports::LocalFuture,
 };
 use tokio::sync::{Mutex, Notify, oneshot};
@@ -39,6 +40,7 @@ struct Shared {
     /// One write at a time: each goes by what the one before has left.
     turn: Arc<Mutex<()>>,
     writer: Writer,
+    at_rest: Arc<AtRest>,
     /// Why the store takes nothing more.
     failure: RefCell<Option<String>>,
     /// The admin key that was made for this store, by its digest.
@@ -46,18 +48,19 @@ struct Shared {
 }
 
 impl EmbeddedStore {
-    /// The store in the file at `path`, which is made if there is none.
+    /// The store in the file at `path`, which is made if there is none, and encrypted by `at_rest`.
     ///
     /// # Errors
     /// When the file cannot be used; it is left as it is.
-    pub(crate) fn open(path: &Path) -> Result<Self, String> {
-        let (disk, loaded) = Disk::open(path)?;
+    pub(crate) fn open(path: &Path, at_rest: Arc<AtRest>) -> Result<Self, String> {
+        let (disk, loaded) = Disk::open(path, &at_rest)?;
         Ok(Self(Rc::new(Shared {
             contents: RefCell::new(loaded.contents),
             touched: RefCell::default(),
             changed: Notify::new(),
             turn: Arc::default(),
             writer: Writer::start(disk)?,
+            at_rest,
             failure: RefCell::default(),
             admin_key: Cell::new(loaded.admin_key),
         })))
@@ -67,8 +70,8 @@ impl EmbeddedStore {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub(crate) fn look(path: &Path) -> Result<Contents, String> {
-        let loaded = Disk::look(path)?;
+    pub(crate) fn look(path: &Path, at_rest: &AtRest) -> Result<Contents, String> {
+        let loaded = Disk::look(path, at_rest)?;
         Ok(loaded.map(|loaded| loaded.contents).unwrap_or_default())
     }
 }
@@ -131,6 +134,10 @@ impl EmbeddedStore {
 }
 
 impl Store for EmbeddedStore {
+    fn at_rest(&self) -> Option<&AtRest> {
+        Some(&self.0.at_rest)
+    }
+
     fn contents(&self) -> Ref<'_, Contents> {
         self.0.contents.borrow()
     }

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use self::section::{Section, server_address};
 use super::{HealthStateFile, Provider, SERVER_PLAIN, Settings};
 use crate::config::{
+    at_rest,
     document::Format,
     resource::route::network,
     snapshot::whole_seconds,
@@ -168,6 +169,7 @@ impl Reader<'_> {
         );
         let off = &mut settings.disable_upstream_healthcheck;
         self.flag(&mut apisix, "disable_upstream_healthcheck", off);
+        self.data_encryption(&mut apisix, settings);
         self.addresses(&mut apisix, settings);
         if let Some(megabytes) = self.number(&mut apisix, "max_post_args_readable_size") {
             settings.post_args_bytes_max = megabytes.saturating_mul(1 << 20);
@@ -182,6 +184,34 @@ impl Reader<'_> {
             }
         }
         self.leftover(&apisix);
+    }
+
+    fn data_encryption(&mut self, apisix: &mut Section, settings: &mut Settings) {
+        let Some(mut section) = self.section(apisix, "data_encryption") else {
+            return;
+        };
+        let on = &mut settings.data_encryption.is_enabled;
+        self.flag(&mut section, "enable_encrypt_fields", on);
+        if let Some((path, value)) = section.take("keyring") {
+            // A single text as APISIX once had it. What is wrong is told without the keys.
+            let keys = match value {
+                Value::Array(keys) => keys,
+                other => vec![other],
+            };
+            let keys: Option<Vec<String>> = keys
+                .into_iter()
+                .map(|key| key.as_str().map(str::to_owned))
+                .collect();
+            let wrong = match &keys {
+                None => Some("must be a list of texts (quote those that look like numbers)".into()),
+                Some(keys) => keys.iter().find_map(|key| at_rest::unusable(key)),
+            };
+            settings.data_encryption.keyring = keys.unwrap_or_default();
+            if let Some(wrong) = wrong {
+                self.error(&path, wrong);
+            }
+        }
+        self.leftover(&section);
     }
 
     fn ssl(&mut self, apisix: &mut Section, settings: &mut Settings) {

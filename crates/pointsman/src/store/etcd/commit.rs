@@ -42,8 +42,9 @@ impl Shared {
         let mut operations = self.removals(&change.delete);
         for put in &change.put {
             let lease = self.lease(put).await?;
+            let text = self.at_rest.sealed(&put.key, &put.text);
             let mut request =
-                json!({ "key": self.key(&put.key), "value": wire::text(put.text.as_bytes()) });
+                json!({ "key": self.key(&put.key), "value": wire::text(text.as_bytes()) });
             if let Some(lease) = lease {
                 request["lease"] = json!(lease);
                 leases.push(lease);

@@ -7,9 +7,13 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeSet,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use pointsman_gateway::admin_api::{access::KeyDigest, store::Contents};
+use pointsman_gateway::{
+    admin_api::{access::KeyDigest, store::Contents},
+    config::at_rest::AtRest,
+};
 
 use crate::store::{
     disk::{Disk, Write},
@@ -32,8 +36,12 @@ impl Kept {
     ///
     /// # Errors
     /// When it cannot be used; it is left as it is.
-    pub(super) fn open(path: &Path, prefix: &str) -> Result<(Self, Contents), String> {
-        let (disk, loaded) = Disk::open(path)?;
+    pub(super) fn open(
+        path: &Path,
+        prefix: &str,
+        at_rest: &Arc<AtRest>,
+    ) -> Result<(Self, Contents), String> {
+        let (disk, loaded) = Disk::open(path, at_rest)?;
         let is_ours = loaded.origin.as_deref() == Some(prefix);
         if !is_ours {
             if !loaded.contents.is_empty() {

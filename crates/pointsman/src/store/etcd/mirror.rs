@@ -4,11 +4,14 @@
 //! are remembered only so that one can count: a mirror that has as many keys as etcd, with none written
 //! since, is equal to it.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use pointsman_gateway::{
     admin_api::store::{Contents, Stored},
-    config::collection::Collection,
+    config::{at_rest::AtRest, collection::Collection},
 };
 
 use super::wire::{Event, Header, KeyValue};
@@ -18,6 +21,7 @@ pub(super) struct Mirror {
     /// With a slash at its end.
     prefix: String,
     contents: Contents,
+    at_rest: Arc<AtRest>,
     /// Keys that are there and mean nothing to us.
     others: HashSet<Vec<u8>>,
     /// Which etcd it mirrors; `None` as long as it was only read from the disk.
@@ -25,11 +29,12 @@ pub(super) struct Mirror {
 }
 
 impl Mirror {
-    /// One that begins with `contents`, of an earlier process.
-    pub(super) fn new(prefix: &str, contents: Contents) -> Self {
+    /// One that begins with `contents`, of an earlier process. What etcd has encrypted, `at_rest` decrypts.
+    pub(super) fn new(prefix: &str, contents: Contents, at_rest: Arc<AtRest>) -> Self {
         Self {
             prefix: format!("{prefix}/"),
             contents,
+            at_rest,
             others: HashSet::new(),
             cluster: None,
         }
@@ -83,7 +88,7 @@ impl Mirror {
             let is_delete = event.is_delete();
             match self.key_of(&event.kv.key) {
                 Some(key) => {
-                    let stored = (!is_delete).then(|| stored(&event.kv));
+                    let stored = (!is_delete).then(|| self.stored(&key, &event.kv));
                     self.contents.set(&key, stored);
                     touched.insert(key);
                 }
@@ -107,7 +112,8 @@ impl Mirror {
         for entry in all {
             match self.key_of(&entry.key) {
                 Some(key) => {
-                    items.insert(key, stored(&entry));
+                    let stored = self.stored(&key, &entry);
+                    items.insert(key, stored);
                 }
                 None => {
                     self.others.insert(entry.key);
@@ -137,6 +143,18 @@ impl Mirror {
         (is_whole && collection.key(id) == key).then(|| key.to_owned())
     }
 
+    fn stored(&self, key: &str, entry: &KeyValue) -> Stored {
+        // What is no text is no JSON either, and told as that.
+        let text: Arc<str> = String::from_utf8_lossy(&entry.value).into();
+        Stored {
+            text: self.at_rest.opened(key, &text),
+            created: entry.create_revision,
+            modified: entry.mod_revision,
+            // etcd sees to that.
+            expires_ms: None,
+        }
+    }
+
     /// The revision that wrote last in each collection.
     pub(super) fn newest(&self) -> BTreeMap<&'static str, u64> {
         let mut newest = BTreeMap::new();
@@ -152,17 +170,6 @@ impl Mirror {
             }
         }
         newest
-    }
-}
-
-fn stored(entry: &KeyValue) -> Stored {
-    Stored {
-        // What is no text is no JSON either, and told as that.
-        text: String::from_utf8_lossy(&entry.value).into(),
-        created: entry.create_revision,
-        modified: entry.mod_revision,
-        // etcd sees to that.
-        expires_ms: None,
     }
 }
 
@@ -196,7 +203,7 @@ mod tests {
     }
 
     fn loaded() -> Mirror {
-        let mut mirror = Mirror::new("/apisix", Contents::default());
+        let mut mirror = Mirror::new("/apisix", Contents::default(), Arc::default());
         let all = vec![
             entry("/apisix/routes/", "init_dir", 1, 1),
             entry("/apisix/routes/1", "{}", 2, 2),
@@ -261,7 +268,7 @@ mod tests {
             revision: 5,
         };
         assert!(!mirror.is_of(other));
-        let kept = Mirror::new("/apisix", Contents::default());
+        let kept = Mirror::new("/apisix", Contents::default(), Arc::default());
         assert!(!kept.is_of(head(5)), "it was never read");
     }
 }

@@ -26,7 +26,7 @@ use pointsman_gateway::{
         store::{Change, Contents, Reach, Store, StoreError, Turn},
     },
     clock,
-    config::settings::EtcdSettings,
+    config::{at_rest::AtRest, settings::EtcdSettings},
     ports::LocalFuture,
 };
 use tokio::{
@@ -51,6 +51,7 @@ struct Shared {
     /// The first key behind those that have the prefix.
     end: Vec<u8>,
     client: Client,
+    at_rest: Arc<AtRest>,
     timeout: Duration,
     mirror: RefCell<Mirror>,
     /// What the configuration in force may not know yet; `None` if there is nothing.
@@ -66,7 +67,8 @@ struct Shared {
 }
 
 impl EtcdStore {
-    /// The store that `settings` name, called through `dialer`; what is kept of it is in the file `kept`.
+    /// The store that `settings` name, called through `dialer` and encrypted by `at_rest`; what is kept of it is
+    /// in the file `kept`.
     ///
     /// # Errors
     /// When the settings cannot be used. That etcd is down is none, nor that nothing can be kept.
@@ -74,36 +76,43 @@ impl EtcdStore {
         settings: &EtcdSettings,
         kept: &Path,
         dialer: Arc<Dialer>,
+        at_rest: Arc<AtRest>,
     ) -> Result<Self, String> {
-        let (kept, contents) = match Kept::open(kept, &settings.prefix) {
+        let (kept, contents) = match Kept::open(kept, &settings.prefix, &at_rest) {
             Ok((kept, contents)) => (Some(kept), contents),
             Err(error) => {
                 tracing::warn!("nothing is kept for a start without etcd: {error}");
                 (None, Contents::default())
             }
         };
-        Self::new(settings, dialer, kept, contents)
+        Self::new(settings, dialer, at_rest, kept, contents)
     }
 
     /// The same, only to be looked at: nothing is kept.
     ///
     /// # Errors
     /// When the settings cannot be used.
-    pub(crate) fn look(settings: &EtcdSettings, dialer: Arc<Dialer>) -> Result<Self, String> {
-        Self::new(settings, dialer, None, Contents::default())
+    pub(crate) fn look(
+        settings: &EtcdSettings,
+        dialer: Arc<Dialer>,
+        at_rest: Arc<AtRest>,
+    ) -> Result<Self, String> {
+        Self::new(settings, dialer, at_rest, None, Contents::default())
     }
 
     fn new(
         settings: &EtcdSettings,
         dialer: Arc<Dialer>,
+        at_rest: Arc<AtRest>,
         kept: Option<Kept>,
         contents: Contents,
     ) -> Result<Self, String> {
-        let mirror = Mirror::new(&settings.prefix, contents);
+        let mirror = Mirror::new(&settings.prefix, contents, Arc::clone(&at_rest));
         Ok(Self(Rc::new(Shared {
             prefix: settings.prefix.clone(),
             end: end_of(mirror.prefix()),
             client: Client::new(settings, dialer)?,
+            at_rest,
             timeout: settings.timeout,
             mirror: RefCell::new(mirror),
             touched: RefCell::default(),
@@ -167,6 +176,10 @@ impl EtcdStore {
 impl Store for EtcdStore {
     fn prefix(&self) -> &str {
         &self.0.prefix
+    }
+
+    fn at_rest(&self) -> Option<&AtRest> {
+        Some(&self.0.at_rest)
     }
 
     fn contents(&self) -> Ref<'_, Contents> {

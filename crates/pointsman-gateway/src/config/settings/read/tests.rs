@@ -130,6 +130,18 @@ fn settings_without_effect_warn() {
 fn mistakes_are_errors_with_a_path() {
     refused("deployment: {role: other}", "none of traditional");
     refused(
+        "apisix: {data_encryption: {keyring: [1234567890123456]}}",
+        "quote those",
+    );
+    refused(
+        "apisix: {data_encryption: {keyring: [short]}}",
+        "must have 16 bytes",
+    );
+    refused(
+        "apisix: {data_encryption: {keyring: 5}}",
+        "keyring: must be a list",
+    );
+    refused(
         "deployment: {role: data_plane}",
         "set it to etcd, yaml or json",
     );
