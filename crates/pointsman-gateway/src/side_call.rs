@@ -6,7 +6,8 @@
 use std::{pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response, header};
+use http::{Request, Response, Uri, header};
+use pointsman_ai::Endpoint;
 use pointsman_balance::{Algorithm, Ask, Availability, MemberSpec, Pool, Tried};
 
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
     clock,
     failure::TransportFault,
     ports::{Attempt, BrokenBody, Source, Upstreams},
-    upstream::destination::{Destination, Keepalive, Timeouts},
+    upstream::destination::{Destination, Keepalive, Timeouts, Tls},
 };
 
 /// A place that is called.
@@ -53,6 +54,28 @@ impl SideCall {
             destination: Arc::new(destination),
             timeout,
         })
+    }
+
+    /// To where `url` points, and what stands in request lines there; `verify` its certificate, if it
+    /// is over TLS.
+    ///
+    /// # Errors
+    /// It is no such URL, and why; quotes nothing of it but a bad name.
+    pub fn at(
+        url: &str,
+        verify: bool,
+        name: &str,
+        timeout: Duration,
+    ) -> Result<(Self, Uri), String> {
+        let endpoint = Endpoint::parse(url).map_err(|error| error.to_string())?;
+        let tls = endpoint.is_https().then(|| Tls {
+            server_name: endpoint.host().into(),
+            verify,
+            client: None,
+        });
+        let destination = Destination::new(endpoint.host(), endpoint.port(), tls)?;
+        let uri = Uri::try_from(endpoint.target()).map_err(|error| error.to_string())?;
+        Ok((Self::new(destination, name, timeout)?, uri))
     }
 
     /// `host:port`, as logs show it.

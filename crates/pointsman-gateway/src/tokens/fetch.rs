@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
-use pointsman_ai::{
-    Endpoint,
-    gcp::{self, AccessToken, ServiceAccount, Unusable},
-};
+use pointsman_ai::gcp::{self, AccessToken, ServiceAccount, Unusable};
 
 use crate::{
     body::Body,
@@ -15,7 +12,6 @@ use crate::{
     failure::TransportFault,
     ports::{SignRs256, Upstreams},
     side_call::{self, ReadError, SideCall},
-    upstream::destination::{Destination, Tls},
 };
 
 /// Gets access tokens for a service account.
@@ -62,18 +58,11 @@ impl Fetcher {
     /// The account cannot be used, and why; quotes nothing of it.
     pub fn new(account: &str, verify: bool) -> Result<Self, String> {
         let account = ServiceAccount::parse(account).map_err(|error| error.to_string())?;
-        let wrong = |what: &dyn std::fmt::Display| format!("token_uri: {what}");
-        let endpoint = Endpoint::parse(&account.token_uri).map_err(|error| wrong(&error))?;
-        let tls = endpoint.is_https().then(|| Tls {
-            server_name: endpoint.host().into(),
-            verify,
-            client: None,
-        });
-        let destination = Destination::new(endpoint.host(), endpoint.port(), tls)
-            .map_err(|error| wrong(&error))?;
+        let place = SideCall::at(&account.token_uri, verify, "token endpoint", TIMEOUT);
+        let (place, uri) = place.map_err(|error| format!("token_uri: {error}"))?;
         Ok(Self {
-            uri: Uri::try_from(endpoint.target()).map_err(|error| wrong(&error))?,
-            place: SideCall::new(destination, "token endpoint", TIMEOUT)?,
+            uri,
+            place,
             account,
         })
     }
