@@ -18,6 +18,7 @@ use crate::{
     forward::{self, relay::Relay},
     limits::Limits,
     observe::metrics::Shard,
+    oidc::Providers,
     plugin::{
         ResponseHead,
         chain::{self, Phase, Which},
@@ -33,6 +34,7 @@ pub struct State {
     availability: ArcSwap<Availability>,
     evidence: EvidenceQueue,
     limits: Limits,
+    identity_providers: Providers,
 }
 
 impl State {
@@ -43,6 +45,7 @@ impl State {
             availability: ArcSwap::new(availability),
             evidence: EvidenceQueue::default(),
             limits: Limits::default(),
+            identity_providers: Providers::default(),
         }
     }
 
@@ -116,6 +119,11 @@ impl Gateway {
     /// What is counted against limits, over all workers and configurations.
     pub fn limits(&self) -> &Limits {
         &self.state.limits
+    }
+
+    /// The identity providers of all configurations, over all workers.
+    pub fn identity_providers(&self) -> &Providers {
+        &self.state.identity_providers
     }
 
     /// This worker's shard of the metrics.

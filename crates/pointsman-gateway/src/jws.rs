@@ -136,6 +136,11 @@ impl<'a> Token<'a> {
             .and_then(Value::as_str)
             .and_then(Algorithm::named)
     }
+
+    /// The name of the key that it says it was signed by.
+    pub fn key_id(&self) -> Option<&str> {
+        self.header.get("kid").and_then(Value::as_str)
+    }
 }
 
 fn object(part: &str) -> Option<Map<String, Value>> {
@@ -199,6 +204,11 @@ impl Key {
             algorithm,
             material: Material::Public(key),
         })
+    }
+
+    /// What it is for.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
     }
 
     /// Whether `token` names the algorithm of this key and was signed by it.

@@ -58,6 +58,7 @@ pub(crate) fn is_credential_header(name: &str) -> bool {
         header::PROXY_AUTHORIZATION.as_str(),
         header::COOKIE.as_str(),
         header::SET_COOKIE.as_str(),
+        "x-access-token",
         "x-api-key",
         "api-key",
         "apikey",

@@ -39,6 +39,7 @@ const PLUGINS: &[fn() -> PluginKind] = &[
     plugins::limit_req::kind,
     plugins::mocking::kind,
     plugins::multi_auth::kind,
+    plugins::openid_connect::kind,
     plugins::prometheus::kind,
     plugins::proxy_mirror::kind,
     plugins::proxy_rewrite::kind,

@@ -27,6 +27,7 @@ mod limiting;
 mod logging;
 pub mod mocking;
 pub mod multi_auth;
+pub mod openid_connect;
 pub mod prometheus;
 pub mod proxy_mirror;
 pub mod proxy_rewrite;

@@ -20,6 +20,7 @@ pub(crate) mod names;
 pub(crate) mod packages;
 pub(crate) mod secure;
 pub(crate) mod skip;
+pub(crate) mod tokens;
 pub(crate) mod upstream;
 
 use std::{
