@@ -115,10 +115,9 @@ impl Rules {
         let Some(schema) = &self.schema else {
             return Ok(());
         };
-        let issues = schema.validate_text(&Value::Object(claims.clone()));
-        match issues.first() {
+        match schema.first_fault(&Value::Object(claims.clone())) {
             None => Ok(()),
-            Some(issue) => Err(Refusal::token(&issue.message)),
+            Some(fault) => Err(Refusal::token(&fault)),
         }
     }
 

@@ -203,8 +203,8 @@ impl Conf {
         self.check_login(&mut found);
         self.check_means(&mut found);
         if let Some(schema) = &self.claim_schema {
-            let strange = schema::not_understood(&Value::Object(schema.clone()));
-            found.extend(strange.into_iter().map(|one| one.under("claim_schema")));
+            let schema = Value::Object(schema.clone());
+            found.extend(schema::unsupported(&schema, "claim_schema"));
         }
         let headers = self.introspection_addon_headers.iter().flatten();
         found.extend(headers.enumerate().filter_map(|(index, name)| {
