@@ -393,6 +393,7 @@ const NETWORK: &[&str] = &[
     "rustls",
     "tokio-rustls",
     "socket2",
+    "redis",
     "hickory-resolver",
     "mio",
     "notify",

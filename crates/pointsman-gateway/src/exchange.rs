@@ -41,7 +41,7 @@ use crate::{
 };
 
 pub use self::attempt::AttemptRecord;
-pub(crate) use self::held::{Held, Pace};
+pub(crate) use self::held::{Held, Pace, Place};
 
 /// One request and its response.
 pub struct Exchange {

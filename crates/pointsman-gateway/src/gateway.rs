@@ -23,7 +23,7 @@ use crate::{
         ResponseHead,
         chain::{self, Phase, Which},
     },
-    ports::{Sink, Upstreams},
+    ports::{Counters, Sink, Upstreams},
     router::{self, Query},
     upstream::evidence::{Evidence, EvidenceQueue},
 };
@@ -81,21 +81,24 @@ impl State {
 pub struct Gateway {
     state: Arc<State>,
     upstreams: Rc<dyn Upstreams>,
+    counters: Rc<dyn Counters>,
     metrics: Arc<Shard>,
     access_log: Option<Arc<dyn Sink>>,
 }
 
 impl Gateway {
-    /// A gateway over `state` that sends through `upstreams`.
+    /// A gateway over `state` that sends through `upstreams`, and shares limits through `counters`.
     pub fn new(
         state: Arc<State>,
         upstreams: Rc<dyn Upstreams>,
+        counters: Rc<dyn Counters>,
         metrics: Arc<Shard>,
         access_log: Option<Arc<dyn Sink>>,
     ) -> Self {
         Self {
             state,
             upstreams,
+            counters,
             metrics,
             access_log,
         }
@@ -139,6 +142,11 @@ impl Gateway {
     /// The way to the targets.
     pub fn upstreams(&self) -> &dyn Upstreams {
         &*self.upstreams
+    }
+
+    /// The way to counters that other gateways share.
+    pub fn counters(&self) -> &Rc<dyn Counters> {
+        &self.counters
     }
 
     /// Serves one request. Never fails: whatever goes wrong has an answer.

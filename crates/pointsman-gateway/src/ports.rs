@@ -3,6 +3,7 @@
 //! This crate opens no socket, spawns no task and writes no file. The program hands it these
 //! ports; tests hand it scripted ones.
 
+mod counters;
 mod sink;
 
 use std::{
@@ -24,6 +25,7 @@ use crate::{
     upstream::destination::{Destination, Keepalive, Timeouts},
 };
 
+pub use self::counters::{Counters, Unanswered};
 pub use self::sink::{
     Batched, Batching, HttpWire, Join, Parcel, Sink, SinkSpec, Sinks, TcpWire, UdpWire, Wire,
 };

@@ -23,6 +23,7 @@ mod tls;
 mod tokens;
 mod worker;
 
+mod counters;
 mod dns;
 mod errands;
 mod examples;

@@ -6,7 +6,7 @@ use pointsman_gateway::{
     config::settings::Settings,
     gateway::{Gateway, State},
     observe::metrics::Shard,
-    ports::Sink,
+    ports::{Counters, Sink},
 };
 use tokio::{
     net::TcpListener,
@@ -17,6 +17,7 @@ use tokio::{
 
 use crate::{
     background::Background,
+    counters::RedisCounters,
     dns::Resolver,
     http_client::{ClientTls, Dialer, HttpClient},
     http_server::Limits,
@@ -59,14 +60,18 @@ impl Worker {
             .map_err(|error| error.to_string())?;
         LocalSet::new().block_on(&runtime, async move {
             let resolver = Resolver::new(&self.settings);
+            let counters = Rc::new(RedisCounters::new(
+                self.settings.ssl.trusted_certificate.as_deref(),
+            ));
             let dialer = Arc::new(Dialer::new(resolver, self.client_tls));
             let (background, running) = Background::new();
             tokio::task::spawn_local(running);
             let client = Rc::new(HttpClient::new(dialer).with_background(background));
-            tokio::task::spawn_local(sweep(Rc::clone(&client)));
+            tokio::task::spawn_local(sweep(Rc::clone(&client), Rc::clone(&counters)));
             let gateway = Rc::new(Gateway::new(
                 self.state,
                 client,
+                Rc::clone(&counters) as Rc<dyn Counters>,
                 self.shard,
                 self.access_log,
             ));
@@ -93,6 +98,7 @@ impl Worker {
                 // Nobody waits any longer. What is still served is dropped with its tasks.
                 () = cut(drain) => {}
             }
+            counters.settle().await;
             Ok(())
         })
     }
@@ -115,10 +121,11 @@ fn limits(settings: &Settings) -> Limits {
     }
 }
 
-async fn sweep(client: Rc<HttpClient>) {
+async fn sweep(client: Rc<HttpClient>, counters: Rc<RedisCounters>) {
     loop {
         tokio::time::sleep(SWEEP_INTERVAL).await;
         client.sweep();
+        counters.sweep();
         buffer::trim();
     }
 }

@@ -11,16 +11,27 @@ use std::{
 use http::{HeaderName, HeaderValue};
 
 use super::Exchange;
-use crate::limits::Slot;
+use crate::limits::{
+    Slot,
+    remote::{Call, Server},
+};
 
 /// A place, and who learns from how long the request took.
 pub(crate) struct Held {
     /// The place.
-    pub(crate) slot: Slot,
+    pub(crate) place: Place,
     /// How long such requests take.
     pub(crate) pace: Option<Arc<Pace>>,
     /// How long the request was kept waiting for it.
     pub(crate) delay: Duration,
+}
+
+/// Where the place is.
+pub(crate) enum Place {
+    /// In this process.
+    Here(Slot),
+    /// At a server, and what gives it back there, whether or not it was taken.
+    Afar(Arc<Server>, Call),
 }
 
 /// How long requests take, roughly: each halves the distance to its own time, as in
@@ -55,6 +66,11 @@ impl Exchange {
         self.rare_mut().held.push(held);
     }
 
+    /// The place that was kept last, as if it had not been.
+    pub(crate) fn let_go(&mut self) -> Option<Held> {
+        self.rare_mut().held.pop()
+    }
+
     /// Gives back every place that it has. Called once, at its end.
     pub(super) fn leave(&mut self) {
         let held = match self.rare.get_mut() {
@@ -63,8 +79,11 @@ impl Exchange {
         };
         let upstream: Option<Duration> = self.attempts.iter().map(|a| a.total).sum();
         let upstream = upstream.filter(|_| !self.attempts.is_empty());
-        for Held { slot, pace, delay } in held {
-            self.gateway.limits().leave(slot);
+        for Held { place, pace, delay } in held {
+            match place {
+                Place::Here(slot) => self.gateway.limits().leave(slot),
+                Place::Afar(server, call) => self.gateway.counters().send(&server, call),
+            }
             if let Some(pace) = pace {
                 pace.learn(upstream.unwrap_or_else(|| self.took.saturating_sub(delay)));
             }

@@ -43,6 +43,11 @@ impl Rate {
         }
     }
 
+    /// Requests a second, and how many of them early.
+    pub(super) fn numbers(&self) -> (f64, f64) {
+        (self.rate, self.burst)
+    }
+
     pub(super) fn pour(&self, bucket: Option<Bucket>, now: u64) -> (Bucket, Option<Duration>) {
         let excess = bucket.map_or(0.0, |bucket| {
             let passed = Duration::from_micros(now.saturating_sub(bucket.last)).as_secs_f64();

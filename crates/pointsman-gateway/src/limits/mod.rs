@@ -10,6 +10,8 @@
 pub mod breaker;
 pub mod bucket;
 pub mod connections;
+pub mod remote;
+mod synced;
 mod table;
 pub mod window;
 
@@ -22,12 +24,14 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use self::{
-    breaker::Breaker, bucket::Bucket, connections::Connections, table::Table, window::Count,
+    breaker::Breaker, bucket::Bucket, connections::Connections, synced::Synced, table::Table,
+    window::Count,
 };
 pub use self::{
     breaker::Breaking,
     bucket::Rate,
     connections::Slot,
+    synced::Local,
     window::{Spent, Window},
 };
 use crate::clock;
@@ -39,6 +43,7 @@ pub struct Limits {
     buckets: Table<Bucket>,
     breakers: Table<Breaker>,
     connections: Connections,
+    synced: Table<Synced>,
     /// Keys come from clients, who must not know which of them share a place.
     secret: RandomState,
 }
@@ -68,6 +73,13 @@ impl Scope {
     /// Of all configurations of `plugin` with the same `group`.
     pub fn group(plugin: &str, group: &str) -> Self {
         Self::named(&[plugin, "group", group])
+    }
+
+    /// The name of the counter of `parts`, taken together, where several gateways look for it. As long
+    /// whatever clients send.
+    pub(crate) fn name(self, plugin: &str, parts: &[&str]) -> String {
+        let Self(counter) = Self::named(parts);
+        format!("plugin-{plugin}:{:016x}:{counter:016x}", self.0)
     }
 
     /// As many bits as there are are enough: nobody but the operator chooses these names.
@@ -124,6 +136,50 @@ impl Limits {
     /// A place among at most `most` requests under way, and how many there are with it.
     pub fn enter(&self, key: Key, most: u64) -> Option<(Slot, u64)> {
         self.connections.enter(key, most)
+    }
+
+    /// Uses up one of a window that is counted elsewhere, if enough is known of it here.
+    pub fn take_known(&self, key: Key, now: Instant) -> Option<Local> {
+        let now = micros(now);
+        self.synced.find(key, now)?;
+        self.synced.update(key, now, |synced| match synced {
+            Some(synced) => synced.take(now),
+            // Forgotten just now; it says nothing.
+            None => (Synced::default(), None),
+        })
+    }
+
+    /// What was said elsewhere of a window of `limit`, and for how long that goes if not to its end.
+    pub fn learn(
+        &self,
+        key: Key,
+        spent: &Spent,
+        limit: u64,
+        known_for: Option<Duration>,
+        now: Instant,
+    ) {
+        let now = micros(now);
+        self.synced.update(key, now, |before| {
+            (Synced::learn(before, spent, limit, known_for, now), ())
+        });
+    }
+
+    /// What was used here of such a window and is to be told now.
+    pub fn tell(&self, key: Key, now: Instant) -> u64 {
+        let now = micros(now);
+        if self.synced.find(key, now).is_none() {
+            return 0;
+        }
+        self.synced
+            .update(key, now, |synced| synced.unwrap_or_default().tell())
+    }
+
+    /// So much of it could not be told.
+    pub fn untold(&self, key: Key, cost: u64, now: Instant) {
+        let now = micros(now);
+        self.synced.update(key, now, |synced| {
+            (synced.unwrap_or_default().untold(cost), ())
+        });
     }
 
     /// Whether the breaker is open.

@@ -4,14 +4,15 @@
 //! holds it, and gives it back at its one end. Above `conn`, requests wait as long as such requests
 //! took so far; above `conn + burst` they are refused (APISIX 3.18).
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::{
-    limiting::{self, Amount, KeyOf, Number, Policy, VarKeyType},
+    limiting::{self, Amount, KeyOf, Number, Policy, RedisConf, VarKeyType},
     parse,
 };
 use crate::{
@@ -20,8 +21,11 @@ use crate::{
         resource::schema_of,
         snapshot::seconds,
     },
-    exchange::{Exchange, Held, Pace},
-    limits::{Key, Scope},
+    exchange::{Exchange, Held, Pace, Place},
+    limits::{
+        Scope,
+        remote::{self, Server},
+    },
     plugin::{
         Flow, Phases, Plugin, Reply, Step,
         registry::{Building, PluginKind},
@@ -29,7 +33,7 @@ use crate::{
     template::Template,
 };
 
-#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Deserialize, Serialize, JsonSchema)]
 struct Conf {
     /// Requests at a time.
     conn: Option<Amount>,
@@ -59,6 +63,13 @@ struct Conf {
     /// Where counters are.
     #[serde(default)]
     policy: Policy,
+    /// Where that is.
+    #[serde(flatten)]
+    redis: RedisConf,
+    /// Seconds after which a place is given up there that nobody gave back.
+    #[serde(default = "key_ttl")]
+    #[schemars(range(min = 1))]
+    key_ttl: u64,
     /// Lets requests pass of which nobody can say whether they are too much.
     #[serde(default)]
     allow_degradation: bool,
@@ -76,6 +87,9 @@ struct RuleConf {
 
 struct LimitConn {
     scope: Scope,
+    /// Who counts, if that is not this process.
+    server: Option<Arc<Server>>,
+    kept: Duration,
     limits: Vec<Limit>,
     /// How long requests take.
     pace: Arc<Pace>,
@@ -102,6 +116,8 @@ enum Refused {
     TooMany,
     /// No limit applies to it.
     Unusable,
+    /// Nobody says whether it has one.
+    Unanswered,
 }
 
 /// For the registry.
@@ -125,9 +141,10 @@ pub(crate) fn kind() -> PluginKind {
 
 fn compile(conf: &Value, owner: &str) -> Result<LimitConn, Faults> {
     let conf: Conf = parse(conf)?;
-    conf.policy.check()?;
     Ok(LimitConn {
         scope: Scope::of(NAME, owner, &conf),
+        server: conf.redis.server(conf.policy)?,
+        kept: Duration::from_secs(conf.key_ttl.min(KEPT_MAX)),
         limits: conf.limits()?,
         pace: Arc::new(Pace::new(seconds(conf.default_conn_delay))),
         learns: !conf.only_use_default_delay,
@@ -177,6 +194,27 @@ impl Limit {
         };
         key || self.conn.reads_body() || self.burst.reads_body()
     }
+
+    /// Its rule and key, and how many it lets in and lets wait. One that does not come to numbers is left
+    /// out, as is one without a key.
+    fn applies(&self, exchange: &Exchange) -> Option<([String; 2], u64, u64)> {
+        let (rule, text) = self.key.of(exchange)?;
+        let conn = self.conn.of(exchange, 1)?;
+        let burst = self.burst.of(exchange, 0)?;
+        Some(([rule.to_owned(), text.into_owned()], conn, burst))
+    }
+}
+
+impl LimitKey {
+    /// Its rule and its value for this request, if it has one.
+    fn of<'a>(&'a self, exchange: &'a Exchange) -> Option<(&'a str, Cow<'a, str>)> {
+        match self {
+            Self::Only(key) => Some(("", key.of(exchange))),
+            Self::Rule(rule, template) => {
+                Some((rule, Cow::Owned(limiting::rule_key(template, exchange)?)))
+            }
+        }
+    }
 }
 
 impl LimitConn {
@@ -185,45 +223,69 @@ impl LimitConn {
     fn enter(&self, exchange: &mut Exchange) -> Result<Duration, Refused> {
         let mut longest = None;
         for limit in &self.limits {
-            let limits = exchange.gateway().limits();
-            let key = match &limit.key {
-                LimitKey::Only(key) => limits.key(self.scope, &[&key.of(exchange)]),
-                LimitKey::Rule(rule, template) => match limiting::rule_key(template, exchange) {
-                    Some(text) => limits.key(self.scope, &[rule, &text]),
-                    None => continue,
-                },
-            };
-            let numbers = limit.conn.of(exchange, 1).zip(limit.burst.of(exchange, 0));
-            // A rule that does not come to numbers is left out, as is one without a key.
-            let Some((conn, burst)) = numbers else {
+            let Some(([rule, text], conn, burst)) = limit.applies(exchange) else {
                 continue;
             };
-            let delay = self.enter_one(exchange, key, conn, burst)?;
+            let limits = exchange.gateway().limits();
+            let key = limits.key(self.scope, &[&rule, &text]);
+            let (slot, count) = limits.enter(key, conn + burst).ok_or(Refused::TooMany)?;
+            let delay = self.keep(exchange, Place::Here(slot), count, conn);
             longest = longest.max(Some(delay));
         }
         longest.ok_or(Refused::Unusable)
     }
 
-    fn enter_one(
+    /// The same, where places are elsewhere. From before it is asked for, a place is the exchange's, as
+    /// nobody knows of a request that leaves meanwhile whether it has got one.
+    async fn enter_afar(
         &self,
+        server: &Arc<Server>,
         exchange: &mut Exchange,
-        key: Key,
-        conn: u64,
-        burst: u64,
     ) -> Result<Duration, Refused> {
-        let entered = exchange.gateway().limits().enter(key, conn + burst);
-        let Some((slot, count)) = entered else {
-            return Err(Refused::TooMany);
-        };
+        let mut longest = None;
+        for limit in &self.limits {
+            let Some(([rule, text], conn, burst)) = limit.applies(exchange) else {
+                continue;
+            };
+            let key = self.scope.name(NAME, &[&rule, &text]);
+            let name = Uuid::new_v4().simple().to_string();
+            let leave = remote::leave(key.clone(), &name);
+            exchange.hold(Held {
+                place: Place::Afar(Arc::clone(server), leave),
+                pace: None,
+                delay: Duration::ZERO,
+            });
+            let call = remote::enter(key, conn + burst, self.kept, &name);
+            let answer = exchange.gateway().counters().run(server, call).await;
+            let entered = answer.and_then(|answer| remote::entered(&answer));
+            let entered = entered.map_err(|_| Refused::Unanswered)?;
+            let place = exchange.let_go().map(|held| held.place);
+            let (place, count) = place.zip(entered).ok_or(Refused::TooMany)?;
+            let delay = self.keep(exchange, place, count, conn);
+            longest = longest.max(Some(delay));
+        }
+        longest.ok_or(Refused::Unusable)
+    }
+
+    /// Has the exchange keep its place, which is one of `count`, and says how long it has to wait.
+    fn keep(&self, exchange: &mut Exchange, place: Place, count: u64, conn: u64) -> Duration {
         let ahead = if count > conn { (count - 1) / conn } else { 0 };
         let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
         let delay = self.pace.so_far().saturating_mul(ahead).min(DELAY_MAX);
         exchange.hold(Held {
-            slot,
+            place,
             pace: self.learns.then(|| Arc::clone(&self.pace)),
             delay,
         });
-        Ok(delay)
+        delay
+    }
+
+    fn refuse(&self, refused: &Refused) -> Flow {
+        match refused {
+            Refused::TooMany => Flow::Respond(self.rejection.clone()),
+            Refused::Unusable => limiting::unusable(NAME, self.allow_degradation),
+            Refused::Unanswered => limiting::unanswered(None, self.allow_degradation),
+        }
     }
 }
 
@@ -237,9 +299,18 @@ impl Plugin for LimitConn {
     }
 
     fn access<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
+        if let Some(server) = &self.server {
+            return Step::Later(Box::pin(async move {
+                match self.enter_afar(server, exchange).await {
+                    Err(refused) => return self.refuse(&refused),
+                    Ok(delay) if delay >= DELAY_MIN => super::pause(exchange, delay).await,
+                    Ok(_) => {}
+                }
+                Flow::Continue
+            }));
+        }
         match self.enter(exchange) {
-            Err(Refused::TooMany) => Step::Done(Flow::Respond(self.rejection.clone())),
-            Err(Refused::Unusable) => Step::Done(limiting::unusable(NAME, self.allow_degradation)),
+            Err(refused) => Step::Done(self.refuse(&refused)),
             Ok(delay) if delay >= DELAY_MIN => {
                 let waited = super::pause(exchange, delay);
                 Step::Later(Box::pin(async move {
@@ -252,11 +323,17 @@ impl Plugin for LimitConn {
     }
 }
 
+fn key_ttl() -> u64 {
+    3600
+}
+
 fn rejected_code() -> u16 {
     503
 }
 
 const NAME: &str = "limit-conn";
+/// A year, in seconds.
+const KEPT_MAX: u64 = 366 * 86_400;
 /// Less is not worth a timer.
 const DELAY_MIN: Duration = Duration::from_millis(1);
 /// A client has long gone by then.

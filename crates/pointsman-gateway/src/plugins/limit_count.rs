@@ -3,7 +3,7 @@
 //! Counting itself is in [`crate::limits`]; here is by what requests are told apart, which limits apply
 //! to them, and what they are told.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    limiting::{self, Amount, KeyOf, KeyType, Number, Policy},
+    limiting::{self, Amount, KeyOf, KeyType, Number, Policy, RedisConf},
     parse,
 };
 use crate::{
@@ -21,15 +21,20 @@ use crate::{
         resource::schema_of,
     },
     exchange::Exchange,
-    limits::{Scope, Spent, Window},
+    gateway::Gateway,
+    limits::{
+        Key, Scope, Spent, Window,
+        remote::{self, RemoteWindow, Server},
+    },
     plugin::{
         Flow, Phases, Plugin, Reply, Step,
         registry::{Building, PluginKind},
     },
+    ports::Unanswered,
     template::Template,
 };
 
-#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 struct Conf {
     /// Requests in a window.
@@ -56,6 +61,11 @@ struct Conf {
     rejected_msg: Option<String>,
     /// Where counters are.
     policy: Policy,
+    /// Seconds after which it is told what was used here meanwhile; without, each request asks.
+    sync_interval: f64,
+    /// Where that is.
+    #[serde(flatten)]
+    redis: RedisConf,
     /// Lets requests pass of which nobody can say whether they are too much.
     allow_degradation: bool,
     /// Says in headers what is left.
@@ -106,6 +116,8 @@ impl Default for Conf {
             rejected_code: 503,
             rejected_msg: None,
             policy: Policy::Local,
+            sync_interval: NEVER,
+            redis: RedisConf::default(),
             allow_degradation: false,
             show_limit_quota_header: true,
         }
@@ -124,6 +136,10 @@ impl Default for Metadata {
 
 struct LimitCount {
     scope: Scope,
+    /// Who counts, if that is not this process.
+    server: Option<Arc<Server>>,
+    /// How often that is told, if not with each request.
+    interval: Option<Duration>,
     limits: Vec<Limit>,
     window_type: WindowType,
     allow_degradation: bool,
@@ -170,7 +186,7 @@ pub(crate) fn kind() -> PluginKind {
 
 fn compile(conf: &Value, owner: &str, metadata: Option<&Value>) -> Result<LimitCount, Faults> {
     let conf: Conf = parse(conf)?;
-    conf.policy.check()?;
+    let server = conf.redis.server(conf.policy)?;
     let limits = conf.limits(metadata)?;
     let reads_body = limits.iter().any(Limit::reads_body);
     let scope = match &conf.group {
@@ -179,6 +195,8 @@ fn compile(conf: &Value, owner: &str, metadata: Option<&Value>) -> Result<LimitC
     };
     Ok(LimitCount {
         scope,
+        server,
+        interval: conf.interval()?,
         limits,
         window_type: conf.window_type,
         allow_degradation: conf.allow_degradation,
@@ -188,6 +206,36 @@ fn compile(conf: &Value, owner: &str, metadata: Option<&Value>) -> Result<LimitC
 }
 
 impl Conf {
+    /// How often others are told, if not with each request.
+    fn interval(&self) -> Result<Option<Duration>, Faults> {
+        let fault = |text: &str| {
+            Err(Faults::at(
+                "sync_interval",
+                format!("sync_interval: {text}"),
+            ))
+        };
+        if self.policy == Policy::Local || self.sync_interval == NEVER {
+            return Ok(None);
+        }
+        if self.sync_interval < INTERVAL_MIN {
+            return fault("must be at least 0.1, or -1 for none");
+        }
+        let rules = self.rules.iter().flatten().map(|rule| &rule.time_window);
+        let windows = self.time_window.iter().chain(rules);
+        let mut lengths = windows.filter_map(|window| match window {
+            Amount::Number(seconds) => Some(*seconds),
+            Amount::Text(text) => text.parse().ok(),
+        });
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "windows of a million years end alike"
+        )]
+        if lengths.any(|seconds: u64| self.sync_interval >= seconds as f64) {
+            return fault("must be less than time_window");
+        }
+        Ok(Duration::try_from_secs_f64(self.sync_interval).ok())
+    }
+
     fn limits(&self, metadata: Option<&Value>) -> Result<Vec<Limit>, Faults> {
         let is_single = self.count.is_some() || self.time_window.is_some();
         match (&self.rules, &self.count, &self.time_window) {
@@ -266,6 +314,11 @@ impl Limit {
         };
         key || self.count.reads_body() || self.seconds.reads_body()
     }
+
+    /// What its count and its length come to.
+    fn numbers(&self, exchange: &Exchange) -> Option<(u64, u64)> {
+        self.count.of(exchange, 1).zip(self.seconds.of(exchange, 1))
+    }
 }
 
 impl Headers {
@@ -293,18 +346,11 @@ impl LimitCount {
         let now = clock::now();
         let mut applied = false;
         for limit in &self.limits {
-            let key = match &limit.key {
-                LimitKey::Only(key) => {
-                    let text = key.of(exchange);
-                    exchange.gateway().limits().key(self.scope, &[&text])
-                }
-                LimitKey::Rule(rule, template) => match limiting::rule_key(template, exchange) {
-                    Some(text) => exchange.gateway().limits().key(self.scope, &[rule, &text]),
-                    None => continue,
-                },
+            let Some((rule, text)) = limit.key.of(exchange) else {
+                continue;
             };
-            let count = limit.count.of(exchange, 1);
-            let Some((count, seconds)) = count.zip(limit.seconds.of(exchange, 1)) else {
+            let key = exchange.gateway().limits().key(self.scope, &[rule, &text]);
+            let Some((count, seconds)) = limit.numbers(exchange) else {
                 return limiting::unusable(NAME, self.allow_degradation);
             };
             applied = true;
@@ -313,17 +359,139 @@ impl LimitCount {
                 WindowType::Sliding => Window::sliding(count, seconds),
             };
             let spent = exchange.gateway().limits().take(key, &window, 1, now);
-            if let Some(headers) = &limit.headers {
-                headers.set(exchange, count, &spent);
-            }
-            if !spent.is_within {
-                return Flow::Respond(self.rejection.clone());
+            if let Some(refused) = self.tell(exchange, limit, count, &spent) {
+                return refused;
             }
         }
+        self.decided(applied)
+    }
+
+    /// The same, where counters are elsewhere.
+    async fn decide_afar(&self, server: &Arc<Server>, exchange: &mut Exchange) -> Flow {
+        let mut applied = false;
+        for limit in &self.limits {
+            let Some((rule, text)) = limit.key.of(exchange) else {
+                continue;
+            };
+            let key = self.scope.name(NAME, &[rule, &text]);
+            let Some((limit_of, seconds)) = limit.numbers(exchange) else {
+                return limiting::unusable(NAME, self.allow_degradation);
+            };
+            applied = true;
+            let window = RemoteWindow {
+                limit: limit_of,
+                seconds,
+                slides: self.window_type == WindowType::Sliding,
+            };
+            let Ok(spent) = self.ask(server, exchange.gateway(), window, key).await else {
+                return limiting::unanswered(Some(UNANSWERED), self.allow_degradation);
+            };
+            if let Some(refused) = self.tell(exchange, limit, limit_of, &spent) {
+                return refused;
+            }
+        }
+        self.decided(applied)
+    }
+
+    /// What becomes of one more under `key`.
+    async fn ask(
+        &self,
+        server: &Arc<Server>,
+        gateway: &Rc<Gateway>,
+        window: RemoteWindow,
+        key: String,
+    ) -> Result<Spent, Unanswered> {
+        let Some(interval) = self.interval else {
+            let answer = gateway.counters().run(server, window.take(key)).await?;
+            return remote::spent(&answer);
+        };
+        let known = gateway.limits().key(self.scope, &[&key]);
+        if let Some(local) = gateway.limits().take_known(known, clock::now()) {
+            if local.tells {
+                let telling = Telling {
+                    gateway: Rc::clone(gateway),
+                    server: Arc::clone(server),
+                    interval,
+                    window,
+                    key,
+                    known,
+                };
+                gateway.counters().later(Box::pin(telling.run()));
+            }
+            return Ok(local.spent);
+        }
+        let answer = gateway.counters().run(server, window.take(key)).await?;
+        let spent = remote::spent(&answer)?;
+        let known_for = window.slides.then_some(interval);
+        gateway
+            .limits()
+            .learn(known, &spent, window.limit, known_for, clock::now());
+        Ok(spent)
+    }
+
+    /// Says what is left, and whether the request is refused.
+    fn tell(
+        &self,
+        exchange: &mut Exchange,
+        limit: &Limit,
+        count: u64,
+        spent: &Spent,
+    ) -> Option<Flow> {
+        if let Some(headers) = &limit.headers {
+            headers.set(exchange, count, spent);
+        }
+        (!spent.is_within).then(|| Flow::Respond(self.rejection.clone()))
+    }
+
+    fn decided(&self, applied: bool) -> Flow {
         if applied {
             Flow::Continue
         } else {
             limiting::unusable(NAME, self.allow_degradation)
+        }
+    }
+}
+
+/// Tells others what was used here, until there is nothing to tell.
+struct Telling {
+    gateway: Rc<Gateway>,
+    server: Arc<Server>,
+    interval: Duration,
+    window: RemoteWindow,
+    key: String,
+    known: Key,
+}
+
+impl Telling {
+    async fn run(self) {
+        let limits = self.gateway.limits();
+        let known_for = self.window.slides.then_some(self.interval);
+        loop {
+            let due = clock::now() + self.interval;
+            self.gateway.upstreams().sleep_until(due).await;
+            let cost = limits.tell(self.known, clock::now());
+            if cost == 0 {
+                return;
+            }
+            let charge = self.window.charge(self.key.clone(), cost);
+            let answer = self.gateway.counters().run(&self.server, charge).await;
+            let now = clock::now();
+            match answer.and_then(|answer| remote::spent(&answer)) {
+                Ok(spent) => limits.learn(self.known, &spent, self.window.limit, known_for, now),
+                Err(Unanswered) => limits.untold(self.known, cost, now),
+            }
+        }
+    }
+}
+
+impl LimitKey {
+    /// Its rule and its value for this request, if it has one.
+    fn of<'a>(&'a self, exchange: &'a Exchange) -> Option<(&'a str, Cow<'a, str>)> {
+        match self {
+            Self::Only(key) => Some(("", key.of(exchange))),
+            Self::Rule(rule, template) => {
+                Some((rule, Cow::Owned(limiting::rule_key(template, exchange)?)))
+            }
         }
     }
 }
@@ -338,7 +506,10 @@ impl Plugin for LimitCount {
     }
 
     fn access<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
-        Step::Done(self.decide(exchange))
+        match &self.server {
+            None => Step::Done(self.decide(exchange)),
+            Some(server) => Step::Later(Box::pin(self.decide_afar(server, exchange))),
+        }
     }
 }
 
@@ -349,6 +520,11 @@ pub(crate) fn grouped(conf: &Value) -> Option<(String, Value)> {
 }
 
 pub(crate) const NAME: &str = "limit-count";
+/// A `sync_interval` that is none.
+const NEVER: f64 = -1.0;
+/// A shorter one is no relief.
+const INTERVAL_MIN: f64 = 0.1;
+const UNANSWERED: &str = "failed to limit count";
 
 #[cfg(test)]
 mod tests {

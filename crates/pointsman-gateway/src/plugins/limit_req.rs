@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    limiting::{self, KeyOf, Policy, VarKeyType},
+    limiting::{self, KeyOf, Policy, RedisConf, VarKeyType},
     parse,
 };
 use crate::{
@@ -20,14 +20,17 @@ use crate::{
         resource::schema_of,
     },
     exchange::Exchange,
-    limits::{Rate, Scope},
+    limits::{
+        Rate, Scope,
+        remote::{self, Server},
+    },
     plugin::{
         Flow, Phases, Plugin, Reply, Step,
         registry::{Building, PluginKind},
     },
 };
 
-#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Deserialize, Serialize, JsonSchema)]
 struct Conf {
     /// Requests a second.
     #[schemars(extend("exclusiveMinimum" = 0))]
@@ -53,6 +56,9 @@ struct Conf {
     /// Where counters are.
     #[serde(default)]
     policy: Policy,
+    /// Where that is.
+    #[serde(flatten)]
+    redis: RedisConf,
     /// Lets requests pass of which nobody can say whether they are too much.
     #[serde(default)]
     allow_degradation: bool,
@@ -60,9 +66,12 @@ struct Conf {
 
 struct LimitReq {
     scope: Scope,
+    /// Who counts, if that is not this process.
+    server: Option<Arc<Server>>,
     key: KeyOf,
     rate: Rate,
     waits: bool,
+    allow_degradation: bool,
     rejection: Reply,
 }
 
@@ -87,12 +96,13 @@ pub(crate) fn kind() -> PluginKind {
 
 fn compile(conf: &Value, owner: &str) -> Result<LimitReq, Faults> {
     let conf: Conf = parse(conf)?;
-    conf.policy.check()?;
     Ok(LimitReq {
         scope: Scope::of(NAME, owner, &conf),
+        server: conf.redis.server(conf.policy)?,
         key: KeyOf::new(&conf.key, conf.key_type.into()),
         rate: Rate::new(conf.rate, conf.burst),
         waits: !conf.nodelay,
+        allow_degradation: conf.allow_degradation,
         rejection: limiting::rejection(conf.rejected_code, conf.rejected_msg.as_deref()),
     })
 }
@@ -107,19 +117,48 @@ impl Plugin for LimitReq {
     }
 
     fn access<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
+        if let Some(server) = &self.server {
+            return Step::Later(Box::pin(self.ask(server, exchange)));
+        }
         let limits = exchange.gateway().limits();
         let key = limits.key(self.scope, &[&self.key.of(exchange)]);
-        match limits.pour(key, &self.rate, clock::now()) {
-            None => Step::Done(Flow::Respond(self.rejection.clone())),
-            Some(wait) if self.waits && wait >= WAIT_MIN => {
+        let Some(turn) = limits.pour(key, &self.rate, clock::now()) else {
+            return Step::Done(Flow::Respond(self.rejection.clone()));
+        };
+        match self.waits_for(turn) {
+            Some(wait) => {
                 let waited = super::pause(exchange, wait);
                 Step::Later(Box::pin(async move {
                     waited.await;
                     Flow::Continue
                 }))
             }
-            Some(_) => Step::Done(Flow::Continue),
+            None => Step::Done(Flow::Continue),
         }
+    }
+}
+
+impl LimitReq {
+    /// The same, where counters are elsewhere.
+    async fn ask(&self, server: &Arc<Server>, exchange: &Exchange) -> Flow {
+        let key = self.scope.name(NAME, &[&self.key.of(exchange)]);
+        let counters = exchange.gateway().counters();
+        let answer = counters.run(server, remote::pour(&self.rate, key)).await;
+        let Ok(turn) = answer.and_then(|answer| remote::wait(&answer)) else {
+            return limiting::unanswered(None, self.allow_degradation);
+        };
+        let Some(turn) = turn else {
+            return Flow::Respond(self.rejection.clone());
+        };
+        if let Some(wait) = self.waits_for(turn) {
+            super::pause(exchange, wait).await;
+        }
+        Flow::Continue
+    }
+
+    /// How long a request waits whose turn is so far away.
+    fn waits_for(&self, turn: Duration) -> Option<Duration> {
+        (self.waits && turn >= WAIT_MIN).then_some(turn)
     }
 }
 

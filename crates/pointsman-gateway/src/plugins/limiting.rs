@@ -1,6 +1,8 @@
 //! What `limit-count`, `limit-req` and `limit-conn` have in common: by what they count, amounts that
 //! may be templates, where counters are, and what those are told who come too often.
 
+mod redis;
+
 use std::borrow::Cow;
 
 use http::StatusCode;
@@ -16,6 +18,8 @@ use crate::{
     variables,
     vars::Lookup as _,
 };
+
+pub(super) use self::redis::RedisConf;
 
 /// How `key` is to be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -66,13 +70,14 @@ pub(super) enum Policy {
 }
 
 impl Policy {
-    /// Whether this build has it.
-    pub(super) fn check(self) -> Result<(), Faults> {
-        if self == Self::Local {
-            return Ok(());
+    /// As it is written.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Redis => "redis",
+            Self::RedisCluster => "redis-cluster",
+            Self::RedisSentinel => "redis-sentinel",
         }
-        let text = "policy: this build counts in the gateway itself only; use \"local\"";
-        Err(Faults::at("policy", text))
     }
 }
 
@@ -226,6 +231,17 @@ pub(super) fn unusable(plugin: &str, allow_degradation: bool) -> Flow {
         Flow::Continue
     } else {
         Flow::Respond(Reply::page(StatusCode::INTERNAL_SERVER_ERROR))
+    }
+}
+
+/// Whoever counts for all gateways did not answer, which the log says: what the request is told, if it
+/// is not to pass.
+pub(super) fn unanswered(message: Option<&str>, allow_degradation: bool) -> Flow {
+    let status = StatusCode::INTERNAL_SERVER_ERROR;
+    match message {
+        _ if allow_degradation => Flow::Continue,
+        Some(message) => Flow::Respond(Reply::json(status, json!({ "error_msg": message }))),
+        None => Flow::Respond(Reply::page(status)),
     }
 }
 

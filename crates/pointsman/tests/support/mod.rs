@@ -18,6 +18,7 @@ pub(crate) mod load;
 pub(crate) mod movable_clock;
 pub(crate) mod names;
 pub(crate) mod packages;
+pub(crate) mod redis;
 pub(crate) mod secure;
 pub(crate) mod skip;
 pub(crate) mod tokens;
