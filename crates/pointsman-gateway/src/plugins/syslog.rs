@@ -15,7 +15,6 @@ use super::{
     parse,
 };
 use crate::{
-    clock,
     config::{
         plugin_schema::{Faults, PluginSchema},
         resource::schema_of,
@@ -132,7 +131,9 @@ fn build(conf: &Value, building: &mut Building<'_>) -> Result<Arc<dyn Plugin>, F
 /// `<46>1 TIME HOST apisix PID - - ENTRY`: facility `syslog`, severity `info`.
 fn message(writer: &Writer, exchange: &Exchange) -> Bytes {
     let mut message = b"<46>1 ".to_vec();
-    date::rfc_3339(clock::unix_millis(), &mut message);
+    let took = u64::try_from(exchange.took().as_millis()).unwrap_or(u64::MAX);
+    let ended = exchange.started_unix_ms.saturating_add(took);
+    date::rfc_3339(ended, &mut message);
     message.push(b' ');
     message.extend_from_slice(host_name(&exchange.received.host).as_bytes());
     message.extend_from_slice(format!(" apisix {} - - ", std::process::id()).as_bytes());
