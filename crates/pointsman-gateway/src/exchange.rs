@@ -11,6 +11,7 @@ mod held;
 mod intake;
 mod rare;
 mod request_body;
+mod traced;
 
 use std::{
     borrow::Cow,
@@ -41,7 +42,10 @@ use crate::{
 };
 
 pub use self::attempt::AttemptRecord;
-pub(crate) use self::held::{Held, Pace, Place};
+pub(crate) use self::{
+    held::{Held, Pace, Place},
+    traced::OpenSpan,
+};
 
 /// One request and its response.
 pub struct Exchange {

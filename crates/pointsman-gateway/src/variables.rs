@@ -58,6 +58,9 @@ fn text<'a>(x: &'a Exchange, name: &str) -> Option<Cow<'a, str>> {
     if let Some(header) = name.strip_prefix("http_") {
         return header_var(x, header);
     }
+    if let Some(part) = name.strip_prefix("opentelemetry_") {
+        return x.trace_var(part);
+    }
     if let Some(cookie) = name.strip_prefix("cookie_") {
         return cookie_var(x, cookie);
     }

@@ -1,13 +1,19 @@
 //! What few requests need: made when one of them first asks, so that the others do not carry it.
 
-use std::{cell::OnceCell, net::IpAddr, rc::Rc};
+use std::{
+    cell::{OnceCell, RefCell},
+    collections::VecDeque,
+    net::IpAddr,
+    rc::Rc,
+};
 
 use http::{HeaderName, HeaderValue};
 
 use crate::{
     config::snapshot::Backend,
-    exchange::{held::Held, intake::Intake},
+    exchange::{held::Held, intake::Intake, traced::OpenSpan},
     forward::picks::Notes,
+    observe::trace::TraceContext,
     variables::graphql::Operation,
 };
 
@@ -32,6 +38,10 @@ pub(crate) struct Rare {
     pub(super) answer_headers: Vec<(HeaderName, HeaderValue)>,
     /// Places among the requests under way.
     pub(super) held: Vec<Held>,
+    /// The spans that plugins have begun and not told of.
+    pub(super) spans: RefCell<VecDeque<OpenSpan>>,
+    /// The last of them, if variables tell of it.
+    pub(super) trace: Option<TraceContext>,
 }
 
 impl Rare {

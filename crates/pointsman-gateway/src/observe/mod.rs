@@ -4,7 +4,9 @@ pub mod access_log;
 pub(crate) mod date;
 pub mod entry;
 pub mod metrics;
+pub(crate) mod otlp;
 pub(crate) mod secrets;
+pub(crate) mod trace;
 
 use crate::{
     exchange::Exchange,

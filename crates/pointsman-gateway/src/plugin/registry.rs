@@ -40,6 +40,7 @@ const PLUGINS: &[fn() -> PluginKind] = &[
     plugins::mocking::kind,
     plugins::multi_auth::kind,
     plugins::openid_connect::kind,
+    plugins::opentelemetry::kind,
     plugins::prometheus::kind,
     plugins::proxy_mirror::kind,
     plugins::proxy_rewrite::kind,

@@ -28,6 +28,7 @@ mod logging;
 pub mod mocking;
 pub mod multi_auth;
 pub mod openid_connect;
+pub mod opentelemetry;
 pub mod prometheus;
 pub mod proxy_mirror;
 pub mod proxy_rewrite;

@@ -7,6 +7,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
+use crate::observe::otlp;
+
 /// A place where lines of a log go: bounded, never blocking.
 ///
 /// When a sink is full it drops the line and counts it; the count is a metric.
@@ -101,6 +103,8 @@ pub enum Join {
     Single,
     /// A JSON array.
     Array,
+    /// Spans of OpenTelemetry, encoded, of this resource.
+    Spans(Bytes),
     /// One after the other.
     Separated {
         /// Before the first.
@@ -238,7 +242,7 @@ impl Join {
     /// As many bytes as each entry may add to a parcel beside its own.
     fn overhead(&self) -> usize {
         match self {
-            Self::Single => 0,
+            Self::Single | Self::Spans(_) => 0,
             Self::Array => 2,
             Self::Separated { before, between } => before.len() + between.len(),
         }
@@ -247,6 +251,7 @@ impl Join {
     fn parcel(&self, entries: &[Bytes]) -> Parcel {
         let body = match self {
             Self::Single => entries.first().cloned().unwrap_or_default(),
+            Self::Spans(resource) => otlp::request(resource, entries),
             Self::Array => joined(entries, "[", ",", "]"),
             Self::Separated { before, between } => joined(entries, before, between, ""),
         };

@@ -118,7 +118,7 @@ impl Link {
                 login,
             } => {
                 let mut builder = SentinelClientBuilder::new(
-                    sentinels.iter().map(|address| plain(address)),
+                    sentinels.iter().map(plain),
                     master,
                     SentinelServerType::Master,
                 )?
