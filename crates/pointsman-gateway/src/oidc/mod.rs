@@ -1,9 +1,9 @@
 //! What an identity provider (OpenID Connect) says of access tokens.
 //!
 //! A [`Provider`] is asked by requests: it checks a token by the provider's keys or asks the provider
-//! about it, and fetches what it needs for that inside the request that first needs it ([`renewed`]
-//! says how the others share it). What was fetched is kept: the discovery document and the keys for a
-//! day, or as long as the configuration says; what was said of a token, until the token runs out.
+//! about it, and fetches what it needs for that inside the request that first needs it (`renewed`
+//! says how the others share it). What was fetched is kept: the discovery document for an hour, the
+//! keys as long as the configuration says; what was said of a token, until the token runs out.
 //! [`Providers`] keeps all of that over changes of configuration.
 
 mod call;
@@ -13,10 +13,7 @@ mod renewed;
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -63,7 +60,17 @@ pub struct Provider {
     /// When the keys were last fetched because a token named one that is not there.
     looked_again: Mutex<Option<Instant>>,
     introspection: Introspection,
-    is_failing: AtomicBool,
+    health: Mutex<Health>,
+}
+
+/// Whether a provider works, as far as the log goes.
+#[derive(Default)]
+struct Health {
+    is_failing: bool,
+    /// That was told, and is to be taken back.
+    is_told: bool,
+    /// Nothing is told before that.
+    quiet_until: Option<Instant>,
 }
 
 /// What came of fetching something that lasts.
@@ -77,7 +84,7 @@ struct Fetched<T> {
 
 /// What a discovery document says, as far as it matters here.
 struct Discovery {
-    issuer: Option<String>,
+    issuer: String,
     keys: Option<Place>,
     introspection: Option<Arc<Place>>,
 }
@@ -132,18 +139,17 @@ impl Provider {
             discovery: Renewed::default(),
             keys: Renewed::default(),
             looked_again: Mutex::default(),
-            is_failing: AtomicBool::new(false),
+            health: Mutex::default(),
         })
     }
 
     /// The issuer that the discovery document names.
     ///
     /// # Errors
-    /// It names none, or cannot be had.
+    /// It cannot be had.
     pub async fn issuer(&self, upstreams: &dyn Upstreams) -> Result<String, Reason> {
         let discovery = self.discovery(upstreams).await.map_err(told)?;
-        let issuer = discovery.issuer.clone();
-        issuer.ok_or_else(|| "the discovery document names no issuer".to_owned())
+        Ok(discovery.issuer.clone())
     }
 
     /// Checks that one of the provider's keys has signed `token`. A key that is not known may be new:
@@ -207,7 +213,7 @@ impl Provider {
             self.read(&document)
         };
         let fetched = self
-            .lasting(&self.discovery, None, DISCOVERY, DAY, fetch, upstreams)
+            .lasting(&self.discovery, None, DISCOVERY, HOUR, fetch, upstreams)
             .await;
         fetched?.outcome.clone()
     }
@@ -221,8 +227,10 @@ impl Provider {
             let url = text(member)?;
             Place::new(what, url, self.identity.verify, self.identity.timeout).ok()
         };
+        // It is required (OpenID Connect Discovery §3): without it this is some other document.
+        let issuer = text("issuer").ok_or_else(|| self.place.unreadable())?;
         Ok(Discovery {
-            issuer: text("issuer").map(str::to_owned),
+            issuer: issuer.to_owned(),
             keys: place(KEYS, "jwks_uri"),
             introspection: place(INTROSPECTION, "introspection_endpoint").map(Arc::new),
         })
@@ -319,7 +327,9 @@ impl Provider {
     }
 
     fn note_success(&self) {
-        if self.is_failing.swap(false, Ordering::Relaxed) {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        health.is_failing = false;
+        if std::mem::take(&mut health.is_told) {
             let address = self.place.address();
             tracing::info!(
                 address,
@@ -328,15 +338,22 @@ impl Provider {
         }
     }
 
+    /// One that fails every now and then is told of every now and then, too.
     fn note_failure(&self, error: &CallError) {
+        let now = clock::now();
         let address = self.place.address();
-        if self.is_failing.swap(true, Ordering::Relaxed) {
-            tracing::debug!(address, "openid-connect: still failing: {error}");
-        } else {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = !health.is_failing && health.quiet_until.is_none_or(|until| now >= until);
+        health.is_failing = true;
+        if is_news {
+            health.is_told = true;
+            health.quiet_until = Some(now + QUIET);
             tracing::warn!(
                 address,
-                "openid-connect: tokens are refused or checked by what was known: {error}"
+                "openid-connect: tokens are refused, or checked by what was known: {error}"
             );
+        } else {
+            tracing::debug!(address, "openid-connect: failing: {error}");
         }
     }
 }
@@ -370,12 +387,14 @@ const DISCOVERY: &str = "discovery document";
 const KEYS: &str = "jwks_uri of the discovery document";
 const INTROSPECTION: &str = "introspection endpoint";
 /// How long a discovery document is used.
-const DAY: Duration = Duration::from_secs(86_400);
+const HOUR: Duration = Duration::from_secs(3_600);
 /// How long the failure to get something is the answer to all who ask.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The same if there is something older to go on with.
 const RENEW_AFTER: Duration = Duration::from_secs(10);
 /// Between two looks for keys that tokens name and nobody knows.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// Between two words of a provider that fails.
+const QUIET: Duration = Duration::from_secs(10);
 /// From so many on, those out of use are forgotten when another comes.
 const PROVIDERS_KEPT: usize = 64;

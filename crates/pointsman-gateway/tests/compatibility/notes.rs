@@ -176,6 +176,30 @@ pub(crate) const DIFFERS: &[(&str, &str, &str)] = &[
     ),
     ("jwt-auth", "store_in_ctx", "no effect"),
     (
+        "openid-connect",
+        "",
+        "Only tokens that requests bring; the login of browsers is refused.",
+    ),
+    (
+        "openid-connect",
+        "unauth_action",
+        "`auth` without `bearer_only` is refused",
+    ),
+    ("openid-connect", "session", "no effect"),
+    ("openid-connect", "accept_none_alg", "`true` is refused"),
+    ("openid-connect", "accept_unsupported_alg", "no effect"),
+    ("openid-connect", "proxy_opts", "refused"),
+    (
+        "openid-connect",
+        "introspection_endpoint_auth_method",
+        "`client_secret_basic` and `client_secret_post` only",
+    ),
+    (
+        "openid-connect",
+        "claim_schema",
+        "a keyword that would not be heeded is refused",
+    ),
+    (
         "basic-auth",
         "",
         "The first colon ends the name; passwords may have colons and blanks.",
@@ -217,7 +241,6 @@ pub(crate) const ABSENT: &[(&str, &str)] = &[
     ("clickhouse-logger", "not built yet"),
     ("client-control", "not built yet"),
     ("kafka-logger", "not built yet"),
-    ("openid-connect", "not built yet"),
     ("opentelemetry", "not built yet"),
     ("proxy-mirror", "not built yet"),
     ("request-validation", "not built yet"),
