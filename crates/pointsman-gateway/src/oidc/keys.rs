@@ -83,7 +83,7 @@ fn keys_of(jwk: &Value) -> Vec<Named> {
     let (material, algorithms): (_, &[Algorithm]) = match (text("kty"), text("crv")) {
         (Some("RSA"), _) => {
             let both = number("n").zip(number("e"));
-            (both.map(|(n, e)| rsa(&n, &e)), &RSA)
+            (both.and_then(|(n, e)| rsa(&n, &e)), &RSA)
         }
         (Some("EC"), Some("P-256")) => (point(), &[Algorithm::ES256]),
         (Some("EC"), Some("P-384")) => (point(), &[Algorithm::ES384]),
@@ -106,10 +106,15 @@ fn keys_of(jwk: &Value) -> Vec<Named> {
     algorithms.filter(is_its).filter_map(of).collect()
 }
 
-/// An RSA public key as PKCS #1 has it: a sequence of two integers.
-fn rsa(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
+/// An RSA public key as PKCS #1 has it: a sequence of two integers. `None` if it is too short to be
+/// safe, or longer than anybody's.
+fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<Vec<u8>> {
+    let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
+    if !RSA_BYTES.contains(&(modulus.len() - zeros)) {
+        return None;
+    }
     let both = [der_integer(modulus), der_integer(exponent)].concat();
-    der(0x30, &both)
+    Some(der(0x30, &both))
 }
 
 /// Without leading zeros, but with one if the number would else be negative.
@@ -136,6 +141,8 @@ fn der(tag: u8, content: &[u8]) -> Vec<u8> {
     out
 }
 
+/// 2,048 to 8,192 bits.
+const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 /// An RSA key may be used with any of them.
 const RSA: [Algorithm; 6] = [
     Algorithm::RS256,

@@ -151,6 +151,8 @@ mod tests {
         assert_eq!(*late, 1);
         let mut anew = pin!(value.renew(Some(&late), never(), async { 3 }));
         assert_eq!(look(anew.as_mut()).flatten().as_deref(), Some(&3));
+        let mut behind = pin!(value.renew(Some(&late), never(), async { 4 }));
+        assert_eq!(look(behind.as_mut()).flatten().as_deref(), Some(&3));
         assert_eq!(value.newest().as_deref(), Some(&3));
         assert!(!value.is_under_way());
     }
