@@ -238,16 +238,8 @@ pub(crate) const DIFFERS: &[(&str, &str, &str)] = &[
 
 /// Plugins of tiers 1 and 2 that are not built.
 pub(crate) const ABSENT: &[(&str, &str)] = &[
-    ("clickhouse-logger", "not built yet"),
-    ("client-control", "not built yet"),
     ("kafka-logger", "not built yet"),
     ("opentelemetry", "not built yet"),
-    ("proxy-mirror", "not built yet"),
-    ("request-validation", "not built yet"),
-    ("syslog", "not built yet"),
-    ("tcp-logger", "not built yet"),
-    ("traffic-split", "not built yet"),
-    ("udp-logger", "not built yet"),
 ];
 
 /// Plugins that are out of scope.
