@@ -38,6 +38,8 @@ pub struct Unsigned<'r> {
     pub region: &'r str,
     /// Such as `bedrock`.
     pub service: &'r str,
+    /// `x-amz-target`, if it is sent.
+    pub target: Option<&'r str>,
     /// Seconds since 1970.
     pub now: u64,
 }
@@ -51,8 +53,8 @@ pub struct Signature {
     pub date: String,
 }
 
-/// Signs `host` and `x-amz-date`, and `x-amz-security-token` with temporary keys (which is to be sent
-/// along).
+/// Signs `host` and `x-amz-date`, and where they are there `x-amz-security-token` of temporary keys and
+/// `x-amz-target` (which are to be sent along).
 pub fn sign(request: &Unsigned<'_>, keys: &AwsKeys) -> Signature {
     let date = timestamp(request.now);
     let day = &date[..8];
@@ -62,6 +64,10 @@ pub fn sign(request: &Unsigned<'_>, keys: &AwsKeys) -> Signature {
     if let Some(token) = &keys.session_token {
         headers.push_str(&format!("x-amz-security-token:{}\n", token.trim()));
         signed.push_str(";x-amz-security-token");
+    }
+    if let Some(target) = request.target {
+        headers.push_str(&format!("x-amz-target:{}\n", target.trim()));
+        signed.push_str(";x-amz-target");
     }
     let canonical = format!(
         "{}\n{}\n{}\n{headers}\n{signed}\n{}",
@@ -199,6 +205,7 @@ mod tests {
             body: &[],
             region: "us-east-1",
             service: "service",
+            target: None,
             now: 1_440_938_160,
         };
         let signed = sign(&request, &keys());
@@ -252,6 +259,7 @@ mod tests {
             body: &body,
             region: "r",
             service: "bedrock",
+            target: None,
             now: 1,
         };
         let plain = sign(&request, &keys()).authorization;

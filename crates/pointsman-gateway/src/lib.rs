@@ -21,6 +21,7 @@ pub mod plugins;
 pub mod forward;
 pub mod limits;
 pub mod oidc;
+pub mod secrets;
 pub mod semantic;
 pub mod side_call;
 pub mod tokens;

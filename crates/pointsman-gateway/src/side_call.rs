@@ -83,6 +83,11 @@ impl SideCall {
         &self.destination.address
     }
 
+    /// What `Host` says.
+    pub fn authority(&self) -> &str {
+        self.destination.authority.to_str().unwrap_or_default()
+    }
+
     /// Sends `request`, to which `Host` is added, and returns when the head of the answer is there.
     pub async fn send(
         &self,

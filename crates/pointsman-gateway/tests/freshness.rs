@@ -84,6 +84,7 @@ impl Control {
             registry: &self.registry,
             sinks: &NoSinks,
             env: &|_| None,
+            secrets: &std::sync::Arc::default(),
             health: &self.health,
             previous,
             generation: self.generation,

@@ -90,6 +90,7 @@ fn compiled(health: &SharedHealth, now: Instant) -> Arc<Snapshot> {
         registry: &registry,
         sinks: &NoSinks,
         env: &|_| None,
+        secrets: &std::sync::Arc::default(),
         health,
         previous: None,
         generation: 1,

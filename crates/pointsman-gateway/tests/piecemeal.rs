@@ -198,6 +198,7 @@ impl Bench {
             registry: &self.registry,
             sinks: &NoSinks,
             env: &no_env,
+            secrets: &std::sync::Arc::default(),
             health: &self.health,
             previous,
             generation: self.generation,

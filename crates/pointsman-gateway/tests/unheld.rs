@@ -105,6 +105,7 @@ fn a_compilation_holds_health_for_moments_only() {
         registry: &registry,
         sinks: &sinks,
         env: &|_| None,
+        secrets: &std::sync::Arc::default(),
         health: &health,
         previous: None,
         generation: 1,

@@ -90,7 +90,7 @@ fn document(options: &CheckOptions, settings: Settings, real: bool) -> Result<us
         Arc::new(NoSinks),
         SharedHealth::new(),
     );
-    match publisher.prepare(&mut *source, None) {
+    match publisher.prepare(&mut *source) {
         Err(error) => {
             eprintln!("error: {error}");
             errors += 1;

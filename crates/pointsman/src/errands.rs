@@ -35,6 +35,7 @@ pub(crate) trait Keeper: Default + 'static {
 pub(crate) struct Errands<K> {
     keeper: RefCell<K>,
     changed: Notify,
+    came_back: Notify,
 }
 
 impl<K: Keeper> Errands<K> {
@@ -42,6 +43,18 @@ impl<K: Keeper> Errands<K> {
     pub(crate) fn adopt(&self, snapshot: &Snapshot) {
         self.keeper.borrow_mut().adopt(snapshot, clock::now());
         self.changed.notify_one();
+    }
+
+    /// What `look` makes of the keeper, which may have been changed by it.
+    pub(crate) fn with<T>(&self, look: impl FnOnce(&mut K) -> T) -> T {
+        let seen = look(&mut self.keeper.borrow_mut());
+        self.changed.notify_one();
+        seen
+    }
+
+    /// Ends when an errand has come back since this was asked last. For one asker.
+    pub(crate) async fn came_back(&self) {
+        self.came_back.notified().await;
     }
 
     /// Runs errands as they fall due.
@@ -56,7 +69,9 @@ impl<K: Keeper> Errands<K> {
                     let outcome = K::perform(&errand, &client).await;
                     let mut keeper = errands.keeper.borrow_mut();
                     keeper.on_outcome(&errand, outcome, clock::now());
+                    drop(keeper);
                     errands.changed.notify_one();
+                    errands.came_back.notify_one();
                 });
             }
             client.sweep();

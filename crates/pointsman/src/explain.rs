@@ -117,7 +117,7 @@ fn compile(options: &ExplainOptions, settings: Settings) -> Result<Arc<Snapshot>
         Arc::new(NoSinks),
         SharedHealth::new(),
     );
-    let prepared = publisher.prepare(&mut *source, None);
+    let prepared = publisher.prepare(&mut *source);
     let prepared = prepared.map_err(|error| error.to_string())?;
     let prepared = prepared.unwrap_or_else(|| publisher.nothing());
     let wrong = |severity: &Severity| *severity == Severity::Error;

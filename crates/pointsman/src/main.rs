@@ -12,6 +12,7 @@ mod demo;
 mod drain;
 mod explain;
 mod run;
+mod secrets;
 mod transfer;
 
 mod http1;

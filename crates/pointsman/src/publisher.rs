@@ -10,10 +10,12 @@ use pointsman_gateway::{
     clock,
     config::{
         compile::{self, Compiled},
-        document::Parsed,
+        document::{Document, Parsed},
         problem::{Problem, Report, Severity},
+        reference::Elsewhere,
         settings::Settings,
         snapshot::Snapshot,
+        text::Lines,
     },
     gateway::State,
     plugin::registry::Registry,
@@ -26,6 +28,7 @@ use crate::config_source::{ConfigSource, Reading, SourceError};
 use crate::errands::Errands;
 use crate::health_file::HealthFile;
 use crate::http_client::Dialer;
+use crate::secrets::Secrets;
 use crate::tls::{ServerTls, Table, TlsSettings};
 
 /// Turns documents into snapshots and publishes them.
@@ -38,6 +41,10 @@ pub(crate) struct Publisher {
     pub(crate) health_file: Option<Arc<HealthFile>>,
     examples: Rc<Errands<semantic::keeper::Keeper>>,
     tokens: Rc<Errands<tokens::keeper::Keeper>>,
+    pub(crate) secrets: Secrets,
+    /// What was read last.
+    lines: Lines,
+    read_problems: Vec<Problem>,
     generation: u64,
     /// What is wrong with the configuration in force.
     pub(crate) problems: Rc<RefCell<Vec<Problem>>>,
@@ -62,6 +69,9 @@ impl Publisher {
         health: Arc<SharedHealth>,
     ) -> Self {
         Self {
+            secrets: Secrets::new(&settings),
+            lines: Lines::default(),
+            read_problems: Vec::new(),
             settings,
             registry,
             sinks,
@@ -80,18 +90,31 @@ impl Publisher {
     pub(crate) fn spawn_keepers(&self, dialer: &Arc<Dialer>) {
         tokio::task::spawn_local(Rc::clone(&self.examples).run(Arc::clone(dialer)));
         tokio::task::spawn_local(Rc::clone(&self.tokens).run(Arc::clone(dialer)));
+        self.secrets.spawn(dialer);
     }
 
-    /// Compiles what `source` holds; `None` if that is what was compiled last. Targets that are new
-    /// are known to the monitor when this returns.
+    /// Reads and compiles what `source` holds, without waiting for anything; `None` if it holds nothing. Targets
+    /// that are new are known to the monitor when this returns.
     ///
     /// # Errors
     /// When nothing of it can be used.
     pub(crate) fn prepare(
         &mut self,
         source: &mut dyn ConfigSource,
-        previous: Option<&Snapshot>,
     ) -> Result<Option<Prepared>, SourceError> {
+        let document = self.read(source)?;
+        Ok(document.map(|document| self.compile(document, None)))
+    }
+
+    /// Reads what `source` holds; `None` if that is what was read last. Secrets that it refers to are asked for
+    /// from then on.
+    ///
+    /// # Errors
+    /// When nothing of it can be used.
+    pub(crate) fn read(
+        &mut self,
+        source: &mut dyn ConfigSource,
+    ) -> Result<Option<Arc<Document>>, SourceError> {
         let env = |name: &str| std::env::var(name).ok();
         let reading = Reading {
             env: &env,
@@ -100,29 +123,47 @@ impl Publisher {
         let Some(parsed) = source.read(&reading)? else {
             return Ok(None);
         };
+        let Parsed {
+            document,
+            lines,
+            problems,
+        } = parsed;
         self.generation += 1;
-        Ok(Some(self.compile(parsed, previous)))
+        self.lines = lines;
+        self.read_problems = problems;
+        self.secrets.adopt(&document);
+        Ok(Some(Arc::new(document)))
+    }
+
+    /// The document of `snapshot` is to be compiled once more, as another configuration.
+    pub(crate) fn again(&mut self, snapshot: &Snapshot) -> Arc<Document> {
+        self.generation += 1;
+        Arc::clone(&snapshot.document)
     }
 
     /// What is in force before anything could be loaded: no route at all, generation 0.
     pub(crate) fn nothing(&mut self) -> Prepared {
-        self.compile(Parsed::default(), None)
+        self.compile(Arc::default(), None)
     }
 
-    fn compile(&mut self, parsed: Parsed, previous: Option<&Snapshot>) -> Prepared {
+    /// Compiles `document`, which was read last. Targets that are new are known to the monitor when this returns.
+    pub(crate) fn compile(
+        &mut self,
+        document: Arc<Document>,
+        previous: Option<&Snapshot>,
+    ) -> Prepared {
         let env = |name: &str| std::env::var(name).ok();
-        let Parsed {
+        let secrets = self.secrets.values();
+        let lines = &self.lines;
+        let mut problems = self.read_problems.clone();
+        let compiled = compile::compile(compile::Input {
             document,
             lines,
-            mut problems,
-        } = parsed;
-        let compiled = compile::compile(compile::Input {
-            document: Arc::new(document),
-            lines: &lines,
             settings: &self.settings,
             registry: &self.registry,
             sinks: &*self.sinks,
             env: &env,
+            secrets: &secrets,
             health: &self.health,
             previous,
             generation: self.generation,
@@ -145,14 +186,21 @@ impl Publisher {
             fallback_sni: self.settings.ssl.fallback_sni.clone(),
             protocols: self.settings.ssl.protocols.clone(),
         };
-        let mut report = Report::new(&lines);
+        let mut report = Report::new(lines);
+        self.secrets.tell(&mut report);
         let ssls = &snapshot.document.ssls;
         let stay = previous.is_some_and(|previous| {
             let before = &previous.document.ssls;
             let mut pairs = before.iter().zip(ssls);
-            before.len() == ssls.len() && pairs.all(|(before, now)| Arc::ptr_eq(before, now))
+            before.len() == ssls.len()
+                && pairs.all(|(before, now)| Arc::ptr_eq(before, now))
+                && Arc::ptr_eq(&previous.secrets, &secrets)
         });
-        let certificates = (!stay).then(|| Table::build(ssls, &tls, &env, &mut report));
+        let elsewhere = Elsewhere {
+            env: &env,
+            secrets: &secrets,
+        };
+        let certificates = (!stay).then(|| Table::build(ssls, &tls, elsewhere, &mut report));
         problems.extend(report.into_problems());
         // As they stand in the file, whichever step found them.
         problems.sort_by_key(|problem| problem.line);

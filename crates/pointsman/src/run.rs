@@ -12,7 +12,10 @@ use std::{
 
 use pointsman_gateway::{
     admin_api::{AdminApi, access::Access},
-    config::settings::{Settings, Warning},
+    config::{
+        document::Document,
+        settings::{Settings, Warning},
+    },
     gateway::State,
     observe::metrics::Metrics,
     plugin::registry::Registry,
@@ -173,7 +176,8 @@ impl Program {
         let access = settings.admin.as_ref();
         let access = access.map(|admin| admin_keys::access(admin, &written));
         let access = access.transpose()?;
-        let first = first(&mut publisher, &mut *source)?;
+        let dialer = Dialer::new(Resolver::new(&settings), Arc::clone(&client_tls));
+        let first = first(&mut publisher, &mut *source, &runtime, dialer)?;
         let mut proxies = Vec::new();
         let plain = settings.node_listen.iter().map(|address| (*address, false));
         let secure = settings.ssl.listen.iter().map(|address| (*address, true));
@@ -394,9 +398,19 @@ impl Program {
 
 /// The configuration to start with. A document that somebody is still writing is waited for: until
 /// then there is no route, and `/status/ready` says so.
-fn first(publisher: &mut Publisher, source: &mut dyn ConfigSource) -> Result<Prepared, String> {
-    match publisher.prepare(source, None) {
-        Ok(prepared) => Ok(prepared.unwrap_or_else(|| publisher.nothing())),
+fn first(
+    publisher: &mut Publisher,
+    source: &mut dyn ConfigSource,
+    runtime: &Runtime,
+    dialer: Dialer,
+) -> Result<Prepared, String> {
+    match publisher.read(source) {
+        Ok(None) => Ok(publisher.nothing()),
+        Ok(Some(document)) => {
+            // From its first request on, the gateway knows what it can know.
+            publisher.secrets.first_of_all(runtime, Arc::new(dialer));
+            Ok(publisher.compile(document, None))
+        }
         Err(SourceError::Unfinished(error)) => {
             tracing::warn!("{error}; waiting for it");
             Ok(publisher.nothing())
@@ -455,23 +469,34 @@ struct Reloader {
 impl Reloader {
     /// Puts the document in force if it has changed; says whether it had.
     async fn reload(&mut self) -> bool {
-        let previous = self.state.snapshot();
-        let source = &mut *self.source;
-        match self.publisher.prepare(source, Some(&previous)) {
+        match self.publisher.read(&mut *self.source) {
             Ok(None) => return false,
-            Ok(Some(prepared)) => {
-                self.publisher.health.lock().announce(&self.state);
-                self.signals.tell_reconciled();
-                names::first_answers(&self.publisher.health, &self.signals.answered).await;
-                self.publisher
-                    .publish(prepared, source, &self.state, &self.tls);
-                self.signals.tell_reconciled();
+            Ok(Some(document)) => {
+                self.publisher.secrets.first_answers().await;
+                self.put_in_force(document).await;
             }
             Err(error) => {
                 tracing::error!("configuration refused, the last one stays in force: {error}");
             }
         }
         true
+    }
+
+    /// Puts the same document in force once more, because what its references stand for has changed.
+    async fn renew(&mut self) {
+        let document = self.publisher.again(&self.state.snapshot());
+        self.put_in_force(document).await;
+    }
+
+    async fn put_in_force(&mut self, document: Arc<Document>) {
+        let previous = self.state.snapshot();
+        let prepared = self.publisher.compile(document, Some(&previous));
+        self.publisher.health.lock().announce(&self.state);
+        self.signals.tell_reconciled();
+        names::first_answers(&self.publisher.health, &self.signals.answered).await;
+        self.publisher
+            .publish(prepared, &*self.source, &self.state, &self.tls);
+        self.signals.tell_reconciled();
     }
 }
 
@@ -491,10 +516,13 @@ async fn until_signal(
     if let Some(announcement) = announcement {
         eprintln!("{announcement}");
     }
+    let secrets = reloader.publisher.secrets.share();
     loop {
+        let values = Arc::clone(&reloader.state.snapshot().secrets);
         tokio::select! {
             () = stop.as_mut() => return Ok(()),
             () = ended.as_mut() => return Ok(()),
+            () = secrets.changed(&values) => reloader.renew().await,
             _ = hangup.recv() => if !reloader.reload().await {
                 tracing::info!("SIGHUP: the configuration has not changed");
             },

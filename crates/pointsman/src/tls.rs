@@ -11,9 +11,9 @@ use pointsman_gateway::{
     config::{
         document::Item,
         problem::{Report, Severity},
+        reference::Elsewhere,
         resource::ssl::{Client, Ssl},
         schema::Issue,
-        text::Env,
     },
     exchange::TlsPeer,
 };
@@ -109,7 +109,7 @@ impl Table {
     pub(crate) fn build(
         resources: &[Arc<Item<Ssl>>],
         settings: &TlsSettings,
-        env: Env<'_>,
+        elsewhere: Elsewhere<'_>,
         report: &mut Report<'_>,
     ) -> Self {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -118,12 +118,25 @@ impl Table {
             ..Self::default()
         };
         for item in resources.iter().filter(|item| item.value.serves()) {
-            match server_config(&item.value.resolved(env), settings, &provider) {
+            match server_config(&item.value.resolved(elsewhere), settings, &provider) {
                 Ok(config) => {
                     tell_ignored(item, report);
                     table.add(item.value.names(), &Arc::new(config));
                 }
-                Err(issues) => report.issues(Severity::Error, item.spot(), issues),
+                Err(mut issues) => {
+                    // Why there is nothing says more than that nothing is no certificate.
+                    let unknown = item.value.unknown(elsewhere);
+                    if !unknown.is_empty() {
+                        issues = unknown;
+                    }
+                    // Whoever only looks asks nobody, and may not call it wrong.
+                    let mut texts = item.value.texts();
+                    let severity = match texts.any(|(_, text)| elsewhere.secrets.awaits(text)) {
+                        true => Severity::Warning,
+                        false => Severity::Error,
+                    };
+                    report.issues(severity, item.spot(), issues);
+                }
             }
         }
         table

@@ -38,7 +38,7 @@ impl errands::Keeper for Keeper {
 }
 
 /// See [`pointsman_gateway::ports::SignRs256`].
-fn sign_rs256(key: &str, message: &[u8]) -> Result<Vec<u8>, &'static str> {
+pub(crate) fn sign_rs256(key: &str, message: &[u8]) -> Result<Vec<u8>, &'static str> {
     let key = match PrivateKeyDer::from_pem_slice(key.as_bytes()) {
         Ok(PrivateKeyDer::Pkcs8(der)) => KeyPair::from_pkcs8(der.secret_pkcs8_der()),
         Ok(PrivateKeyDer::Pkcs1(der)) => KeyPair::from_der(der.secret_pkcs1_der()),

@@ -206,7 +206,7 @@ fn errors(settings: &Arc<Settings>, contents: &Contents) -> Result<Vec<String>, 
         SharedHealth::new(),
     );
     let mut source = StoreLook::new(String::new(), contents.clone());
-    let prepared = publisher.prepare(&mut source, None);
+    let prepared = publisher.prepare(&mut source);
     let prepared = prepared.map_err(|error| vec![error.to_string()])?;
     let problems = prepared.map(|prepared| prepared.problems);
     let problems = problems.unwrap_or_default().into_iter();

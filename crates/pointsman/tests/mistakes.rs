@@ -109,7 +109,7 @@ fn references_that_stay_as_they_are_are_told() {
         ),
         (
             "$secret://vault/1/openai/key",
-            "$secret:// is not supported yet, so the reference stays as it is",
+            "$secret://vault/1/openai/key: there is no secret manager vault/1, so the reference stays as it is",
         ),
     ] {
         let (code, stderr) = check(&multi(token));
@@ -133,7 +133,7 @@ fn references_that_stay_as_they_are_are_told() {
     assert_eq!(lines.len(), 2, "{stderr}");
     assert!(
         lines[0].ends_with(
-            "consumers[0] (id a) plugins.key-auth.key: $secret:// is not supported yet; this key does not work"
+            "consumers[0] (id a) plugins.key-auth.key: $secret://vault/1/a: there is no secret manager vault/1; this key does not work"
         ) && lines[1].ends_with(
             "consumers[1] (id b) plugins.key-auth.key: environment variable \
              POINTSMAN_TEST_NOWHERE is not set; this key does not work"
@@ -147,7 +147,7 @@ fn references_that_stay_as_they_are_are_told() {
     );
     for part in [
         "ssls[0] (id s) cert: environment variable POINTSMAN_TEST_NOWHERE is not set, so",
-        "ssls[0] (id s) key: $secret:// is not supported yet, so",
+        "ssls[0] (id s) key: $secret://vault/1/k: there is no secret manager vault/1\n",
         "upstreams[0] (id u) upstream_host: references have no effect in an upstream, so",
     ] {
         assert!(stderr.contains(part), "{stderr} lacks {part}");

@@ -318,3 +318,33 @@ fn certificates_of_instances_are_verified() {
     });
     assert_eq!(post_json(trusting.proxy, "/x", CHAT).status, 200);
 }
+
+/// `$secret://`: a certificate whose key Vault has is served; `check`, which asks nobody, does not call it wrong.
+#[test]
+fn a_private_key_may_be_elsewhere() {
+    let echo = Upstream::start(|_| Answer::text(200, "over TLS"));
+    let made = identity(&["a.test"]);
+    let answer = serde_json::json!({"data": {"key": made.key}}).to_string();
+    let vault = Upstream::start(move |_| Answer::json(&answer));
+    let document = format!(
+        "routes: [{{id: 1, uri: /x, upstream: {{nodes: {{\"{}\": 1}}}}}}]\n\
+         secrets: [{{id: vault/1, uri: \"http://{}\", prefix: kv, token: t}}]\n\
+         ssls:\n- id: s\n  sni: a.test\n  key: $secret://vault/1/tls/key\n  cert: |\n{}",
+        echo.address,
+        vault.address,
+        indent(&made.cert)
+    );
+    let gateway = Gateway::start_with(Start {
+        document: &document,
+        apisix: "  ssl: {listen: [{ip: 127.0.0.1, port: 0}]}",
+        ..Start::default()
+    });
+    let tls = gateway.address("proxy_tls");
+    let served = https(tls, "a.test", client(&[&made], false));
+    assert!(served.expect("served").ends_with("over TLS"));
+    let config = gateway.folder().join("config.yaml").display().to_string();
+    let (code, _, told) = support::run(&["check", "--config", &config]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("was not asked so far"), "{told}");
+    assert_eq!(vault.hits(), 1);
+}

@@ -21,7 +21,6 @@ use crate::{
         at_rest::AtRest,
         collection::Collection,
         document::item::{Fault, Found, ItemReader},
-        resource::secret,
     },
     variables::query_arg,
 };
@@ -364,10 +363,11 @@ pub(super) fn faults(
             of(found.ok_or_else(|| Refusal::bad("invalid plugin name"))?)
         }
         Collection::Secrets => {
-            let manager = id.split('/').next().unwrap_or_default();
-            let schema = secret::schema(manager)
-                .ok_or_else(|| Refusal::bad(format!("invalid manager: {manager}")))?;
-            reader.by_schema(schema, &value)
+            let found = reader.secret(id, value);
+            of(found.ok_or_else(|| {
+                let manager = id.split('/').next().unwrap_or_default();
+                Refusal::bad(format!("invalid manager: {manager}"))
+            })?)
         }
         Collection::Protos | Collection::StreamRoutes => {
             return Err(Refusal::bad("not supported by this gateway"));

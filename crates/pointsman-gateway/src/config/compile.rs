@@ -30,6 +30,7 @@ use crate::{
     config::{
         document::{Document, Item},
         problem::{Problem, Report, Spot},
+        reference::Elsewhere,
         resource::{route::Route as WrittenRoute, service::Service},
         settings::Settings,
         snapshot::{Backend, PoolRef, Route, Snapshot},
@@ -39,6 +40,7 @@ use crate::{
     plugin::{chain::Chain, registry::Registry},
     ports::Sinks,
     router::{Entry, Router, RouterKind},
+    secrets::Values,
     upstream::{
         Guarding, Predecessors, build,
         driver::{Health, SharedHealth},
@@ -60,6 +62,8 @@ pub struct Input<'a> {
     pub sinks: &'a dyn Sinks,
     /// The environment, for `$env://`.
     pub env: &'a dyn Fn(&str) -> Option<String>,
+    /// What secret managers have said, for `$secret://`.
+    pub secrets: &'a Arc<Values>,
     /// All targets; new ones are known to it when [`compile`] returns. Locked for moments only.
     pub health: &'a SharedHealth,
     /// The snapshot in force, whose balancing positions carry over.
@@ -68,6 +72,15 @@ pub struct Input<'a> {
     pub generation: u64,
     /// The time.
     pub now: Instant,
+}
+
+impl<'a> Input<'a> {
+    fn elsewhere(&self) -> Elsewhere<'a> {
+        Elsewhere {
+            env: self.env,
+            secrets: self.secrets,
+        }
+    }
 }
 
 /// A snapshot and what was wrong on the way to it.
@@ -114,10 +127,11 @@ pub fn compile(input: Input<'_>) -> Compiled {
         settings: input.settings,
         registry: input.registry,
         sinks: input.sinks,
-        env: input.env,
+        elsewhere: input.elsewhere(),
+        secrets: input.secrets,
         assigned: &assigned,
         previous: input.previous,
-        kept: Kept::of(input.previous, &document),
+        kept: Kept::of(input.previous, &document, input.secrets),
         loads,
         report,
         told: HashSet::new(),
@@ -178,7 +192,8 @@ struct Compiler<'a> {
     settings: &'a Arc<Settings>,
     registry: &'a Registry,
     sinks: &'a dyn Sinks,
-    env: &'a dyn Fn(&str) -> Option<String>,
+    elsewhere: Elsewhere<'a>,
+    secrets: &'a Arc<Values>,
     assigned: &'a Assigned,
     previous: Option<&'a Snapshot>,
     kept: Kept<'a>,
@@ -263,6 +278,7 @@ impl<'a> Compiler<'a> {
             pools: std::mem::take(&mut self.pools),
             upstreams: std::mem::take(&mut self.upstreams),
             loads: Arc::clone(&self.loads),
+            secrets: Arc::clone(self.secrets),
         }
     }
 

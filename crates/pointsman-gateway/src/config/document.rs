@@ -17,6 +17,7 @@ use crate::config::{
     resource::{
         consumer::{Consumer, Credential, PluginSet},
         route::Route,
+        secret::Secret,
         service::Service,
         ssl::Ssl,
         upstream::Upstream,
@@ -47,6 +48,7 @@ pub struct Document {
     pub plugin_configs: Vec<Arc<Item<PluginSet>>>,
     pub global_rules: Vec<Arc<Item<PluginSet>>>,
     pub ssls: Vec<Arc<Item<Ssl>>>,
+    pub secrets: Vec<Arc<Item<Secret>>>,
     pub metadata: HashMap<String, Value>,
 }
 
@@ -283,10 +285,10 @@ impl<'a> Reader<'a> {
         };
         self.consumers(&mut root, &mut document);
         self.metadata(&mut root, &mut document);
+        self.secrets(&mut root, &mut document);
         for name in root.keys() {
             let message = match name.as_str() {
                 "stream_routes" | "protos" => "out of scope; ignored",
-                "secrets" => "secret managers are not supported yet; ignored",
                 _ => "unknown collection; ignored",
             };
             let known = COLLECTIONS.iter().copied();
@@ -393,6 +395,23 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Secret managers, whose kind is part of their id.
+    fn secrets(&mut self, root: &mut Map<String, Value>, document: &mut Document) {
+        let mut places = Places::new();
+        for (index, value) in self.list(root, "secrets").into_iter().enumerate() {
+            let id = id_of(&value, index);
+            let Some(found) = self.items.secret(&id, value) else {
+                let at = format!("secrets[{index}]");
+                let message = "must be <manager>/<id>, of the managers vault, aws and gcp";
+                self.report.error(Spot::bare(&at), "id", message);
+                continue;
+            };
+            if let Some(item) = self.item("secrets", index, id, found) {
+                self.add(&mut document.secrets, &mut places, item);
+            }
+        }
+    }
+
     fn metadata(&mut self, root: &mut Map<String, Value>, document: &mut Document) {
         for (index, value) in self.list(root, "plugin_metadata").into_iter().enumerate() {
             let at = format!("plugin_metadata[{index}]");
@@ -422,7 +441,7 @@ fn id_of(value: &Value, index: usize) -> String {
 }
 
 /// What a document may name.
-const COLLECTIONS: [&str; 10] = [
+const COLLECTIONS: [&str; 11] = [
     "routes",
     "services",
     "upstreams",
@@ -431,11 +450,12 @@ const COLLECTIONS: [&str; 10] = [
     "consumer_groups",
     "consumers",
     "ssls",
+    "secrets",
     "plugin_metadata",
     "plugins",
 ];
 /// What APISIX has besides, and a document may name without effect.
-const OUT_OF_SCOPE: [&str; 3] = ["stream_routes", "protos", "secrets"];
+const OUT_OF_SCOPE: [&str; 2] = ["stream_routes", "protos"];
 
 #[cfg(test)]
 mod tests;

@@ -21,6 +21,7 @@ use crate::config::{
     resource::{
         consumer::{Consumer, Credential, PluginSet},
         route::Route,
+        secret::Secret,
         service::Service,
         ssl::Ssl,
         upstream::Upstream,
@@ -40,6 +41,7 @@ pub struct Items {
     plugin_configs: Register<PluginSet>,
     global_rules: Register<PluginSet>,
     ssls: Register<Ssl>,
+    secrets: Register<Secret>,
     metadata: HashMap<String, Value>,
     /// What is wrong with resources, by key.
     problems: BTreeMap<String, Vec<Problem>>,
@@ -120,9 +122,12 @@ impl Items {
                     self.metadata.insert(item.id, item.value);
                 }
             }
-            Collection::Secrets => self.tell(key, |report, spot| {
-                report.warning(spot, "", "secret managers are not supported yet; ignored");
-            }),
+            Collection::Secrets => match reader.secret(id, value) {
+                Some(found) => at.enter(&mut self.secrets, found),
+                None => self.tell(key, |report, spot| {
+                    report.warning(spot, "", "unknown secret manager; ignored");
+                }),
+            },
             Collection::Protos | Collection::StreamRoutes => self.tell(key, |report, spot| {
                 report.warning(spot, "", "out of scope; ignored");
             }),
@@ -148,7 +153,8 @@ impl Items {
             Collection::PluginMetadata => {
                 self.metadata.remove(id);
             }
-            Collection::Secrets | Collection::Protos | Collection::StreamRoutes => {}
+            Collection::Secrets => self.secrets.remove(id),
+            Collection::Protos | Collection::StreamRoutes => {}
         }
     }
 
@@ -165,6 +171,7 @@ impl Items {
                 plugin_configs: self.plugin_configs.list(),
                 global_rules: self.global_rules.list(),
                 ssls: self.ssls.list(),
+                secrets: self.secrets.list(),
                 metadata: self.metadata.clone(),
             },
             lines: Lines::default(),

@@ -1,29 +1,45 @@
-//! `$env://NAME` and `$env://NAME/key` in strings of plugin configurations.
+//! References in strings of plugin configurations and certificates, to values that stand elsewhere: in the
+//! environment (`$env://NAME`, `$env://NAME/key`), or with a secret manager
+//! (`$secret://<manager>/<id>/<name>/<key>`).
 
 use serde_json::Value;
 
-use crate::config::{
-    schema::Issue,
-    text::{Env, join},
+use crate::{
+    config::{
+        schema::Issue,
+        text::{Env, join},
+    },
+    secrets::{self, Values},
 };
 
-/// Replaces every reference to the environment that can be resolved; others stay as they are.
-pub fn resolve(value: &mut Value, env: Env<'_>) {
+/// Where the values stand that resources refer to.
+#[derive(Clone, Copy)]
+pub struct Elsewhere<'a> {
+    /// The environment.
+    pub env: Env<'a>,
+    /// What secret managers have said so far.
+    pub secrets: &'a Values,
+}
+
+/// Replaces every reference that can be resolved; others stay as they are.
+pub fn resolve(value: &mut Value, elsewhere: Elsewhere<'_>) {
     match value {
         Value::String(text) => {
-            if let Some(found) = look_up(text, env) {
+            if let Some(found) = look_up(text, elsewhere) {
                 *text = found;
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| resolve(item, env)),
-        Value::Object(map) => map.values_mut().for_each(|member| resolve(member, env)),
+        Value::Array(items) => items.iter_mut().for_each(|item| resolve(item, elsewhere)),
+        Value::Object(map) => map
+            .values_mut()
+            .for_each(|member| resolve(member, elsewhere)),
         _ => {}
     }
 }
 
 /// What a reference stands for; any other text stands for itself.
-pub fn resolved(text: &str, env: Env<'_>) -> String {
-    look_up(text, env).unwrap_or_else(|| text.to_owned())
+pub fn resolved(text: &str, elsewhere: Elsewhere<'_>) -> String {
+    look_up(text, elsewhere).unwrap_or_else(|| text.to_owned())
 }
 
 /// Whether anything in `value` refers to a value elsewhere.
@@ -38,16 +54,27 @@ pub fn any(value: &Value) -> bool {
 
 /// Whether `text` refers to a value elsewhere.
 pub fn is_reference(text: &str) -> bool {
-    has_scheme(text, ENV) || has_scheme(text, SECRET)
+    has_scheme(text, ENV) || is_secret(text)
+}
+
+/// Whether `text` refers to a value that a secret manager has.
+pub fn is_secret(text: &str) -> bool {
+    secrets::rest_of(text).is_some()
 }
 
 /// Why nothing stands for the reference `text`; `None` for one that can be replaced, and for any
-/// other text. Names the variable, never a value.
-pub fn problem(text: &str, env: Env<'_>) -> Option<String> {
-    if has_scheme(text, SECRET) {
-        return Some("$secret:// is not supported yet".to_owned());
+/// other text. Names variables and secrets, never a value.
+pub fn problem(text: &str, elsewhere: Elsewhere<'_>) -> Option<String> {
+    if is_secret(text) {
+        let is_known = elsewhere.secrets.get(text).is_some();
+        return (!is_known).then(|| format!("{text}: {}", elsewhere.secrets.problem(text)));
     }
-    if !has_scheme(text, ENV) || look_up(text, env).is_some() {
+    unset(text, elsewhere.env)
+}
+
+/// The same of a reference to the environment.
+fn unset(text: &str, env: Env<'_>) -> Option<String> {
+    if !has_scheme(text, ENV) || of_env(text, env).is_some() {
         return None;
     }
     let rest = &text[ENV.len()..];
@@ -60,10 +87,20 @@ pub fn problem(text: &str, env: Env<'_>) -> Option<String> {
     })
 }
 
-/// Adds to `found` every reference in `value`, which stands at `path`, that nothing stands for.
+/// Adds to `found` every reference to the environment in `value`, which stands at `path`, that nothing stands
+/// for. What secret managers have is not known before it is asked for.
 pub fn unresolved(value: &Value, env: Env<'_>, path: &str, found: &mut Vec<Issue>) {
     let tell = |text: &str| {
-        let problem = problem(text, env)?;
+        let problem = unset(text, env)?;
+        Some(format!("{problem}, so the reference stays as it is"))
+    };
+    each(value, path, &tell, found);
+}
+
+/// Adds to `found` every reference to a secret in `value`, which stands at `path`, that nothing stands for.
+pub fn unknown(value: &Value, elsewhere: Elsewhere<'_>, path: &str, found: &mut Vec<Issue>) {
+    let tell = |text: &str| {
+        let problem = problem(text, elsewhere).filter(|_| is_secret(text))?;
         Some(format!("{problem}, so the reference stays as it is"))
     };
     each(value, path, &tell, found);
@@ -104,7 +141,15 @@ fn has_scheme(text: &str, scheme: &str) -> bool {
         .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
 }
 
-fn look_up(text: &str, env: Env<'_>) -> Option<String> {
+fn look_up(text: &str, elsewhere: Elsewhere<'_>) -> Option<String> {
+    match is_secret(text) {
+        true => elsewhere.secrets.get(text).map(str::to_owned),
+        false => of_env(text, elsewhere.env),
+    }
+}
+
+/// What a reference to the environment stands for.
+pub fn of_env(text: &str, env: Env<'_>) -> Option<String> {
     if !has_scheme(text, ENV) {
         return None;
     }
@@ -123,7 +168,6 @@ fn look_up(text: &str, env: Env<'_>) -> Option<String> {
 }
 
 const ENV: &str = "$env://";
-const SECRET: &str = "$secret://";
 
 #[cfg(test)]
 mod tests {
@@ -142,7 +186,12 @@ mod tests {
         let mut value = json!({
             "a": "$env://K", "b": ["$ENV://J/k", "$env://J/n"], "c": "$env://missing", "d": "x$env://K"
         });
-        resolve(&mut value, &env);
+        let secrets = Values::default();
+        let elsewhere = Elsewhere {
+            env: &env,
+            secrets: &secrets,
+        };
+        resolve(&mut value, elsewhere);
         assert_eq!(
             value,
             json!({"a": "secret", "b": ["v", "5"], "c": "$env://missing", "d": "x$env://K"})
@@ -170,7 +219,6 @@ mod tests {
             [
                 format!("p.b[1].c: environment variable x is not set, {then}"),
                 format!("p.d: environment variable K has no `k`, {then}"),
-                format!("p.e: $secret:// is not supported yet, {then}"),
             ]
         );
     }

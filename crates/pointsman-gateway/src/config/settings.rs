@@ -48,6 +48,8 @@ pub struct Settings {
     pub path_options: PathOptions,
     /// `apisix.disable_upstream_healthcheck`.
     pub disable_upstream_healthcheck: bool,
+    /// `apisix.lru.secret`.
+    pub secret_cache: SecretCache,
     /// `apisix.data_encryption`.
     pub data_encryption: DataEncryption,
     /// `apisix.trusted_addresses`; `None` when there is no list.
@@ -102,6 +104,24 @@ pub struct Settings {
     pub send_timeout: Duration,
     /// The machine's name, for logs.
     pub hostname: String,
+}
+
+/// `apisix.lru.secret`: how long what secret managers have said counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SecretCache {
+    /// `ttl`: of a value.
+    pub lifetime: Duration,
+    /// `neg_ttl`: of an answer without one.
+    pub failure_lifetime: Duration,
+}
+
+impl Default for SecretCache {
+    fn default() -> Self {
+        Self {
+            lifetime: Duration::from_secs(300),
+            failure_lifetime: Duration::from_secs(60),
+        }
+    }
 }
 
 /// `apisix.data_encryption`. `Debug` shows no key.
@@ -340,6 +360,7 @@ impl Default for Settings {
             show_upstream_status: false,
             path_options: PathOptions::default(),
             disable_upstream_healthcheck: false,
+            secret_cache: SecretCache::default(),
             data_encryption: DataEncryption::default(),
             trusted_addresses: None,
             post_args_bytes_max: 64 << 20,

@@ -21,6 +21,7 @@ use crate::{
     observe::metrics::MetricOptions,
     plugin::{chain::Chain, registry::Prepared},
     router::Router,
+    secrets::Values,
     upstream::{
         Predecessors, Upstream,
         build::Built,
@@ -57,6 +58,8 @@ pub struct Snapshot {
     pub upstreams: HashMap<String, Backend>,
     /// The load of all pools, which every snapshot of a process has in common.
     pub loads: Arc<Loads>,
+    /// What references to secrets stood for.
+    pub secrets: Arc<Values>,
 }
 
 /// A pool wherever it lives.

@@ -48,6 +48,16 @@ pub(crate) fn payloads(mut bytes: &[u8]) -> Vec<String> {
 /// Whether `received` is signed (Signature Version 4) for Bedrock in `region` with that secret; worked
 /// out from nothing but what arrived.
 pub(crate) fn is_signed(received: &Received, secret: &str, region: &str) -> bool {
+    is_signed_for(received, secret, region, "bedrock")
+}
+
+/// The same for any service.
+pub(crate) fn is_signed_for(
+    received: &Received,
+    secret: &str,
+    region: &str,
+    service: &str,
+) -> bool {
     let header = |name: &str| received.header(name).unwrap_or_default().to_owned();
     let authorization = header("authorization");
     let part = |name: &str| {
@@ -70,7 +80,7 @@ pub(crate) fn is_signed(received: &Received, secret: &str, region: &str) -> bool
         arguments.join("&")
     );
     let date = header("x-amz-date");
-    let scope = [&date[..8], region, "bedrock", "aws4_request"];
+    let scope = [&date[..8], region, service, "aws4_request"];
     let hash = hex(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref());
     let to_sign = format!("AWS4-HMAC-SHA256\n{date}\n{}\n{hash}", scope.join("/"));
     let mut key = format!("AWS4{secret}").into_bytes();

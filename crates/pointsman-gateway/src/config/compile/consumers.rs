@@ -111,7 +111,7 @@ impl Compiler<'_> {
             let field = by.field;
             let path = format!("plugins.{name}.{field}");
             let conf = conf.value();
-            let conf = plugins::resolved(&conf, self.env);
+            let conf = plugins::resolved(&conf, self.elsewhere);
             let Some(value) = conf.get(field).and_then(Value::as_str) else {
                 continue;
             };
@@ -119,7 +119,7 @@ impl Compiler<'_> {
             let mut texts = parts.filter_map(|(part, value)| Some((part, value.as_str()?)));
             if let Some((part, text)) = texts.find(|(_, text)| reference::is_reference(text)) {
                 // Fail closed: the literal text of a reference must never work as a key.
-                let problem = reference::problem(text, self.env);
+                let problem = reference::problem(text, self.elsewhere);
                 let problem = problem.unwrap_or_else(|| "it refers to a reference".to_owned());
                 let message = format!("{problem}; this {part} does not work");
                 let path = format!("plugins.{name}.{part}");

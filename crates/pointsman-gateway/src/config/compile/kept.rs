@@ -18,6 +18,7 @@ use crate::{
         snapshot::{Consumers, PoolRef, Snapshot},
     },
     plugin::{chain::Chain, registry::Registry},
+    secrets::Values,
     upstream::Upstream,
 };
 
@@ -35,7 +36,11 @@ pub(super) struct Kept<'a> {
 
 impl<'a> Kept<'a> {
     /// What of `previous` may be taken over into what is made of `document`.
-    pub(super) fn of(previous: Option<&'a Snapshot>, document: &Document) -> Self {
+    pub(super) fn of(
+        previous: Option<&'a Snapshot>,
+        document: &Document,
+        secrets: &Arc<Values>,
+    ) -> Self {
         let Some(previous) = previous else {
             return Self::default();
         };
@@ -70,7 +75,8 @@ impl<'a> Kept<'a> {
                 .collect();
             let is_same = same(&before.consumers, &document.consumers)
                 && same(&before.credentials, &document.credentials)
-                && same(&before.consumer_groups, &document.consumer_groups);
+                && same(&before.consumer_groups, &document.consumer_groups)
+                && (Arc::ptr_eq(&previous.secrets, secrets) || !consumers_refer(document));
             kept.consumers = Some(&previous.consumers).filter(|_| is_same);
         }
         kept
@@ -92,7 +98,11 @@ impl<'a> Kept<'a> {
                     .is_some_and(|plugins| std::ptr::eq(before, plugins))
             })
         };
-        let is_kept = stands_alone(chain, registry) && layers.iter().all(is_same);
+        // What a secret stands for may have changed, and that nothing does is told with every compilation.
+        let mut plugins = layers.iter().filter_map(|layer| layer.plugins);
+        let is_kept = layers.iter().all(is_same)
+            && stands_alone(chain, registry)
+            && !plugins.any(Plugins::may_refer_to_secrets);
         is_kept.then(|| Arc::clone(chain))
     }
 
@@ -136,6 +146,16 @@ fn stands_alone(chain: &Chain, registry: &Registry) -> bool {
             entry.plugin.ai_target().is_some() || !entry.plugin.upstreams().is_empty();
         !has_targets && kind.is_some_and(|kind| kind.checkers.is_none())
     })
+}
+
+/// Whether what consumers bring along may refer to secrets.
+fn consumers_refer(document: &Document) -> bool {
+    let own = document.consumers.iter().map(|item| &item.value.plugins);
+    let credentials = document.credentials.iter().map(|item| &item.value.plugins);
+    let groups = document.consumer_groups.iter();
+    let groups = groups.map(|item| &item.value.plugins);
+    let mut all = own.chain(credentials).chain(groups);
+    all.any(Plugins::may_refer_to_secrets)
 }
 
 /// Whether both lists hold the same objects.

@@ -9,7 +9,7 @@ use crate::{
     config::{
         plugin_schema::Faults,
         problem::{Severity, Spot},
-        reference,
+        reference::{self, Elsewhere},
         resource::plugins::{Plugins, Written},
         text::join,
     },
@@ -116,6 +116,9 @@ impl Compiler<'_> {
         let built = self.build(name, conf, owner, &mut warnings);
         let is_new = self.told.insert((owner.key.to_owned(), name.to_owned()));
         if is_new {
+            let mut unknown = Vec::new();
+            reference::unknown(conf, self.elsewhere, &path, &mut unknown);
+            self.report.issues(Severity::Warning, owner.spot(), unknown);
             for warning in warnings {
                 self.report.warning(owner.spot(), &path, warning);
             }
@@ -143,7 +146,7 @@ impl Compiler<'_> {
             .registry
             .kind(name)
             .ok_or_else(|| format!("unknown plugin [{name}]"))?;
-        let conf = resolved(conf, self.env);
+        let conf = resolved(conf, self.elsewhere);
         let meta = conf.get("_meta").cloned().unwrap_or_default();
         let filter = meta.get("filter").map(Expr::parse).transpose();
         let filter = filter.map_err(|error| Faults::at("_meta.filter", error.to_string()))?;
@@ -151,7 +154,7 @@ impl Compiler<'_> {
             owner: owner.key,
             metadata: self.document.metadata(name),
             sinks: self.sinks,
-            env: self.env,
+            env: self.elsewhere.env,
             assigned: self.assigned,
             guards: self.guards,
             has_upstream: &|key| self.upstreams.contains_key(key),
@@ -181,14 +184,11 @@ pub(super) fn is_disabled(conf: &Value) -> bool {
         == Some(true)
 }
 
-/// `conf` with its `$env://` references replaced; one that cannot be resolved stays as it is.
-pub(super) fn resolved<'c>(
-    conf: &'c Value,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Cow<'c, Value> {
+/// `conf` with its references replaced; one that cannot be resolved stays as it is.
+pub(super) fn resolved<'c>(conf: &'c Value, elsewhere: Elsewhere<'_>) -> Cow<'c, Value> {
     let mut conf = Cow::Borrowed(conf);
     if reference::any(&conf) {
-        reference::resolve(conf.to_mut(), env);
+        reference::resolve(conf.to_mut(), elsewhere);
     }
     conf
 }

@@ -47,7 +47,7 @@ pub(super) fn plan<'a>(input: &Input<'_>, carriers: &'a Carriers<'a>) -> Vec<Pla
             if plugins::is_disabled(&conf) {
                 continue;
             }
-            let conf = plugins::resolved(&conf, input.env);
+            let conf = plugins::resolved(&conf, input.elsewhere());
             let found = checkers(&conf, carrier.key).into_iter();
             plans.extend(found.map(|checker| Plan {
                 checker,

@@ -12,11 +12,12 @@ use crate::config::{
         Resource,
         consumer::{Consumer, Credential, CredentialBody, PluginSet},
         route::Route,
+        secret::{self, Secret},
         service::Service,
         ssl::Ssl,
         upstream::Upstream,
     },
-    schema::{self, Issue, Schema},
+    schema::{self, Issue},
     text::{Env, join},
 };
 
@@ -147,9 +148,19 @@ impl ItemReader<'_> {
         })
     }
 
-    /// What `schema` says of `value`.
-    pub fn by_schema(&self, schema: &Schema, value: &Value) -> Vec<Fault> {
-        Step::Schema.faults(schema.validate(value)).collect()
+    /// The secret manager whose id is `<manager>/<id>`; `None` if there is no such manager.
+    pub fn secret(&self, id: &str, value: Value) -> Option<Found<Secret>> {
+        let kind = id.split('/').next().unwrap_or_default();
+        let mut issues = secret::schema(kind)?.validate(&value);
+        let read = Secret::read(kind, value)?;
+        if let (Err(error), true) = (&read, issues.is_empty()) {
+            issues.push(Issue::new("", error.to_string()));
+        }
+        Some(Found {
+            value: read.ok().filter(|_| issues.is_empty()),
+            faults: Step::Schema.faults(issues).collect(),
+            warnings: Vec::new(),
+        })
     }
 
     fn read<T: Resource>(

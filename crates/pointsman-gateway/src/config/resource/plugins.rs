@@ -11,6 +11,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::config::reference;
+
 /// Configurations of plugins by name, in the order in which they stand.
 #[derive(Clone, Default, PartialEq, Deserialize)]
 #[serde(from = "Map<String, Value>")]
@@ -39,6 +41,11 @@ impl Plugins {
         self.0.iter().map(|(name, _)| &**name)
     }
 
+    /// Whether one of them may refer to what a secret manager has.
+    pub fn may_refer_to_secrets(&self) -> bool {
+        self.iter().any(|(_, conf)| conf.may_refer_to_secrets())
+    }
+
     /// How many.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -59,6 +66,17 @@ impl Written {
                 Cow::Owned(value.expect("written by `pack`, of what reads back"))
             }
             Form::Value(value) => Cow::Borrowed(value),
+        }
+    }
+
+    /// Whether it may refer to what a secret manager has; of nearly all configurations it does not.
+    pub fn may_refer_to_secrets(&self) -> bool {
+        match &self.0 {
+            Form::Text(text) => {
+                let mut dollars = memchr::memchr_iter(b'$', text.as_bytes());
+                dollars.any(|at| text.get(at..).is_some_and(reference::is_secret))
+            }
+            Form::Value(value) => reference::any(value),
         }
     }
 

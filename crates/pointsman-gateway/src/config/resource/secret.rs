@@ -9,8 +9,42 @@ use serde_json::{Map, Value};
 use super::schema_of;
 use crate::config::schema::Schema;
 
+/// A secret manager. `Debug` shows no credential.
+#[derive(Clone, PartialEq)]
+#[expect(
+    missing_docs,
+    reason = "the names are APISIX's and are documented there"
+)]
+pub enum Secret {
+    Vault(Vault),
+    Aws(Aws),
+    Gcp(Gcp),
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Vault(_) => "Vault(..)",
+            Self::Aws(_) => "Aws(..)",
+            Self::Gcp(_) => "Gcp(..)",
+        })
+    }
+}
+
+impl Secret {
+    /// Reads one of the kind `manager`, which has passed its schema; `None` if there is no such kind.
+    pub fn read(manager: &str, value: Value) -> Option<serde_json::Result<Self>> {
+        Some(match manager {
+            "vault" => Vault::deserialize(value).map(Self::Vault),
+            "aws" => Aws::deserialize(value).map(Self::Aws),
+            "gcp" => Gcp::deserialize(value).map(Self::Gcp),
+            _ => return None,
+        })
+    }
+}
+
 /// A secret manager of the kind Vault, as written.
-#[derive(Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(
     missing_docs,
@@ -28,7 +62,7 @@ pub struct Vault {
 }
 
 /// AWS Secrets Manager, as written.
-#[derive(Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(
     missing_docs,
@@ -46,7 +80,7 @@ pub struct Aws {
 }
 
 /// Google's Secret Manager, as written.
-#[derive(Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("oneOf" = [{"required": ["auth_config"]}, {"required": ["auth_file"]}]))]
 #[expect(

@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{reference, schema::Issue, text::Env};
+use crate::config::{
+    reference::{self, Elsewhere},
+    schema::Issue,
+};
 
 use super::{
     Id,
@@ -72,9 +75,28 @@ impl std::fmt::Debug for Ssl {
 }
 
 impl Ssl {
-    /// This resource with the certificates and keys that stand in the environment (`$env://`).
-    pub fn resolved(&self, env: Env<'_>) -> Self {
-        let one = |text: &String| reference::resolved(text, env);
+    /// Its certificates and keys, with where they stand.
+    pub fn texts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let certs = self.certs.iter().flatten().map(|text| ("certs", text));
+        let keys = self.keys.iter().flatten().map(|text| ("keys", text));
+        let client = self.client.iter().map(|client| ("client.ca", &client.ca));
+        let all = [("cert", &self.cert), ("key", &self.key)].into_iter();
+        let all = all.chain(certs).chain(keys).chain(client);
+        all.map(|(field, text)| (field, text.as_str()))
+    }
+
+    /// The references among them that nothing stands for.
+    pub fn unknown(&self, elsewhere: Elsewhere<'_>) -> Vec<Issue> {
+        let found = self.texts().filter_map(|(field, text)| {
+            let problem = reference::problem(text, elsewhere)?;
+            Some(Issue::new(field, problem))
+        });
+        found.collect()
+    }
+
+    /// This resource with the certificates and keys that stand elsewhere.
+    pub fn resolved(&self, elsewhere: Elsewhere<'_>) -> Self {
+        let one = |text: &String| reference::resolved(text, elsewhere);
         let all = |texts: &Vec<String>| texts.iter().map(one).collect();
         Self {
             cert: one(&self.cert),

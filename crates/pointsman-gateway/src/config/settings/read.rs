@@ -170,6 +170,7 @@ impl Reader<'_> {
         let off = &mut settings.disable_upstream_healthcheck;
         self.flag(&mut apisix, "disable_upstream_healthcheck", off);
         self.data_encryption(&mut apisix, settings);
+        self.lru(&mut apisix, settings);
         self.addresses(&mut apisix, settings);
         if let Some(megabytes) = self.number(&mut apisix, "max_post_args_readable_size") {
             settings.post_args_bytes_max = megabytes.saturating_mul(1 << 20);
@@ -184,6 +185,23 @@ impl Reader<'_> {
             }
         }
         self.leftover(&apisix);
+    }
+
+    fn lru(&mut self, apisix: &mut Section, settings: &mut Settings) {
+        let Some(mut lru) = self.section(apisix, "lru") else {
+            return;
+        };
+        if let Some(mut secret) = self.section(&mut lru, "secret") {
+            let cache = &mut settings.secret_cache;
+            self.time(&mut secret, "ttl", &mut cache.lifetime);
+            self.time(&mut secret, "neg_ttl", &mut cache.failure_lifetime);
+            // What is kept is what configuration refers to, so it needs no bound.
+            for bound in ["count", "neg_count"] {
+                let _ = secret.take(bound);
+            }
+            self.leftover(&secret);
+        }
+        self.leftover(&lru);
     }
 
     fn data_encryption(&mut self, apisix: &mut Section, settings: &mut Settings) {

@@ -42,6 +42,7 @@ impl Signing<'_> {
                 body,
                 region: self.region,
                 service: "bedrock",
+                target: None,
                 now: self.now,
             },
             self.keys,

@@ -130,18 +130,6 @@ fn settings_without_effect_warn() {
 fn mistakes_are_errors_with_a_path() {
     refused("deployment: {role: other}", "none of traditional");
     refused(
-        "apisix: {data_encryption: {keyring: [1234567890123456]}}",
-        "quote those",
-    );
-    refused(
-        "apisix: {data_encryption: {keyring: [short]}}",
-        "must have 16 bytes",
-    );
-    refused(
-        "apisix: {data_encryption: {keyring: 5}}",
-        "keyring: must be a list",
-    );
-    refused(
         "deployment: {role: data_plane}",
         "set it to etcd, yaml or json",
     );
@@ -258,4 +246,36 @@ fn sections_are_read() {
         (None, Some(9))
     );
     assert_eq!(settings.client_body_timeout, Duration::from_secs(5));
+}
+
+#[test]
+fn secrets_are_told_without_their_keys() {
+    refused(
+        "apisix: {data_encryption: {keyring: [1234567890123456]}}",
+        "quote those",
+    );
+    refused(
+        "apisix: {data_encryption: {keyring: [short]}}",
+        "must have 16 bytes",
+    );
+    refused(
+        "apisix: {data_encryption: {keyring: 5}}",
+        "keyring: must be a list",
+    );
+    let (settings, warnings) = read(
+        "apisix: {lru: {secret: {ttl: 5, neg_ttl: 2, count: 9}}, data_encryption: {keyring: [0123456789abcdef]}}",
+    );
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert_eq!(settings.secret_cache.lifetime, Duration::from_secs(5));
+    assert_eq!(
+        settings.secret_cache.failure_lifetime,
+        Duration::from_secs(2)
+    );
+    assert_eq!(settings.data_encryption.keyring, ["0123456789abcdef"]);
+    let errors = parse(
+        "apisix: {data_encryption: {keyring: [a-short-key]}}",
+        &|_| None,
+    );
+    let errors = errors.expect_err("refused");
+    assert!(!format!("{errors:?}").contains("a-short-key"));
 }
