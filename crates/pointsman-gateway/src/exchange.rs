@@ -132,6 +132,20 @@ pub struct Peer {
 pub struct TlsPeer {
     /// SNI, lower case.
     pub server_name: Option<Arc<str>>,
+    /// The certificate that it has shown.
+    pub certificate: ClientCertificate,
+}
+
+/// What a client has shown of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCertificate {
+    /// Nothing.
+    #[default]
+    None,
+    /// A certificate that the server name's authority vouches for.
+    Verified,
+    /// Another.
+    Refused,
 }
 
 /// What the router found.

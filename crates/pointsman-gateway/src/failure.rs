@@ -107,6 +107,9 @@ pub enum Failure {
     HeadTimeout,
     /// A `Transfer-Encoding` other than `chunked`.
     UnknownCoding,
+    /// The host asks for a client certificate, and this is what is wrong with what the client has
+    /// shown.
+    ClientCertificate(&'static str),
     /// A request whose method is refused before routing (TRACE, CONNECT).
     MethodRefused,
     /// The request body is larger than the gateway accepts.
@@ -151,6 +154,7 @@ impl Failure {
             | Self::TargetTooLong
             | Self::HeadTimeout
             | Self::UnknownCoding
+            | Self::ClientCertificate(_)
             | Self::MethodRefused
             | Self::BodyTooLarge
             | Self::BodyTimeout
@@ -192,6 +196,7 @@ impl Failure {
             Self::BadPath
             | Self::AmbiguousLength
             | Self::BadHead(_)
+            | Self::ClientCertificate(_)
             | Self::BodyBroken
             | Self::Refused(_)
             | Self::Untranslatable(_) => StatusCode::BAD_REQUEST,
@@ -232,7 +237,7 @@ impl Failure {
             Self::AmbiguousLength => {
                 "the request has both Content-Length and Transfer-Encoding; send one of them"
             }
-            Self::BadHead(what) => what,
+            Self::BadHead(what) | Self::ClientCertificate(what) => what,
             Self::HeadTooLarge => "the request's headers are too large or too many",
             Self::TargetTooLong => "the request target is too long",
             Self::HeadTimeout => "the request's head did not arrive in time",

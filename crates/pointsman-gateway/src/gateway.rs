@@ -231,6 +231,7 @@ fn prepare(exchange: &mut Exchange) -> Result<(), Failure> {
     let host = headers.get(header::HOST).map(HeaderValue::to_str);
     let host = host.and_then(Result::ok).unwrap_or_default();
     exchange.received.host = router::host::normalise(host).into_owned();
+    exchange.snapshot().demands.check(exchange)?;
     forward::forwarded::set_if_routing_reads_it(exchange);
     Ok(())
 }

@@ -10,6 +10,7 @@ pub mod failure;
 pub mod gateway;
 
 pub mod jws;
+pub mod mtls;
 pub mod router;
 pub mod template;
 mod variables;

@@ -4,7 +4,9 @@
 //! looked at once per handshake, so a change applies to the next connection and touches none
 //! that is open.
 
-use std::{collections::HashMap, io, sync::Arc};
+mod clients;
+
+use std::{io, sync::Arc};
 
 use arc_swap::ArcSwap;
 use pointsman_gateway::{
@@ -12,17 +14,16 @@ use pointsman_gateway::{
         document::Item,
         problem::{Report, Severity},
         reference::Elsewhere,
-        resource::ssl::{Client, Ssl},
+        resource::ssl::Ssl,
         schema::Issue,
     },
     exchange::TlsPeer,
+    router::server_names::{ServerNames, normalise},
 };
 use rustls::{
-    RootCertStore, ServerConfig, SupportedProtocolVersion,
+    ServerConfig, SupportedProtocolVersion,
     crypto::CryptoProvider,
-    server::{
-        Acceptor, ClientHello, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier,
-    },
+    server::{Acceptor, ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
@@ -33,6 +34,7 @@ use rustls_pki_types::{
 use tokio::net::TcpStream;
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
+use self::clients::Clients;
 use crate::http_server::Speaks;
 
 /// What applies to all `ssl` resources.
@@ -51,14 +53,19 @@ pub(crate) struct ServerTls {
     table: ArcSwap<Table>,
 }
 
-/// Server configurations by name.
+/// Server configurations by name. A resource that cannot be served keeps its names all the same:
+/// whoever asks for them must not get to another, which may demand less of clients.
 #[derive(Default)]
 pub(crate) struct Table {
-    exact: HashMap<String, Arc<ServerConfig>>,
-    /// `*.example.com` is kept as `example.com`.
-    wildcard: HashMap<String, Arc<ServerConfig>>,
-    any: Option<Arc<ServerConfig>>,
+    names: ServerNames<Option<Arc<Served>>>,
     fallback: Option<String>,
+}
+
+/// One resource, ready to serve.
+struct Served {
+    config: Arc<ServerConfig>,
+    /// Who verifies what clients show, if they are asked for it.
+    clients: Option<Arc<Clients>>,
 }
 
 impl ServerTls {
@@ -81,15 +88,18 @@ impl ServerTls {
     ) -> io::Result<(TlsStream<TcpStream>, TlsPeer, Speaks)> {
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         let name = start.client_hello().server_name().map(normalise);
-        let config = self.table.load().find(name.as_deref()).ok_or_else(|| {
+        let served = self.table.load().find(name.as_deref()).ok_or_else(|| {
             let name = name.as_deref().unwrap_or("(none)");
             io::Error::new(
                 io::ErrorKind::NotFound,
                 format!("no certificate for SNI `{name}`"),
             )
         })?;
-        let stream = start.into_stream(config).await?;
-        let speaks = match stream.get_ref().1.alpn_protocol() {
+        let stream = start.into_stream(Arc::clone(&served.config)).await?;
+        let connection = stream.get_ref().1;
+        let clients = served.clients.as_ref();
+        let certificate = clients.map(|clients| clients.judge(connection));
+        let speaks = match connection.alpn_protocol() {
             Some(b"h2") => Speaks::Http2,
             _ => Speaks::Http1,
         };
@@ -97,6 +107,7 @@ impl ServerTls {
             stream,
             TlsPeer {
                 server_name: name.map(Arc::from),
+                certificate: certificate.unwrap_or_default(),
             },
             speaks,
         ))
@@ -118,10 +129,10 @@ impl Table {
             ..Self::default()
         };
         for item in resources.iter().filter(|item| item.value.serves()) {
-            match server_config(&item.value.resolved(elsewhere), settings, &provider) {
-                Ok(config) => {
+            let served = match Served::new(&item.value.resolved(elsewhere), settings, &provider) {
+                Ok(served) => {
                     tell_ignored(item, report);
-                    table.add(item.value.names(), &Arc::new(config));
+                    Some(Arc::new(served))
                 }
                 Err(mut issues) => {
                     // Why there is nothing says more than that nothing is no certificate.
@@ -136,34 +147,17 @@ impl Table {
                         false => Severity::Error,
                     };
                     report.issues(severity, item.spot(), issues);
+                    None
                 }
-            }
+            };
+            table.names.add(item.value.names(), &served);
         }
         table
     }
 
-    fn add(&mut self, names: Vec<String>, config: &Arc<ServerConfig>) {
-        for name in names {
-            let name = normalise(&name);
-            if name == "*" {
-                self.any = Some(Arc::clone(config));
-            } else if let Some(parent) = name.strip_prefix("*.") {
-                self.wildcard.insert(parent.to_owned(), Arc::clone(config));
-            } else {
-                self.exact.insert(name, Arc::clone(config));
-            }
-        }
-    }
-
-    /// Exact name first, then the wildcard one label up, then `*`. A client without a name gets
-    /// the fallback's.
-    fn find(&self, name: Option<&str>) -> Option<Arc<ServerConfig>> {
-        let name = name.or(self.fallback.as_deref())?;
-        self.exact
-            .get(name)
-            .or_else(|| self.wildcard.get(name.split_once('.')?.1))
-            .or(self.any.as_ref())
-            .cloned()
+    /// What serves `name`. A client without a name gets the fallback's.
+    fn find(&self, name: Option<&str>) -> Option<Arc<Served>> {
+        self.names.find(name.or(self.fallback.as_deref())?)?.clone()
     }
 }
 
@@ -174,73 +168,50 @@ fn tell_ignored(item: &Item<Ssl>, report: &mut Report<'_>) {
         let message = "TLSv1.1 is not supported, and not offered";
         report.warning(item.spot(), "ssl_protocols", message);
     }
-    if item.value.client.as_ref().is_some_and(Client::limits_depth) {
-        let message = "not supported; a chain may be as long as its verification allows";
-        report.warning(item.spot(), "client.depth", message);
-    }
 }
 
-fn normalise(name: &str) -> String {
-    name.trim_end_matches('.').to_ascii_lowercase()
-}
-
-fn server_config(
-    ssl: &Ssl,
-    settings: &TlsSettings,
-    provider: &Arc<CryptoProvider>,
-) -> Result<ServerConfig, Vec<Issue>> {
-    let mut wrong = Vec::new();
-    let mut keys = Vec::new();
-    for (index, (cert, key)) in ssl.pairs().enumerate() {
-        match certified(cert, key, index, provider) {
-            Ok(pair) => keys.push(pair),
-            Err(issues) => wrong.extend(issues),
+impl Served {
+    fn new(
+        ssl: &Ssl,
+        settings: &TlsSettings,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, Vec<Issue>> {
+        let mut wrong = Vec::new();
+        let mut keys = Vec::new();
+        for (index, (cert, key)) in ssl.pairs().enumerate() {
+            match certified(cert, key, index, provider) {
+                Ok(pair) => keys.push(pair),
+                Err(issues) => wrong.extend(issues),
+            }
         }
+        let versions = versions(ssl.protocols().unwrap_or(&settings.protocols))
+            .map_err(|error| wrong.push(Issue::new("ssl_protocols", error)));
+        let clients = ssl
+            .client
+            .as_ref()
+            .map(|client| Clients::new(client, provider));
+        let clients = clients.transpose().map_err(|issue| wrong.push(issue));
+        let clients = clients.map(|clients| clients.map(Arc::new));
+        let (Ok(versions), Ok(clients), []) = (versions, clients, wrong.as_slice()) else {
+            return Err(wrong);
+        };
+        let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
+            .with_protocol_versions(&versions)
+            .map_err(|error| vec![Issue::new("ssl_protocols", error.to_string())])?;
+        let builder = match clients.clone() {
+            None => builder.with_no_client_auth(),
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(Keys(keys)));
+        config.alpn_protocols = match settings.http2 {
+            true => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+            false => vec![b"http/1.1".to_vec()],
+        };
+        Ok(Self {
+            config: Arc::new(config),
+            clients,
+        })
     }
-    let versions = versions(ssl.protocols().unwrap_or(&settings.protocols))
-        .map_err(|error| wrong.push(Issue::new("ssl_protocols", error)));
-    let clients = client_verifier(ssl, provider).map_err(|issue| wrong.push(issue));
-    let (Ok(versions), Ok(clients), []) = (versions, clients, wrong.as_slice()) else {
-        return Err(wrong);
-    };
-    let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
-        .with_protocol_versions(&versions)
-        .map_err(|error| vec![Issue::new("ssl_protocols", error.to_string())])?;
-    let builder = match clients {
-        None => builder.with_no_client_auth(),
-        Some(verifier) => builder.with_client_cert_verifier(verifier),
-    };
-    let mut config = builder.with_cert_resolver(Arc::new(Keys(keys)));
-    config.alpn_protocols = match settings.http2 {
-        true => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
-        false => vec![b"http/1.1".to_vec()],
-    };
-    Ok(config)
-}
-
-/// What verifies the certificates of clients, if they must show one.
-fn client_verifier(
-    ssl: &Ssl,
-    provider: &Arc<CryptoProvider>,
-) -> Result<Option<Arc<dyn ClientCertVerifier>>, Issue> {
-    let of_ca = |error: String| Issue::new("client.ca", format!("client.ca: {error}"));
-    let Some(ca) = ssl
-        .client_ca()
-        .map_err(|error| Issue::new("client.skip_mtls_uri_regex", error))?
-    else {
-        return Ok(None);
-    };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
-        let certificate = certificate.map_err(|error| of_ca(pem_problem(&error).to_owned()))?;
-        roots
-            .add(certificate)
-            .map_err(|error| of_ca(error.to_string()))?;
-    }
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-        .build()
-        .map(Some)
-        .map_err(|error| of_ca(error.to_string()))
 }
 
 /// What is wrong with a PEM text. The library's own words repeat the text, which may be a key.

@@ -4,78 +4,17 @@ mod support;
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener},
     sync::Arc,
 };
 
-use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
-    version::TLS12,
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use support::{
+    Answer, CHAT, Gateway, Start, Upstream,
+    certificates::{Identity, client, https, identity, ssl},
+    post_json, single,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
-use support::{Answer, CHAT, Gateway, Start, Upstream, post_json, single};
-
-/// A certificate for `names` that is its own authority.
-struct Identity {
-    cert: String,
-    key: String,
-}
-
-fn identity(names: &[&str]) -> Identity {
-    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
-    Identity {
-        cert: made.cert.pem(),
-        key: made.signing_key.serialize_pem(),
-    }
-}
-
-fn indent(pem: &str) -> String {
-    pem.lines().map(|line| format!("      {line}\n")).collect()
-}
-
-fn ssl(id: &str, sni: &str, identity: &Identity, more: &str) -> String {
-    format!(
-        "- id: {id}\n  sni: \"{sni}\"\n{more}  cert: |\n{}  key: |\n{}",
-        indent(&identity.cert),
-        indent(&identity.key)
-    )
-}
-
-fn client(trusted: &[&Identity], only_12: bool) -> ClientConfig {
-    let mut roots = RootCertStore::empty();
-    for identity in trusted {
-        let cert = CertificateDer::from_pem_slice(identity.cert.as_bytes()).expect("PEM");
-        roots.add(cert).expect("a root");
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider);
-    let builder = if only_12 {
-        builder.with_protocol_versions(&[&TLS12])
-    } else {
-        builder.with_safe_default_protocol_versions()
-    };
-    builder
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth()
-}
-
-/// A request over TLS; the error text when the handshake or the request fails.
-fn https(address: SocketAddr, name: &str, config: ClientConfig) -> Result<String, String> {
-    let name = ServerName::try_from(name.to_owned()).map_err(|error| error.to_string())?;
-    let connection = ClientConnection::new(Arc::new(config), name).map_err(|e| e.to_string())?;
-    let stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
-    let mut stream = StreamOwned::new(connection, stream);
-    stream
-        .write_all(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        .map_err(|error| error.to_string())?;
-    let mut text = String::new();
-    stream
-        .read_to_string(&mut text)
-        .map_err(|error| error.to_string())?;
-    Ok(text)
-}
 
 /// G-284, G-285, G-288: names, wildcards of one label, no name, protocols; and renewal.
 #[test]

@@ -36,6 +36,7 @@ use crate::{
         snapshot::{Backend, PoolRef, Route, Snapshot},
         text::{Lines, join},
     },
+    mtls::Demands,
     observe::metrics::MetricOptions,
     plugin::{chain::Chain, registry::Registry},
     ports::Sinks,
@@ -268,6 +269,7 @@ impl<'a> Compiler<'a> {
             global: Arc::new(global),
             no_plugins: Arc::new(Chain::default()),
             consumers,
+            demands: Demands::of(&document.ssls),
             checked: Vec::new(),
             metrics: MetricOptions::new(
                 &self.settings.prometheus,

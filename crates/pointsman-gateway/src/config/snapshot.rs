@@ -18,6 +18,7 @@ use subtle::ConstantTimeEq;
 
 use crate::{
     config::{document::Document, settings::Settings},
+    mtls::Demands,
     observe::metrics::MetricOptions,
     plugin::{chain::Chain, registry::Prepared},
     router::Router,
@@ -46,6 +47,8 @@ pub struct Snapshot {
     pub no_plugins: Arc<Chain>,
     /// Who may be authenticated.
     pub consumers: Arc<Consumers>,
+    /// Who must show a certificate.
+    pub demands: Demands,
     /// What is checked, for the health report.
     pub checked: Vec<Checked>,
     /// Options of the metrics that come from plugin metadata and settings.

@@ -11,6 +11,7 @@ pub mod host;
 mod matcher;
 pub mod path;
 pub mod pattern;
+pub mod server_names;
 mod uri;
 
 pub use expr::{EvalError, Expr, ExprError};

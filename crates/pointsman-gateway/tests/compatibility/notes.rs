@@ -120,8 +120,11 @@ pub(crate) const DIFFERS: &[(&str, &str, &str)] = &[
     ("route", "filter_func", "refused: Lua is out of scope"),
     ("route", "script", "refused: Lua is out of scope"),
     ("route", "script_id", "refused: Lua is out of scope"),
-    ("ssl", "client.depth", "no effect; a warning says so"),
-    ("ssl", "client.skip_mtls_uri_regex", "refused"),
+    (
+        "ssl",
+        "client.depth",
+        "a certificate in `ca` ends the chain even if another has signed it",
+    ),
     ("ssl", "ssl_protocols", "TLSv1.1 is left out with a warning"),
     (
         "ai-proxy-multi",

@@ -10,6 +10,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod aws;
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod embeddings;
 pub(crate) mod etcd;

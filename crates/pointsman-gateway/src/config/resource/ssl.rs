@@ -3,9 +3,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{
-    reference::{self, Elsewhere},
-    schema::Issue,
+use crate::{
+    config::{
+        reference::{self, Elsewhere},
+        schema::Issue,
+    },
+    router::pattern::{Case, Pattern},
 };
 
 use super::{
@@ -55,13 +58,21 @@ pub struct Client {
     pub ca: String,
     #[serde(default = "depth")]
     pub depth: u32,
+    #[schemars(inner(length(max = 4096)))]
     pub skip_mtls_uri_regex: Option<Vec<String>>,
 }
 
 impl Client {
-    /// Whether it says how long a chain of certificates may be.
-    pub fn limits_depth(&self) -> bool {
-        self.depth != depth()
+    /// Patterns of paths that may be asked for without a certificate; those that are none as what
+    /// is wrong with them.
+    pub fn exceptions(&self) -> impl Iterator<Item = Result<Pattern, String>> {
+        let texts = self.skip_mtls_uri_regex.iter().flatten();
+        texts.map(|text| Pattern::new(text, Case::Sensitive).map_err(|error| error.to_string()))
+    }
+
+    /// Whether requests decide, by their paths, if a certificate is demanded.
+    pub fn has_exceptions(&self) -> bool {
+        self.skip_mtls_uri_regex.is_some()
     }
 }
 
@@ -138,17 +149,6 @@ impl Ssl {
         self.ssl_protocols.as_deref()
     }
 
-    /// The CA of client certificates, if they are required.
-    pub fn client_ca(&self) -> Result<Option<&str>, String> {
-        match &self.client {
-            None => Ok(None),
-            Some(client) if client.skip_mtls_uri_regex.is_some() => {
-                Err("client.skip_mtls_uri_regex is not supported yet".to_owned())
-            }
-            Some(client) => Ok(Some(&client.ca)),
-        }
-    }
-
     /// Rules across fields.
     pub fn check(&self) -> Vec<Issue> {
         let mut wrong = Vec::new();
@@ -163,6 +163,14 @@ impl Ssl {
                 "certs",
                 "mismatched number of certs and keys".to_owned(),
             ));
+        }
+        let exceptions = self.client.iter().flat_map(Client::exceptions);
+        for (index, error) in exceptions
+            .enumerate()
+            .filter_map(|(index, exception)| Some((index, exception.err()?)))
+        {
+            let at = format!("client.skip_mtls_uri_regex[{index}]");
+            wrong.push(Issue::new(&at, format!("{at}: {error}")));
         }
         wrong
     }
