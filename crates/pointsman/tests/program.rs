@@ -335,7 +335,8 @@ const MISTAKES: &[&str] = &[
     "line 12: routes[1] (id 2) plugin_config_id: there is no plugin_config `gone`, or it has \
          errors and was left out; requests get a 503",
     "line 13: routes[2] (id 3): left out, because plugin file-logger of services[0] (id broken)",
-    "line 19: routes[3] (id 4) upstream.tls: tls.client_cert_id is not supported yet",
+    "line 19: routes[3] (id 4) upstream.tls.client_cert_id: ssl `1` is of another type than \
+         `client`; requests get a 502",
     "line 24: services[0] (id broken) plugins.file-logger: property \"path\" is required",
     "line 26: services[1] (id lost) upstream_id: there is no upstream `9`, or it has errors and \
          was left out; requests that come to it get a 502",

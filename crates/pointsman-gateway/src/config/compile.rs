@@ -396,7 +396,16 @@ impl<'a> Compiler<'a> {
             self.pools.insert(key.to_owned(), pool);
             return Some(Backend::Upstream(upstream));
         }
-        let built = match build::upstream(key, written, self.assigned, &*self, self.guards) {
+        let certified = match self.references.certified(written, self.env) {
+            Ok(certified) => certified,
+            Err(error) => {
+                let field = join(path, "tls.client_cert_id");
+                self.report.error(spot, &field, error);
+                // As APISIX: whoever comes to it is told that it is not there.
+                return Some(Backend::UpstreamMissing);
+            }
+        };
+        let built = match build::upstream(key, &certified, self.assigned, &*self, self.guards) {
             Ok(built) => built,
             Err((field, error)) => {
                 self.report.error(spot, &join(path, field), error);

@@ -58,7 +58,7 @@ pub fn upstream(
     if let Some(before) = previous.pool(key) {
         pool = pool.succeeding(before);
     }
-    let client = client_certificate(upstream).map_err(|error| ("tls", error))?;
+    let client = client_certificate(upstream);
     let destinations = nodes
         .iter()
         .map(|node| {
@@ -217,22 +217,13 @@ fn keepalive(upstream: &written::Upstream) -> Keepalive {
         })
 }
 
-fn client_certificate(
-    upstream: &written::Upstream,
-) -> Result<Option<Arc<ClientCertificate>>, String> {
-    let Some(tls) = &upstream.tls else {
-        return Ok(None);
-    };
-    match (&tls.client_cert, &tls.client_key) {
-        (Some(cert), Some(key)) => Ok(Some(Arc::new(ClientCertificate {
-            cert: cert.clone(),
-            key: key.clone(),
-        }))),
-        _ if tls.client_cert_id.is_some() => Err(
-            "tls.client_cert_id is not supported yet; use client_cert and client_key".to_owned(),
-        ),
-        _ => Ok(None),
-    }
+/// The certificate to show; one that stands elsewhere was brought in before.
+fn client_certificate(upstream: &written::Upstream) -> Option<Arc<ClientCertificate>> {
+    let tls = upstream.tls.as_ref()?;
+    Some(Arc::new(ClientCertificate {
+        cert: tls.client_cert.clone()?,
+        key: tls.client_key.clone()?,
+    }))
 }
 
 const DEFAULT_TIMEOUTS: Timeouts = Timeouts::all(Duration::from_secs(60));

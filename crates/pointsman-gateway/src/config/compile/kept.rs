@@ -125,7 +125,10 @@ impl<'a> Kept<'a> {
             let mut hosts = nodes.iter().map(|node| &node.host);
             let is_address =
                 |host: &String| host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
-            upstream.active_checks().is_none() && hosts.all(is_address)
+            // A certificate of another resource may have changed.
+            let tls = upstream.tls.as_ref();
+            let is_certified = tls.is_some_and(|tls| tls.certificate().is_some());
+            upstream.active_checks().is_none() && !is_certified && hosts.all(is_address)
         };
         if !(std::ptr::eq(before, upstream) && has_addresses()) {
             return None;

@@ -4,6 +4,7 @@
 //! wants that, so it is an error at load, with the line.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     sync::Arc,
 };
@@ -11,7 +12,14 @@ use std::{
 use crate::config::{
     document::{Document, Item},
     problem::Report,
-    resource::{Id, consumer::PluginSet, service::Service},
+    resource::{
+        Id,
+        consumer::PluginSet,
+        service::Service,
+        ssl::Ssl,
+        upstream::{Upstream, UpstreamTls},
+    },
+    text::Env,
 };
 
 /// The resources of a document that others name, by id.
@@ -20,6 +28,7 @@ pub(super) struct References<'a> {
     plugin_configs: HashMap<&'a str, &'a Item<PluginSet>>,
     consumer_groups: HashMap<&'a str, &'a Item<PluginSet>>,
     upstreams: HashSet<&'a str>,
+    certificates: HashMap<&'a str, &'a Item<Ssl>>,
 }
 
 impl<'a> References<'a> {
@@ -34,6 +43,7 @@ impl<'a> References<'a> {
                 .iter()
                 .map(|item| item.id.as_str())
                 .collect(),
+            certificates: by_id(&document.ssls),
         }
     }
 
@@ -54,6 +64,39 @@ impl<'a> References<'a> {
 
     fn has_upstream(&self, id: &Id) -> bool {
         self.upstreams.contains(id.text().as_ref())
+    }
+
+    /// `upstream` with the client certificate that its `tls.client_cert_id` names.
+    ///
+    /// # Errors
+    /// If there is none; requests that come to it get a 502.
+    pub(super) fn certified<'u>(
+        &self,
+        upstream: &'u Upstream,
+        env: Env<'_>,
+    ) -> Result<Cow<'u, Upstream>, String> {
+        let id = upstream.tls.as_ref().and_then(UpstreamTls::certificate);
+        let Some(id) = id else {
+            return Ok(Cow::Borrowed(upstream));
+        };
+        let Some(found) = self.certificates.get(id.text().as_ref()) else {
+            return Err(format!(
+                "there is no ssl `{id}`, or it has errors and was left out; requests get a 502"
+            ));
+        };
+        if found.value.kind != "client" {
+            return Err(format!(
+                "ssl `{id}` is of another type than `client`; requests get a 502"
+            ));
+        }
+        let found = found.value.resolved(env);
+        let mut certified = upstream.clone();
+        certified.tls = certified.tls.map(|tls| UpstreamTls {
+            client_cert: Some(found.cert),
+            client_key: Some(found.key),
+            ..tls
+        });
+        Ok(Cow::Owned(certified))
     }
 
     /// Tells of every reference that names nothing. A route that is switched off is not looked at.

@@ -115,6 +115,14 @@ pub struct UpstreamTls {
     pub verify: Option<bool>,
 }
 
+impl UpstreamTls {
+    /// The `ssl` resource whose certificate is shown, if its own is not there.
+    pub fn certificate(&self) -> Option<&Id> {
+        let is_given = self.client_cert.is_some() && self.client_key.is_some();
+        self.client_cert_id.as_ref().filter(|_| !is_given)
+    }
+}
+
 impl Default for KeepalivePool {
     fn default() -> Self {
         Self {
