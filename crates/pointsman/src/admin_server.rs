@@ -21,6 +21,7 @@ use pointsman_gateway::{
     plugin::registry::Registry,
 };
 use tokio::{net::TcpListener, time::timeout};
+use tokio_rustls::TlsAcceptor;
 
 use crate::{
     config_source::Written,
@@ -32,6 +33,8 @@ pub(crate) struct AdminServer {
     pub(crate) api: AdminApi,
     pub(crate) registry: Arc<Registry>,
     pub(crate) written: Written,
+    /// `None` without TLS.
+    pub(crate) tls: Option<TlsAcceptor>,
 }
 
 /// Starts the Admin API, if there is one, on its socket, and what keeps in order what it has
@@ -42,7 +45,8 @@ pub(crate) fn start(
 ) -> Result<(), String> {
     if let Some((server, socket)) = server {
         let listener = TcpListener::from_std(socket).map_err(|error| error.to_string())?;
-        tokio::task::spawn_local(small_server::serve(listener, Rc::new(server)));
+        let tls = server.tls.clone();
+        tokio::task::spawn_local(small_server::serve(listener, tls, Rc::new(server)));
     }
     if let Written::Store(store) = written {
         tokio::task::spawn_local(store.keep());

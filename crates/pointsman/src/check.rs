@@ -21,7 +21,7 @@ use pointsman_gateway::{
 
 use crate::{
     cli::CheckOptions, config_source, http_client::ClientTls, publisher::Publisher, run::fail,
-    sinks,
+    sinks, tls,
 };
 
 /// `pointsman check`.
@@ -67,6 +67,11 @@ fn document(options: &CheckOptions, settings: Settings, real: bool) -> Result<us
     let config = options.config.display();
     let mut errors = 0;
     if let Err(error) = ClientTls::new(settings.ssl.trusted_certificate.as_deref()) {
+        eprintln!("error: {config}: {error}");
+        errors += 1;
+    }
+    let admin_tls = settings.admin.as_ref().and_then(|admin| admin.tls.as_ref());
+    if let Some(Err(error)) = admin_tls.map(tls::files::acceptor) {
         eprintln!("error: {config}: {error}");
         errors += 1;
     }

@@ -27,6 +27,7 @@ use tokio::{
     sync::{mpsc, watch},
     task::{JoinSet, LocalSet},
 };
+use tokio_rustls::TlsAcceptor;
 
 use crate::{
     admin_keys,
@@ -43,7 +44,7 @@ use crate::{
     publisher::{Prepared, Publisher},
     side_servers::{self, Sides},
     sinks::{self, OpenSinks, Queue, Writer},
-    tls::ServerTls,
+    tls::{self, ServerTls},
     worker::Worker,
 };
 
@@ -132,6 +133,7 @@ pub(crate) struct Program {
     exporter: Option<StdListener>,
     status: Option<StdListener>,
     admin: Option<StdListener>,
+    admin_tls: Option<TlsAcceptor>,
     announces: bool,
     performers: Performers,
 }
@@ -173,6 +175,8 @@ impl Program {
             mut source,
             written,
         } = config_source::open(&settings, config, &client_tls, &runtime)?;
+        let admin_tls = settings.admin.as_ref().and_then(|admin| admin.tls.as_ref());
+        let admin_tls = admin_tls.map(tls::files::acceptor).transpose()?;
         let access = settings.admin.as_ref();
         let access = access.map(|admin| admin_keys::access(admin, &written));
         let access = access.transpose()?;
@@ -191,6 +195,7 @@ impl Program {
             exporter: bind(settings.prometheus.export_addr)?,
             status: bind(settings.status)?,
             admin: bind(settings.admin.as_ref().map(|admin| admin.listen))?,
+            admin_tls,
             metrics: Arc::new(Metrics::new(&settings.prometheus)),
             settings,
             source,
@@ -377,6 +382,7 @@ impl Program {
             },
             registry: Arc::clone(&self.registry),
             written: self.written.clone(),
+            tls: self.admin_tls.take(),
         };
         Some((server, socket))
     }

@@ -68,7 +68,7 @@ pub(crate) fn start(
             side,
             sides: Rc::clone(&sides),
         };
-        tokio::task::spawn_local(small_server::serve(listener, Rc::new(server)));
+        tokio::task::spawn_local(small_server::serve(listener, None, Rc::new(server)));
     }
     Ok(())
 }

@@ -8,7 +8,13 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::Semaphore,
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
 
 /// Who answers.
 pub(crate) trait Answers: 'static {
@@ -25,8 +31,13 @@ pub(crate) trait Answers: 'static {
     ) -> impl Future<Output = Response<Bytes>>;
 }
 
-/// Serves whoever connects, as long as the program goes on. Those beyond the limit wait.
-pub(crate) async fn serve<A: Answers>(listener: TcpListener, server: Rc<A>) {
+/// Serves whoever connects, over TLS if there is an `acceptor`, as long as the program goes on. Those
+/// beyond the limit wait.
+pub(crate) async fn serve<A: Answers>(
+    listener: TcpListener,
+    acceptor: Option<TlsAcceptor>,
+    server: Rc<A>,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
@@ -42,25 +53,44 @@ pub(crate) async fn serve<A: Answers>(listener: TcpListener, server: Rc<A>) {
             }
         };
         let server = Rc::clone(&server);
+        let acceptor = acceptor.clone();
         tokio::task::spawn_local(async move {
-            let service = service_fn(move |request: Request<Incoming>| {
-                let server = Rc::clone(&server);
-                async move {
-                    let response = server.answer(request, peer).await;
-                    Ok::<_, Infallible>(response.map(Full::new))
-                }
-            });
-            let serving = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(A::HEAD_LIMIT)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = serving.await {
-                tracing::debug!("{}: {error}", A::NAME);
+            match acceptor {
+                None => answer_all(stream, peer, server).await,
+                Some(acceptor) => match timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => answer_all(stream, peer, server).await,
+                    Ok(Err(error)) => {
+                        tracing::info!(%peer, "{}: TLS handshake failed: {error}", A::NAME);
+                    }
+                    Err(_) => tracing::info!(%peer, "{}: TLS handshake took too long", A::NAME),
+                },
             }
             drop(place);
         });
     }
 }
 
+/// Answers what comes from `peer` over `stream`, to its end.
+async fn answer_all<A: Answers, S>(stream: S, peer: SocketAddr, server: Rc<A>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let server = Rc::clone(&server);
+        async move {
+            let response = server.answer(request, peer).await;
+            Ok::<_, Infallible>(response.map(Full::new))
+        }
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(A::HEAD_LIMIT)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = serving.await {
+        tracing::debug!("{}: {error}", A::NAME);
+    }
+}
+
 const CONNECTIONS_MAX: usize = 256;
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -5,6 +5,7 @@
 //! that is open.
 
 mod clients;
+pub(crate) mod files;
 
 use std::{io, sync::Arc};
 

@@ -248,6 +248,19 @@ pub struct AdminSettings {
     pub keys: Option<Vec<AdminKey>>,
     /// `enable_admin_cors`.
     pub cors: bool,
+    /// `https_admin` with `admin_api_mtls`; `None` for an Admin API without TLS.
+    pub tls: Option<AdminTls>,
+}
+
+/// Paths of PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminTls {
+    /// `admin_ssl_cert`.
+    pub cert: String,
+    /// `admin_ssl_cert_key`.
+    pub key: String,
+    /// `admin_ssl_ca_cert`: who vouches for clients; `None` if they need no certificate.
+    pub ca: Option<String>,
 }
 
 /// An entry of `deployment.admin.admin_key`.
@@ -275,6 +288,7 @@ impl Default for AdminSettings {
                 role: Role::Admin,
             }]),
             cors: true,
+            tls: None,
         }
     }
 }

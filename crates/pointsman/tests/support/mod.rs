@@ -450,7 +450,7 @@ pub(crate) fn set_config(folder: &Path, old: &str, new: &str) {
 }
 
 /// What a gateway is that reads the document beside its settings.
-const DATA_PLANE: &str = "{role: data_plane, role_data_plane: {config_provider: yaml}}";
+pub(crate) const DATA_PLANE: &str = "{role: data_plane, role_data_plane: {config_provider: yaml}}";
 
 pub(crate) fn write_document(folder: &Path, document: &str) {
     replace(&folder.join("apisix.yaml"), &format!("{document}\n#END\n"));

@@ -8,7 +8,7 @@ use crate::{
     config::{
         document::Format,
         resource::route::network,
-        settings::{AdminKey, AdminSettings, Provider, Settings},
+        settings::{AdminKey, AdminSettings, AdminTls, Provider, Settings},
         text::Env,
     },
 };
@@ -171,19 +171,34 @@ impl Reader<'_> {
             let path = "deployment.admin.admin_api_version";
             self.error(path, format!("`{version}` is not supported: set it to v3"));
         }
+        own.tls = self.admin_tls(section);
+    }
+
+    fn admin_tls(&mut self, section: &mut Section) -> Option<AdminTls> {
         let mut https = false;
         self.flag(section, "https_admin", &mut https);
-        if https {
-            let message = "not supported yet: the Admin API would be without TLS";
-            self.error("deployment.admin.https_admin", message.to_owned());
+        let (mut cert, mut key, mut ca) = (None, None, None);
+        if let Some(mut files) = self.section(section, "admin_api_mtls") {
+            let mut file = |name: &str| self.text(&mut files, name).filter(|path| !path.is_empty());
+            cert = file("admin_ssl_cert");
+            key = file("admin_ssl_cert_key");
+            ca = file("admin_ssl_ca_cert");
+            self.leftover(&files);
         }
-        if section
-            .take("admin_api_mtls")
-            .is_some_and(|(_, value)| has_text(&value))
-        {
-            let message = "not supported yet: the Admin API would ask for no certificate";
-            self.error("deployment.admin.admin_api_mtls", message.to_owned());
+        match (https, cert, key) {
+            (true, Some(cert), Some(key)) => return Some(AdminTls { cert, key, ca }),
+            (true, _, _) => {
+                let message = "needs a certificate: set admin_api_mtls.admin_ssl_cert and \
+                               admin_ssl_cert_key to the paths of PEM files";
+                self.error("deployment.admin.https_admin", message.to_owned());
+            }
+            (false, None, None) if ca.is_none() => {}
+            (false, _, _) => {
+                let message = "has no effect without TLS: set https_admin to true";
+                self.error("deployment.admin.admin_api_mtls", message.to_owned());
+            }
         }
+        None
     }
 
     fn admin_keys(&mut self, path: &str, entries: Vec<Value>) -> Vec<AdminKey> {
@@ -236,12 +251,4 @@ impl Reader<'_> {
 fn take_given(section: &mut Section, key: &str) -> Option<(String, Value)> {
     let value = section.map.shift_remove(key)?;
     Some((format!("{}.{key}", section.path), value))
-}
-
-fn has_text(value: &Value) -> bool {
-    match value {
-        Value::String(text) => !text.is_empty(),
-        Value::Object(map) => map.values().any(has_text),
-        _ => false,
-    }
 }

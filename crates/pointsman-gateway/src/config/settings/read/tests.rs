@@ -156,7 +156,15 @@ fn mistakes_are_errors_with_a_path() {
             "{admin_key: [{name: v, role: viewer}]}",
             "a viewer needs a key",
         ),
-        ("{https_admin: true}", "without TLS"),
+        ("{https_admin: true}", "needs a certificate"),
+        (
+            "{https_admin: true, admin_api_mtls: {admin_ssl_cert: a.pem}}",
+            "needs a certificate",
+        ),
+        (
+            "{admin_api_mtls: {admin_ssl_ca_cert: ca.pem}}",
+            "no effect without TLS",
+        ),
         ("{admin_api_version: v2}", "set it to v3"),
         ("{allow_admin: [nowhere]}", "an address or a network"),
         ("{allow_admin: []}", "must name somebody"),
