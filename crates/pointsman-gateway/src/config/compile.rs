@@ -396,7 +396,7 @@ impl<'a> Compiler<'a> {
             self.pools.insert(key.to_owned(), pool);
             return Some(Backend::Upstream(upstream));
         }
-        let certified = match self.references.certified(written, self.env) {
+        let certified = match self.references.certified(written, self.elsewhere) {
             Ok(certified) => certified,
             Err(error) => {
                 let field = join(path, "tls.client_cert_id");

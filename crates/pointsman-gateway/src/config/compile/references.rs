@@ -12,6 +12,7 @@ use std::{
 use crate::config::{
     document::{Document, Item},
     problem::Report,
+    reference::Elsewhere,
     resource::{
         Id,
         consumer::PluginSet,
@@ -19,7 +20,6 @@ use crate::config::{
         ssl::Ssl,
         upstream::{Upstream, UpstreamTls},
     },
-    text::Env,
 };
 
 /// The resources of a document that others name, by id.
@@ -73,7 +73,7 @@ impl<'a> References<'a> {
     pub(super) fn certified<'u>(
         &self,
         upstream: &'u Upstream,
-        env: Env<'_>,
+        elsewhere: Elsewhere<'_>,
     ) -> Result<Cow<'u, Upstream>, String> {
         let id = upstream.tls.as_ref().and_then(UpstreamTls::certificate);
         let Some(id) = id else {
@@ -89,7 +89,7 @@ impl<'a> References<'a> {
                 "ssl `{id}` is of another type than `client`; requests get a 502"
             ));
         }
-        let found = found.value.resolved(env);
+        let found = found.value.resolved(elsewhere);
         let mut certified = upstream.clone();
         certified.tls = certified.tls.map(|tls| UpstreamTls {
             client_cert: Some(found.cert),
