@@ -363,6 +363,8 @@ const WALL_CLOCK: &[&str] = &[
     "crates/pointsman-gateway/src/plugins/csrf.rs",
     "crates/pointsman-gateway/src/plugins/hmac_auth.rs",
     "crates/pointsman-gateway/src/plugins/jwt_auth.rs",
+    "crates/pointsman-gateway/src/plugins/openid_connect.rs",
+    "crates/pointsman-gateway/src/oidc/introspection.rs",
     "crates/pointsman-gateway/src/forward/evidence.rs",
     "crates/pointsman/src/http1/encode.rs",
     // Resources bear the date of their writing, and may expire at one.
