@@ -271,7 +271,7 @@ fn a_private_key_may_be_elsewhere() {
          ssls:\n- id: s\n  sni: a.test\n  key: $secret://vault/1/tls/key\n  cert: |\n{}",
         echo.address,
         vault.address,
-        indent(&made.cert)
+        support::certificates::indent(&made.cert)
     );
     let gateway = Gateway::start_with(Start {
         document: &document,
