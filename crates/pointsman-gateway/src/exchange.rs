@@ -34,6 +34,7 @@ use crate::{
     failure::{Blame, Failure},
     forward::picks::{self, Notes},
     gateway::Gateway,
+    mtls::ClientCertificate,
     observe::{entry::Wants, metrics::ActiveConnection, secrets::SecretArgs},
     plugin::chain::{Chain, Filters},
     plugins::ai_proxy::AiCall,
@@ -134,18 +135,6 @@ pub struct TlsPeer {
     pub server_name: Option<Arc<str>>,
     /// The certificate that it has shown.
     pub certificate: ClientCertificate,
-}
-
-/// What a client has shown of itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ClientCertificate {
-    /// Nothing.
-    #[default]
-    None,
-    /// A certificate that the server name's authority vouches for.
-    Verified,
-    /// Another.
-    Refused,
 }
 
 /// What the router found.

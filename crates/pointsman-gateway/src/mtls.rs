@@ -9,13 +9,25 @@ use std::sync::Arc;
 
 use crate::{
     config::{document::Item, resource::ssl::Ssl},
-    exchange::{ClientCertificate, Exchange},
+    exchange::Exchange,
     failure::Failure,
     router::{
         pattern::Pattern,
         server_names::{ServerNames, normalise},
     },
 };
+
+/// What a client has shown of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCertificate {
+    /// Nothing.
+    #[default]
+    None,
+    /// A certificate that the server name's authority vouches for.
+    Verified,
+    /// Another.
+    Refused,
+}
 
 /// Who demands certificates, by server name; `None` for names that demand nothing.
 #[derive(Default)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use pointsman_gateway::{
     config::{resource::ssl::Client, schema::Issue},
-    exchange::ClientCertificate,
+    mtls::ClientCertificate,
 };
 use rustls::{
     DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConnection,

@@ -127,6 +127,23 @@ fn settings_without_effect_warn() {
 }
 
 #[test]
+fn tls_of_the_admin_api_needs_its_files() {
+    for (admin, part) in [
+        ("{https_admin: true}", "needs a certificate"),
+        (
+            "{https_admin: true, admin_api_mtls: {admin_ssl_cert: a.pem}}",
+            "needs a certificate",
+        ),
+        (
+            "{admin_api_mtls: {admin_ssl_ca_cert: ca.pem}}",
+            "no effect without TLS",
+        ),
+    ] {
+        refused(&format!("deployment: {{admin: {admin}}}"), part);
+    }
+}
+
+#[test]
 fn mistakes_are_errors_with_a_path() {
     refused("deployment: {role: other}", "none of traditional");
     refused(
@@ -155,15 +172,6 @@ fn mistakes_are_errors_with_a_path() {
         (
             "{admin_key: [{name: v, role: viewer}]}",
             "a viewer needs a key",
-        ),
-        ("{https_admin: true}", "needs a certificate"),
-        (
-            "{https_admin: true, admin_api_mtls: {admin_ssl_cert: a.pem}}",
-            "needs a certificate",
-        ),
-        (
-            "{admin_api_mtls: {admin_ssl_ca_cert: ca.pem}}",
-            "no effect without TLS",
         ),
         ("{admin_api_version: v2}", "set it to v3"),
         ("{allow_admin: [nowhere]}", "an address or a network"),
