@@ -353,6 +353,7 @@ const PICK_PATH: &[&str] = &[
 const WALL_CLOCK: &[&str] = &[
     // A signature bears the date.
     "crates/pointsman-gateway/src/forward/ai/outgoing.rs",
+    "crates/pointsman-gateway/src/secrets/fetch.rs",
     "crates/pointsman-gateway/src/tokens/fetch.rs",
     "crates/pointsman-gateway/src/clock.rs",
     "crates/pointsman-gateway/src/variables.rs",
