@@ -12,7 +12,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use support::{
     Answer, CHAT, Gateway, Start, Upstream,
-    certificates::{Identity, client, https, identity, indent, ssl},
+    certificates::{Identity, client, https, identity, ssl},
     post_json, single,
 };
 

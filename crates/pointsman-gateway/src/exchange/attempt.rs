@@ -8,7 +8,12 @@ use std::{
 
 use pointsman_balance::{Hold, Picked, Trial};
 
-use crate::{clock, exchange::Ended};
+use super::{Ended, Exchange};
+use crate::{
+    clock,
+    failure::{Blame, Failure},
+    forward::picks,
+};
 
 /// One attempt, for logs and variables.
 #[derive(Debug)]
@@ -97,5 +102,51 @@ impl AttemptRecord {
             self.observe(response_time, now);
         }
         self.hold = None;
+    }
+}
+
+/// What becomes of the attempts of a request.
+impl Exchange {
+    /// Notes that the current attempt came to nothing, and why.
+    pub(crate) fn note_attempt_failed(&mut self, failure: &Failure, detail: &str) {
+        let Some(attempt) = self.attempts.last_mut() else {
+            return;
+        };
+        let is_clients = failure.blame() == Blame::Client;
+        if !is_clients {
+            attempt.status = failure.status().as_u16();
+        }
+        if attempt.total.is_none() {
+            attempt.total = Some(clock::now() - attempt.started);
+        }
+        if !is_clients {
+            tracing::warn!(upstream = %attempt.address, member = %attempt.member, detail, "{failure}");
+        }
+        picks::note_failure(self, failure);
+    }
+
+    /// Forgets the current attempt, of which nothing was sent.
+    pub(crate) fn forget_attempt(&mut self) {
+        self.attempts.pop();
+        self.active = None;
+    }
+
+    /// Notes that nothing more is read of what an attempt before the current one sent back.
+    pub(crate) fn note_answer_dropped(&mut self) {
+        let now = clock::now();
+        if let Some((_, earlier)) = self.attempts.split_last_mut()
+            && let Some(attempt) = earlier.last_mut()
+        {
+            attempt.total.get_or_insert(now - attempt.started);
+        }
+    }
+
+    /// How long the current attempt took so far, or in all once it has ended.
+    pub(crate) fn last_attempt_took(&self) -> Duration {
+        self.attempts.last().map_or(Duration::ZERO, |attempt| {
+            attempt
+                .total
+                .unwrap_or_else(|| clock::now() - attempt.started)
+        })
     }
 }
