@@ -242,7 +242,6 @@ pub(crate) const DIFFERS: &[(&str, &str, &str)] = &[
 /// Plugins of tiers 1 and 2 that are not built.
 pub(crate) const ABSENT: &[(&str, &str)] = &[
     ("kafka-logger", "not built yet"),
-    ("opentelemetry", "not built yet"),
 ];
 
 /// Plugins that are out of scope.
