@@ -2,7 +2,7 @@
 //!
 //! The copy is made while the request passes and goes out once that has ended, beside everything else:
 //! it holds nobody up, fails nobody, and there is no health behind it, so it goes to its host whatever
-//! is known of that. Of bodies beyond [`BODY_BYTES_MAX`] no copy is made, and how many copies are under
+//! is known of that. Of bodies beyond `BODY_BYTES_MAX` no copy is made, and how many copies are under
 //! way at a time is the program's limit.
 
 use std::{rc::Rc, sync::Arc, time::Duration};
