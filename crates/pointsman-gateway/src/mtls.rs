@@ -74,14 +74,18 @@ impl Demands {
             return Ok(());
         }
         let host = normalise(&exchange.received.host);
-        let Some(Some(exceptions)) = self.names.find(&host) else {
-            return Ok(());
-        };
+        let demanded = |name: &str| self.names.find(name).and_then(Option::as_ref);
         let fallback = || exchange.snapshot().settings.ssl.fallback_sni.as_deref();
-        let name = tls.server_name.as_deref().or_else(fallback);
-        if name.map(normalise).as_deref() != Some(&host) {
+        let name = tls.server_name.as_deref().or_else(fallback).map(normalise);
+        let by_host = demanded(&host);
+        if by_host.is_some() && name.as_deref() != Some(&*host) {
             return Err(Failure::ClientCertificate(OTHER_NAME));
         }
+        // What the connection's own name demands holds for whatever is asked for over it.
+        let by_name = || demanded(name.as_deref()?);
+        let Some(exceptions) = by_host.or_else(by_name) else {
+            return Ok(());
+        };
         let wrong = match tls.certificate {
             ClientCertificate::Verified => return Ok(()),
             ClientCertificate::Refused => REFUSED,

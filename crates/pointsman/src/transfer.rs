@@ -285,7 +285,9 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    // What lies there, or a link, must not decide who may read it.
+    let _ = fs::remove_file(&new);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&new)?;

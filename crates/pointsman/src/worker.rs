@@ -94,11 +94,10 @@ impl Worker {
             drop(door);
             tokio::select! {
                 // Every connection holds a sender; `None` means that the last one has ended.
-                _ = gone.recv() => {}
+                _ = gone.recv() => counters.settle().await,
                 // Nobody waits any longer. What is still served is dropped with its tasks.
                 () = cut(drain) => {}
             }
-            counters.settle().await;
             Ok(())
         })
     }

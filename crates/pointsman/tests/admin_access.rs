@@ -105,7 +105,7 @@ fn schemas_and_plugins() {
     let names = gateway.asked(200, "GET", "/plugins/list", Value::Null);
     assert_eq!(
         (&names[0], &names[1]),
-        (&json!("real-ip"), &json!("request-id"))
+        (&json!("real-ip"), &json!("client-control"))
     );
     let streams = gateway.asked(200, "GET", "/plugins/list?subsystem=stream", Value::Null);
     assert_eq!(streams, json!([]));

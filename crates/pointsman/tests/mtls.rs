@@ -184,7 +184,7 @@ fn another_host_is_not_served_without_its_certificate() {
             "3",
             "*.test2.com",
             &server,
-            &demand("    skip_mtls_uri_regex: [.*]\n"),
+            &demand("    skip_mtls_uri_regex: [^/open]\n"),
         ),
         // It cannot be served, and demands its certificates all the same.
         ssl("4", "c.test.com", &broken, &demand("")),
@@ -210,6 +210,17 @@ fn another_host_is_not_served_without_its_certificate() {
     ] {
         let status = asker.status(Some(&known), name, "/x", host);
         assert_eq!(status, Ok(expected), "{host} on a connection to {name}");
+    }
+    // And a host that demands nothing is none around what the connection's own name does.
+    for (host, path, expected) in [
+        ("x.test2.com", "/open", 200),
+        ("x.test2.com", "/x", 400),
+        ("a.test.com", "/x", 400),
+        ("z.test.com", "/x", 400),
+        ("z.test.com", "/open", 200),
+    ] {
+        let status = asker.status(None, "x.test2.com", path, host);
+        assert_eq!(status, Ok(expected), "{path} of {host} without a certificate");
     }
 }
 

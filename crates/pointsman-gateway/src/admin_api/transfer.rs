@@ -120,7 +120,16 @@ pub fn import(
     let order = |key: &String| Collection::of_key(key).map(|(collection, _)| rank(collection));
     import.change.put.sort_by_key(|put| order(&put.key));
     if alone {
-        let others = contents.under("/").filter(|(key, _)| !keys.contains(*key));
+        // What a document of ours cannot have is somebody else's.
+        let is_ours = |key: &str| {
+            let collection = Collection::of_key(key).map(|(collection, _)| collection);
+            !matches!(
+                collection,
+                None | Some(Collection::Protos | Collection::StreamRoutes)
+            )
+        };
+        let others = contents.under("/");
+        let others = others.filter(|(key, _)| is_ours(key) && !keys.contains(*key));
         for (key, stored) in others {
             let expect = Expect::Modified(stored.modified);
             import.change.expect.push((key.to_owned(), expect));

@@ -34,7 +34,13 @@ impl Lookup for Starred<'_> {
                 let value = x.var(name)?;
                 let is_secret = name
                     .strip_prefix("arg_")
-                    .is_some_and(|arg| is_secret_arg(x, arg));
+                    .is_some_and(|arg| is_secret_arg(x, arg))
+                    || name.starts_with("cookie_")
+                    || name.strip_prefix("http_").is_some_and(|header| {
+                        let header = header.replace('_', "-");
+                        let value = x.request.headers.get(&*header);
+                        value.is_some_and(|value| is_secret_header(&header, value))
+                    });
                 return Some(if is_secret {
                     VarValue::Text(Cow::from("***"))
                 } else {

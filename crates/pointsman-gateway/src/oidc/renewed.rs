@@ -95,7 +95,10 @@ impl<T> Renewed<T> {
                 flight.is_led = true;
                 return Poll::Ready(Some(Turn::Lead(Lead(&self.flight))));
             }
-            flight.waiting.push(cx.waker().clone());
+            // A handler is polled again for whatever arrives meanwhile.
+            if !flight.waiting.iter().any(|one| one.will_wake(cx.waker())) {
+                flight.waiting.push(cx.waker().clone());
+            }
             drop(flight);
             limit.as_mut().poll(cx).map(|()| None)
         })

@@ -21,7 +21,7 @@ use crate::{
         plugin_schema::{Faults, PluginSchema},
         resource::schema_of,
     },
-    exchange::Exchange,
+    exchange::{Ended, Exchange},
     forward,
     observe::entry::Wants,
     plugin::{
@@ -112,7 +112,15 @@ impl ProxyMirror {
         let body = exchange.beginning_of_body(BODY_BYTES_MAX + 1);
         let body = body.unwrap_or_default();
         let sent = &exchange.request;
-        let has_all = exchange.attempts.last().is_some() && body.len() <= BODY_BYTES_MAX;
+        // A part must not look like the whole.
+        let declared = sent.headers.get(header::CONTENT_LENGTH);
+        let is_whole = match declared.and_then(|length| length.to_str().ok()?.parse::<usize>().ok())
+        {
+            Some(length) => length == body.len(),
+            None => body.is_empty() || exchange.ended() == Some(Ended::Complete),
+        };
+        let has_all =
+            exchange.attempts.last().is_some() && body.len() <= BODY_BYTES_MAX && is_whole;
         if !has_all || sent.method == Method::CONNECT {
             return None;
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use http::{StatusCode, header};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, map::Entry};
 
 use super::parse;
 use crate::{
@@ -119,7 +119,9 @@ impl RequestValidation {
     }
 
     async fn check_body(&self, schema: &Schema, exchange: &mut Exchange) -> Flow {
+        // As values a body takes up to some thirty times its bytes, and its worker's time.
         let limit = exchange.snapshot().settings.post_args_bytes_max;
+        let limit = limit.min(BODY_BYTES_MAX);
         let body = match exchange.read_body(limit).await {
             Ok(body) => body,
             Err(error) => return Flow::Fail(body_failure(&error)),
@@ -162,7 +164,7 @@ fn headers(exchange: &Exchange) -> Map<String, Value> {
     found
 }
 
-/// The fields of a form as texts; of one that comes more than once, the first.
+/// The fields of a form as texts; one that comes more than once is a list of them, as in APISIX.
 fn form(body: &[u8]) -> Map<String, Value> {
     let mut found = Map::new();
     let text = |bytes: &[u8]| {
@@ -181,9 +183,16 @@ fn form(body: &[u8]) -> Map<String, Value> {
         let at = pair.iter().position(|byte| *byte == b'=');
         let (name, value) = pair.split_at(at.unwrap_or(pair.len()));
         let value = value.strip_prefix(b"=").unwrap_or(value);
-        found
-            .entry(text(name))
-            .or_insert_with(|| Value::from(text(value)));
+        let value = Value::from(text(value));
+        match found.entry(text(name)) {
+            Entry::Vacant(field) => {
+                field.insert(value);
+            }
+            Entry::Occupied(mut field) => match field.get_mut() {
+                Value::Array(all) => all.push(value),
+                one => *one = Value::Array(vec![one.take(), value]),
+            },
+        }
     }
     found
 }
@@ -201,6 +210,9 @@ impl Plugin for RequestValidation {
         Step::Later(Box::pin(self.check_body(schema, exchange)))
     }
 }
+
+/// Larger bodies get a 413: see `check_body`.
+const BODY_BYTES_MAX: u64 = 4 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -238,6 +250,6 @@ mod tests {
     #[test]
     fn forms_are_texts_by_name() {
         let found = Value::Object(form(b"a=1&b=x+%26y&&c&a=2&d=e=f"));
-        assert_eq!(found, json!({"a": "1", "b": "x &y", "c": "", "d": "e=f"}));
+        assert_eq!(found, json!({"a": ["1", "2"], "b": "x &y", "c": "", "d": "e=f"}));
     }
 }

@@ -438,7 +438,7 @@ fn check(status: StatusCode) -> Result<(), FetchError> {
     match code {
         200 => Ok(()),
         404 => Err(FetchError::told("there is no such secret (404)")),
-        408 | 429 => Err(FetchError::silent(format!("it answered {code}"))),
+        408 | 412 | 429 => Err(FetchError::silent(format!("it answered {code}"))),
         400..=499 => Err(FetchError::told(format!("it answered {code}"))),
         _ => Err(FetchError::silent(format!("it answered {code}"))),
     }

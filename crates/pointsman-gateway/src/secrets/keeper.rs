@@ -36,6 +36,8 @@ pub struct Keeper {
     entries: HashMap<Arc<str>, Entry>,
     values: Arc<Values>,
     under_way: usize,
+    /// The newest round; none comes twice, also where a reference goes and comes back.
+    rounds: u64,
 }
 
 /// A manager, and the resource that it was made of.
@@ -48,7 +50,7 @@ struct Entry {
     known: Option<Known>,
     /// `None`: it is under way, or cannot work.
     due: Option<Instant>,
-    /// Grows when what is under way no longer counts.
+    /// Another one when what is under way no longer counts.
     round: u64,
     failures: u32,
 }
@@ -110,7 +112,8 @@ impl Keeper {
                 }) => (None, Some(why.clone())),
                 None => (None, Some(no_manager(manager))),
             };
-            round.round += 1;
+            self.rounds += 1;
+            round.round = self.rounds;
             round.due = due;
             round.known = known.map(|why| Known::Nothing(why.into()));
         }
@@ -158,9 +161,10 @@ impl Keeper {
         if self.under_way >= UNDER_WAY_MAX {
             return None;
         }
-        let mut entries = self.entries.iter_mut();
-        let (reference, entry) =
-            entries.find(|(_, entry)| entry.due.is_some_and(|due| due <= now))?;
+        // Who waits longest, so that a manager that is silent starves nobody.
+        let entries = self.entries.iter_mut();
+        let due = entries.filter(|(_, entry)| entry.due.is_some_and(|due| due <= now));
+        let (reference, entry) = due.min_by_key(|(_, entry)| entry.due)?;
         let (manager, _) = parts(reference)?;
         let manager = self.managers.get(manager)?.manager.as_ref().ok()?;
         entry.due = None;
@@ -184,7 +188,8 @@ impl Keeper {
     pub fn on_given_up(&mut self, now: Instant) {
         self.under_way = 0;
         for entry in self.entries.values_mut() {
-            entry.round += 1;
+            self.rounds += 1;
+            entry.round = self.rounds;
             if entry.due.is_none() && entry.known.is_none() {
                 entry.due = Some(now);
             }

@@ -240,9 +240,7 @@ pub(crate) const DIFFERS: &[(&str, &str, &str)] = &[
 ];
 
 /// Plugins of tiers 1 and 2 that are not built.
-pub(crate) const ABSENT: &[(&str, &str)] = &[
-    ("kafka-logger", "not built yet"),
-];
+pub(crate) const ABSENT: &[(&str, &str)] = &[("kafka-logger", "not built yet")];
 
 /// Plugins that are out of scope.
 pub(crate) const OUT_OF_SCOPE: &[(&str, &str)] = &[

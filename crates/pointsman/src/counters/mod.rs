@@ -98,23 +98,21 @@ impl Counters for RedisCounters {
             // It will expire.
             return;
         }
-        let server = self.connected(server);
-        self.later(Box::pin(async move {
+        let (server, pending) = (self.connected(server), OfPending::new(&self.pending));
+        tokio::task::spawn_local(async move {
+            let _pending = pending;
             for pause in AGAIN {
                 if server.run(&call).await.is_ok() {
                     return;
                 }
                 tokio::time::sleep(pause).await;
             }
-        }));
+        });
     }
 
+    // Not pending: what sleeps between two reports must not use up what places are given back by.
     fn later(&self, work: LocalFuture<'static, ()>) {
-        let pending = OfPending::new(&self.pending);
-        tokio::task::spawn_local(async move {
-            let _pending = pending;
-            work.await;
-        });
+        tokio::task::spawn_local(work);
     }
 }
 

@@ -130,6 +130,23 @@ fn what_is_replaced_keeps_its_birthday_and_the_rest_goes_if_asked() {
     assert_eq!(document(&whole), document(&pieced));
 }
 
+/// Others that share an etcd may have what a document of ours cannot say.
+#[test]
+fn what_a_document_cannot_say_stays() {
+    let mut contents = stored(&document_of(DOCUMENT));
+    contents.apply(&Change {
+        put: vec![Put {
+            key: "/protos/1".to_owned(),
+            text: Arc::from("{}"),
+            expires_ms: None,
+        }],
+        ..Change::default()
+    });
+    let import = import_into(&contents, &json!({}), true).expect("sound");
+    assert_eq!(import.change.delete.len(), 6);
+    assert!(!import.change.delete.contains(&"/protos/1".to_owned()));
+}
+
 /// All that is wrong is told at once, and by its place.
 #[test]
 fn a_document_that_is_wrong_changes_nothing() {

@@ -126,6 +126,15 @@ impl Compiler<'_> {
                 self.report.warning(spot, &path, message);
                 continue;
             }
+            let parts = conf.as_object().into_iter().flatten();
+            let mut empty = parts.filter(|(_, value)| value.as_str() == Some(""));
+            if let Some((part, _)) = empty.next() {
+                // The schema did not see what a reference stands for.
+                let path = format!("plugins.{name}.{part}");
+                let message = format!("an empty text stands there; this {part} does not work");
+                self.report.warning(spot, &path, message);
+                continue;
+            }
             let prepared = match (by.prepare)(&conf) {
                 Ok(prepared) => prepared,
                 Err(faults) => {

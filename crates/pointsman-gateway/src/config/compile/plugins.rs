@@ -161,7 +161,13 @@ impl Compiler<'_> {
             previous: self,
             warnings,
         };
-        let plugin = (kind.build)(&conf, &mut building)?;
+        let has_references = matches!(conf, Cow::Owned(_));
+        let plugin = (kind.build)(&conf, &mut building);
+        let plugin = plugin.map_err(|faults| match has_references {
+            // What is wrong may be told in the words of a secret.
+            true => faults.hidden(),
+            false => faults,
+        })?;
         let priority = meta.get("priority").and_then(Value::as_i64);
         Ok(Entry {
             name: kind.schema.name,

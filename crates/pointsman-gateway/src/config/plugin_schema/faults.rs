@@ -51,6 +51,18 @@ impl Faults {
         Self::Rules(issues.map(|issue| issue.under(path)).collect())
     }
 
+    /// The same by path alone, of a configuration whose references have been replaced: words may repeat what
+    /// they stood for.
+    pub fn hidden(self) -> Self {
+        let message = "it does not fit once its references are replaced";
+        let issues = self.into_issues().into_iter();
+        Self::Rules(
+            issues
+                .map(|issue| Issue::new(&issue.path, message))
+                .collect(),
+        )
+    }
+
     /// One by one; never none.
     pub fn into_issues(self) -> Vec<Issue> {
         match self {

@@ -1,12 +1,13 @@
 //! `filters`: patterns in the body of a response, and what replaces them.
 
-use std::{io::Read as _, ops::ControlFlow, sync::Arc};
+use std::{io::Read as _, ops::ControlFlow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 
 use super::FilterConf;
 use crate::{
+    clock,
     config::plugin_schema::Faults,
     forward::relay::TooLong,
     router::pattern::{Case, Pattern},
@@ -71,7 +72,13 @@ impl Filter {
     fn apply(&self, text: &str, limit: usize) -> Result<String, TooLong> {
         let mut out = String::with_capacity(text.len().min(limit));
         let mut copied = 0;
+        // Others are served by the same thread.
+        let (until, mut is_late) = (clock::now() + TIME_MAX, false);
         let done = self.pattern.each(text, &mut |range, group| {
+            is_late = clock::now() >= until;
+            if is_late {
+                return ControlFlow::Break(());
+            }
             out.push_str(&text[copied..range.start]);
             copied = range.end;
             for part in &self.replacement {
@@ -85,6 +92,10 @@ impl Filter {
             }
             ControlFlow::Continue(())
         });
+        if is_late {
+            tracing::warn!("response-rewrite: a filter took too long over a body, which is cut");
+            return Err(TooLong);
+        }
         if let Err(error) = done {
             // What should have been replaced must not get out.
             tracing::warn!(%error, "response-rewrite: a filter gave up on a body, which is cut");
@@ -106,6 +117,9 @@ pub(super) fn apply(
     coding: Coding,
     limit: u64,
 ) -> Result<Bytes, TooLong> {
+    if body.is_empty() {
+        return Ok(body);
+    }
     let plain = match coding {
         Coding::Identity => body,
         Coding::Gzip => unzip(&body, limit)?,
@@ -195,6 +209,9 @@ fn parts(text: &str) -> Vec<Part> {
     }
     parts
 }
+
+/// How long a filter may take over one body.
+const TIME_MAX: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {

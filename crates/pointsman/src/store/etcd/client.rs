@@ -143,6 +143,11 @@ impl Client {
         Ok(range.header)
     }
 
+    /// The next call logs in anew.
+    pub(super) fn forget_token(&self) {
+        self.token.take();
+    }
+
     /// Calls `path` with `ask`.
     pub(super) async fn call<T: DeserializeOwned>(
         &self,
@@ -331,6 +336,9 @@ fn refused(member: &str, how: &str, refusal: &Refusal) -> Fault {
         Fault::Compacted
     } else if refusal.is_of_token() {
         Fault::Token(what)
+    } else if what.contains("larger than max") {
+        // The gateway in front of an older etcd takes no more than 4 MiB of it.
+        Fault::TooLarge
     } else {
         Fault::Refused(what)
     }

@@ -20,7 +20,8 @@ impl Shared {
         let done = self
             .while_reached(self.transact(&change, &mut leases))
             .await;
-        if !matches!(done, Ok(Some(_))) {
+        // Of a change of which nothing is known the lease may hold the value that was written.
+        if matches!(done, Ok(None)) {
             for lease in &leases {
                 // It ends by itself if this fails.
                 let ask = json!({ "ID": lease });

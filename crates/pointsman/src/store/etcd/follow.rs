@@ -56,12 +56,16 @@ impl Shared {
             let Err(fault) = ended;
             match fault {
                 // The mirror shows what was, until all is here.
-                Fault::Compacted | Fault::Differs => {
+                Fault::Compacted | Fault::Differs | Fault::TooLarge => {
                     let known = self.revision();
                     tracing::warn!("{fault}, as known at revision {known}: reading all of it anew");
                     self.load().await?;
                 }
-                Fault::Silent | Fault::Token(_) => {}
+                Fault::Silent => {}
+                Fault::Token(_) => {
+                    self.client.forget_token();
+                    sleep(PAUSE_MIN).await;
+                }
                 other => return Err(other),
             }
         }
@@ -149,7 +153,8 @@ impl Shared {
             let ask = wire::page(span, head.revision, limit);
             let page: Range = match page(&self.client, &ask).await {
                 Err(Fault::TooLarge) if limit > 1 => {
-                    limit /= 4;
+                    // Zero would be all.
+                    limit = (limit / 4).max(1);
                     continue;
                 }
                 page => page?,
