@@ -220,7 +220,11 @@ fn another_host_is_not_served_without_its_certificate() {
         ("z.test.com", "/open", 200),
     ] {
         let status = asker.status(None, "x.test2.com", path, host);
-        assert_eq!(status, Ok(expected), "{path} of {host} without a certificate");
+        assert_eq!(
+            status,
+            Ok(expected),
+            "{path} of {host} without a certificate"
+        );
     }
 }
 

@@ -153,19 +153,28 @@ fn rank(collection: Collection) -> usize {
     }
 }
 
-/// `change` in pieces of at most `most` resources, in its order.
+/// `change` in pieces of at most `most` resources and, but for one that alone is larger, [`PIECE_BYTES_MAX`],
+/// in its order.
 pub fn pieces(change: &Change, most: usize) -> Vec<Change> {
     let mut expected: HashMap<&str, Expect> = (change.expect.iter())
         .map(|(key, expect)| (key.as_str(), *expect))
         .collect();
     let mut expect = |key: &String| Some((key.clone(), expected.remove(key.as_str())?));
-    let puts: Vec<Change> = (change.put.chunks(most))
-        .map(|put| Change {
-            expect: put.iter().filter_map(|put| expect(&put.key)).collect(),
-            put: put.to_vec(),
-            ..Change::default()
-        })
-        .collect();
+    let mut puts: Vec<Change> = Vec::new();
+    let mut bytes = 0;
+    for put in &change.put {
+        let more = put.key.len() + put.text.len();
+        let is_full = |piece: &Change| piece.put.len() >= most || bytes + more > PIECE_BYTES_MAX;
+        if puts.last().is_none_or(is_full) {
+            puts.push(Change::default());
+            bytes = 0;
+        }
+        bytes += more;
+        if let Some(piece) = puts.last_mut() {
+            piece.expect.extend(expect(&put.key));
+            piece.put.push(put.clone());
+        }
+    }
     let deletes = change.delete.chunks(most).map(|delete| Change {
         expect: delete.iter().filter_map(&mut expect).collect(),
         delete: delete.to_vec(),
@@ -284,6 +293,9 @@ impl Entering<'_> {
         });
     }
 }
+
+/// etcd takes 1.5 MiB in one request, and what is encrypted grows by a third.
+const PIECE_BYTES_MAX: usize = 512 << 10;
 
 #[cfg(test)]
 mod tests;

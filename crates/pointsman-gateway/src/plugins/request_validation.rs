@@ -250,6 +250,9 @@ mod tests {
     #[test]
     fn forms_are_texts_by_name() {
         let found = Value::Object(form(b"a=1&b=x+%26y&&c&a=2&d=e=f"));
-        assert_eq!(found, json!({"a": ["1", "2"], "b": "x &y", "c": "", "d": "e=f"}));
+        assert_eq!(
+            found,
+            json!({"a": ["1", "2"], "b": "x &y", "c": "", "d": "e=f"})
+        );
     }
 }

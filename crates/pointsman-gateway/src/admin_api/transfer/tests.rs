@@ -130,6 +130,26 @@ fn what_is_replaced_keeps_its_birthday_and_the_rest_goes_if_asked() {
     assert_eq!(document(&whole), document(&pieced));
 }
 
+/// etcd takes only so much at once, by number and by bytes.
+#[test]
+fn pieces_have_room_for_what_is_in_them() {
+    let put = |number: usize, bytes: usize| Put {
+        key: format!("/ssls/{number}"),
+        text: Arc::from("x".repeat(bytes)),
+        expires_ms: None,
+    };
+    let sizes = [400 << 10, 100 << 10, 100 << 10, 900 << 10, 1, 1, 1];
+    let change = Change {
+        put: (0..)
+            .zip(sizes)
+            .map(|(number, bytes)| put(number, bytes))
+            .collect(),
+        ..Change::default()
+    };
+    let counts: Vec<usize> = pieces(&change, 2).iter().map(|one| one.put.len()).collect();
+    assert_eq!(counts, [2, 1, 1, 2, 1]);
+}
+
 /// Others that share an etcd may have what a document of ours cannot say.
 #[test]
 fn what_a_document_cannot_say_stays() {

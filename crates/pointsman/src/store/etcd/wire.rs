@@ -141,7 +141,11 @@ impl Refusal {
 
     /// The token is not, or no longer, known.
     pub(super) fn is_of_token(&self) -> bool {
-        let of_token = ["invalid auth token", "user name is empty", "old revision"];
+        let of_token = [
+            "invalid auth token",
+            "user name is empty",
+            "revision of auth store is old",
+        ];
         self.code == UNAUTHENTICATED || of_token.iter().any(|part| self.words().contains(part))
     }
 }
