@@ -153,7 +153,7 @@ fn rank(collection: Collection) -> usize {
     }
 }
 
-/// `change` in pieces of at most `most` resources and, but for one that alone is larger, [`PIECE_BYTES_MAX`],
+/// `change` in pieces of at most `most` resources and, but for one that alone is larger, half a mebibyte,
 /// in its order.
 pub fn pieces(change: &Change, most: usize) -> Vec<Change> {
     let mut expected: HashMap<&str, Expect> = (change.expect.iter())
